@@ -1,0 +1,30 @@
+"""The talk's network: two convolutions and three dense layers, 62,006 parameters."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+
+class Net(nn.Module):
+    """The network of the talk's code demo (slide "Netzwerk"), which is also the PyTorch tutorial's.
+
+    Takes normalised images `(N, 3, 32, 32)` and gives logits `(N, 10)`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 6, 5)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+        self.pool = nn.MaxPool2d(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The talk has pool(relu(conv(x))). Maximum and ReLU commute, so this is the same function with ReLU on a
+        # quarter of the values.
+        x = F.relu(self.pool(self.conv1(x)))
+        x = F.relu(self.pool(self.conv2(x)))
+        x = x.flatten(1)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)  # type: ignore[no-any-return]
