@@ -1,0 +1,43 @@
+"""`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. This is what `dvc repro` runs."""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tasks.errors import InputError, RunError
+from tasks.params import read_params
+from tasks.stages import STAGES, run_stage
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1 or arguments[0] not in STAGES:
+        print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
+        return InputError.exit_code
+    _end_with_parent()
+    try:
+        run_stage(arguments[0], read_params(Path("params.yaml")), Path())
+    except RunError as error:
+        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{arguments[0]}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _end_with_parent() -> None:
+    """`dvc repro` that is terminated leaves its child at work, unseen and holding files: end as it ends."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), 15)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""The files in which stages meet: how splits and weights are written and read.
+
+Both are safetensors files, whose header holds one JSON text under the key `cifarflow`. (One key, because safetensors
+does not keep the order of several, and equal content shall be equal bytes.)
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.classifier import Classifier
+from models.networks import NETWORKS
+from tasks.errors import RunError
+
+
+@dataclass(frozen=True)
+class Subset:
+    images: Tensor
+    """uint8 `(N, 32, 32, 3)`, RGB"""
+    labels: Tensor
+    """int64 `(N,)`"""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What the stage `split` made; `about` holds `dataset`, `classes`, `data_md5`, `mean` and `std`.
+
+    `mean` and `std` are those of the training images, a channel, for values in 0 to 1.
+    """
+
+    train: Subset
+    val: Subset
+    test: Subset
+    about: Mapping[str, Any]
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """A name beside `file` to write to; it takes `file`'s place when all is written, or is removed."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        try:
+            yield partial
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
+    with written_whole(file) as partial:
+        try:
+            save_file(tensors, partial, {"cifarflow": json.dumps(about, sort_keys=True)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise RunError(f"cannot write {file}: {error}") from error
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, mapped from the file rather than read, and what the header says about them."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            about = json.loads((opened.metadata() or {})["cifarflow"])
+            return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise RunError(f"{file} is not there; the stage that makes it has to run first") from None
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise RunError(f"{file} was not written by this pipeline, or is damaged: {error}") from error
+
+
+def read_splits(file: Path) -> Splits:
+    tensors, about = read_tensors(file)
+    try:
+        subsets = (Subset(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test"))
+        return Splits(*subsets, about=about)
+    except KeyError as error:
+        raise RunError(f"{file} holds no splits: {error} is missing") from None
+
+
+def read_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network as `train` left it (normalised `(N, 3, 32, 32)` to logits), and what is known about it."""
+    tensors, about = read_tensors(file)
+    if about.get("network") not in NETWORKS:
+        raise RunError(f"{file} holds no network that this pipeline knows, but {about.get('network')!r}")
+    network = NETWORKS[about["network"]]()
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"{file} does not hold the weights of {about['network']!r}: {reason}") from None
+    return network.eval(), about
+
+
+def read_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The trained network as it ships: pictures in, probabilities out."""
+    network, about = read_network(file)
+    return Classifier(network, about["mean"], about["std"]).eval(), about

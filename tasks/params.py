@@ -1,0 +1,135 @@
+"""`params.yaml` as typed models: what each key means and what is allowed, checked before anything runs."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from tasks.errors import InputError
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A mapping that takes no key it does not know and turns no string into a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Paths(Section):
+    """Where each artefact lies, relative to the workspace."""
+
+    data: str
+    splits: str
+    weights: str
+    onnx_model: str
+    history: str
+    metrics: str
+    confusion: str
+    benchmarks: str
+
+
+class Download(Section):
+    sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-10-batches-py/, in order")
+    timeout_s: Seconds = Field(description="longest wait for a source to answer or to send anything")
+    min_speed_kb_per_s: float = Field(ge=0, allow_inf_nan=False, description="slower sources are given up")
+    attempts: Count = Field(description="tries a source, with back-off between them")
+
+
+class Split(Section):
+    seed: Seed
+    val_fraction: Fraction = Field(description="share of CIFAR-10's training images kept for validation")
+
+
+class Train(Section):
+    network: Literal["net"]
+    seed: Seed
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=1, le=50_000)]
+    lr: float = Field(gt=0, allow_inf_nan=False, description="learning rate")
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Threads = Field(description="on a CPU; another number gives other bits")
+
+
+class Evaluate(Section):
+    batch_size: Count
+    calibration_bins: Count
+
+
+class Export(Section):
+    opset: Annotated[int, Field(ge=1)]
+    parity_images: Count
+    parity_batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
+
+
+class Benchmark(Section):
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    threads: Threads
+    warmup_s: Seconds
+    measure_s: Seconds
+
+
+class Tracking(Section):
+    mode: Literal["auto", "disabled", "offline", "online"]
+    project: Annotated[str, Field(min_length=1)]
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    dataset: Literal["CIFAR-10", "sample"]
+    paths: Paths
+    download: Download
+    split: Split
+    train: Train
+    evaluate: Evaluate
+    export: Export
+    benchmark: Benchmark
+    tracking: Tracking
+
+
+def read_params(file: Path) -> Params:
+    """The checked parameters; `InputError` with one line a mistake."""
+    try:
+        values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}") from error
+    except YAMLError as error:
+        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    return check_params(values, file.name)
+
+
+def check_params(values: Any, origin: str) -> Params:
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{origin}: {_explain(mistake)}" for mistake in error.errors())) from None
+
+
+def _explain(mistake: Any) -> str:
+    key = ".".join(str(part) for part in mistake["loc"]) or "the file"
+    match mistake["type"]:
+        case "extra_forbidden":
+            known = _known_keys(mistake["loc"][:-1])
+            near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
+            return f"{key} is not a parameter; " + (
+                f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            )
+        case "missing":
+            return f"{key} is missing"
+    message = mistake["msg"].removeprefix("Input ").replace("valid ", "")
+    return f"{key} {message}, not {mistake['input']!r}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Params
+    for part in location:
+        model = model.model_fields[part].annotation  # type: ignore[assignment] # sections are models
+    return list(model.model_fields)
