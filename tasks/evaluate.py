@@ -1,0 +1,103 @@
+"""The stage `evaluate`: what the trained network is worth, on the validation and the test split."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from tasks.artifacts import Subset, read_classifier, read_splits, written_whole
+from tasks.errors import RunError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.classifier import Classifier
+    from tasks.params import Evaluate
+
+
+def evaluate(splits: Path, weights: Path, metrics: Path, confusion: Path, options: Evaluate) -> dict[str, Any]:
+    """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
+
+    The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32.
+    """
+    data = read_splits(splits)
+    classifier, about = read_classifier(weights)
+    if about["data_md5"] != data.about["data_md5"]:
+        raise RunError(f"{weights} was trained on other data than {splits} holds; run the stage train again")
+    classes = data.about["classes"]
+
+    results: dict[str, Any] = {
+        "model": type(classifier.network).__name__,
+        "dataset": data.about["dataset"],
+        "seed": about["seed"],
+        "epochs": about["epochs"],
+        "device": about["device"],
+    }
+    predicted = torch.empty(0)
+    for name, subset in (("val", data.val), ("test", data.test)):
+        probabilities = classify(classifier, subset.images, options.batch_size)
+        results[name] = measure(probabilities, subset.labels, classes, options.calibration_bins)
+        predicted = probabilities.argmax(1)  # the last one is the test split's
+    results["test"]["accuracy_ci95"] = interval95(int((predicted == data.test.labels).sum()), len(predicted))
+
+    with written_whole(metrics) as partial:
+        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    with written_whole(confusion) as partial, partial.open("w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["actual", "predicted"])
+        rows.writerows((classes[a], classes[p]) for a, p in zip(data.test.labels, predicted, strict=True))
+
+    test = results["test"]
+    low, high = test["accuracy_ci95"]
+    print(f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}")
+    return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
+
+
+@torch.inference_mode()
+def classify(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
+    """Probabilities `(N, 10)` of pictures `(N, 32, 32, 3)`."""
+    return torch.cat([classifier(batch) for batch in images.split(batch_size)])
+
+
+def measure(probabilities: Tensor, labels: Tensor, classes: list[str], calibration_bins: int) -> dict[str, Any]:
+    """The metrics of one split.
+
+    `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the likeliest class in
+    bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    """
+    count = len(classes)
+    single = {"num_classes": count, "average": "none"}
+    precision = multiclass_precision(probabilities, labels, **single)
+    recall = multiclass_recall(probabilities, labels, **single)
+    f1 = multiclass_f1_score(probabilities, labels, **single)
+    tiny = torch.finfo(probabilities.dtype).tiny  # a probability that was rounded to 0 costs 87, not infinity
+    return {
+        "loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(),
+        "accuracy": multiclass_accuracy(probabilities, labels, num_classes=count, average="micro").item(),
+        "balanced_accuracy": recall.mean().item(),
+        "macro_f1": f1.mean().item(),
+        "ece": multiclass_calibration_error(probabilities, labels, num_classes=count, n_bins=calibration_bins).item(),
+        "per_class": {
+            name: {"precision": precision[i].item(), "recall": recall[i].item(), "f1": f1[i].item()}
+            for i, name in enumerate(classes)
+        },
+    }
+
+
+def interval95(hits: int, total: int) -> list[float]:
+    """Wilson's 95% interval of a share (Wilson 1927), which is sound near 0 and 1 too."""
+    bounds = binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    return [float(bounds.low), float(bounds.high)]
