@@ -48,7 +48,7 @@ format: $(SETUP)  ## put the code into the project's format
 
 lock: $(SETUP)  ## pin pyproject.toml's ranges anew, with hashes, for every platform
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate \
-		--extra dev pyproject.toml --output-file requirements.lock
+		--all-extras pyproject.toml --output-file requirements.lock
 
 clean:  ## remove what runs leave behind, but neither the data nor DVC's cache
 	rm -rf artifacts sample .mypy_cache .pytest_cache .ruff_cache .hypothesis

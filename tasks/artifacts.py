@@ -82,7 +82,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_splits(file: Path) -> Splits:
     tensors, about = read_tensors(file)
     try:
-        subsets = (Subset(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test"))
+        subsets = (
+            Subset(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
+        )
         return Splits(*subsets, about=about)
     except KeyError as error:
         raise RunError(f"{file} holds no splits: {error} is missing") from None

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from tasks.params import Evaluate
 
 
-def evaluate(splits: Path, weights: Path, metrics: Path, confusion: Path, options: Evaluate) -> dict[str, Any]:
+def evaluate(
+    splits: Path, weights: Path, metrics: Path, confusion: Path, options: Evaluate
+) -> dict[str, Any]:
     """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
 
     The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32.
@@ -62,7 +64,9 @@ def evaluate(splits: Path, weights: Path, metrics: Path, confusion: Path, option
 
     test = results["test"]
     low, high = test["accuracy_ci95"]
-    print(f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}")
+    print(
+        f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
+    )
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
 
 
@@ -72,7 +76,9 @@ def classify(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
     return torch.cat([classifier(batch) for batch in images.split(batch_size)])
 
 
-def measure(probabilities: Tensor, labels: Tensor, classes: list[str], calibration_bins: int) -> dict[str, Any]:
+def measure(
+    probabilities: Tensor, labels: Tensor, classes: list[str], calibration_bins: int
+) -> dict[str, Any]:
     """The metrics of one split.
 
     `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the likeliest class in
@@ -89,7 +95,9 @@ def measure(probabilities: Tensor, labels: Tensor, classes: list[str], calibrati
         "accuracy": multiclass_accuracy(probabilities, labels, num_classes=count, average="micro").item(),
         "balanced_accuracy": recall.mean().item(),
         "macro_f1": f1.mean().item(),
-        "ece": multiclass_calibration_error(probabilities, labels, num_classes=count, n_bins=calibration_bins).item(),
+        "ece": multiclass_calibration_error(
+            probabilities, labels, num_classes=count, n_bins=calibration_bins
+        ).item(),
         "per_class": {
             name: {"precision": precision[i].item(), "recall": recall[i].item(), "f1": f1[i].item()}
             for i, name in enumerate(classes)
