@@ -1,1 +1,1 @@
-"""Networks and toy mathematics, on PyTorch and the standard library alone: no file, no Prefect, no DVC, no W&B."""
+"""Networks and toy mathematics, on PyTorch and the standard library alone: no file, Prefect, DVC or W&B."""

@@ -1,4 +1,4 @@
-"""`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. This is what `dvc repro` runs."""
+"""`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. `dvc repro` runs this."""
 
 import os
 import sys

@@ -1,7 +1,7 @@
 """The files in which stages meet: how splits and weights are written and read.
 
-Both are safetensors files, whose header holds one JSON text under the key `cifarflow`. (One key, because safetensors
-does not keep the order of several, and equal content shall be equal bytes.)
+Both are safetensors files, whose header holds one JSON text under the key `cifarflow`. (One key, because
+safetensors does not keep the order of several, and equal content shall be equal bytes.)
 """
 
 import json
@@ -91,7 +91,7 @@ def read_splits(file: Path) -> Splits:
 
 
 def read_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network as `train` left it (normalised `(N, 3, 32, 32)` to logits), and what is known about it."""
+    """The trained network as `train` left it, normalised `(N, 3, 32, 32)` to logits, and what is known of it."""
     tensors, about = read_tensors(file)
     if about.get("network") not in NETWORKS:
         raise RunError(f"{file} holds no network that this pipeline knows, but {about.get('network')!r}")

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from tasks.artifacts import Subset, read_classifier, read_splits, written_whole
+from tasks.artifacts import read_classifier, read_splits, written_whole
 from tasks.errors import RunError
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def measure(
 ) -> dict[str, Any]:
     """The metrics of one split.
 
-    `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the likeliest class in
-    bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the likeliest
+    class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
     count = len(classes)
     single = {"num_classes": count, "average": "none"}

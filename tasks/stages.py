@@ -13,8 +13,8 @@ STAGES = ("download", "split", "train", "evaluate", "export", "benchmark")
 def run_stage(stage: str, params: Params, workspace: Path) -> dict[str, Any]:
     """Call the function `stage` of the module `tasks.<stage>`, and give back the few values it reports.
 
-    Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, a name that stands under
-    `paths` is that path in the workspace, any other name is that top-level entry.
+    Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, a name that stands
+    under `paths` is that path in the workspace, any other name is that top-level entry.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}

@@ -12,7 +12,7 @@ os.environ["WANDB_MODE"] = "offline"
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """A temporary Prefect server with its own database; starting one takes several seconds, so all tests share it."""
+    """A temporary Prefect server with its own database; it takes seconds to start, so all tests share it."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
