@@ -1,13 +1,15 @@
 """One turn of the training cycle, as the talk's code demo and the toy `training_cycle` show it."""
 
+import math
 from collections.abc import Callable
 
-from torch import Tensor, nn
+import torch
+from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 
 def training_step(
-    net: nn.Module,
+    net: Callable[[Tensor], Tensor],
     loss_function: Callable[[Tensor, Tensor], Tensor],
     optimizer: Optimizer,
     inputs: Tensor,
@@ -23,3 +25,23 @@ def training_step(
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return predictions.detach(), loss.detach()
+
+
+def initialised(network: type[nn.Module], generator: Generator) -> nn.Module:
+    """The network with the weights that PyTorch's layers start from, drawn from `generator`.
+
+    PyTorch's own constructors draw from the global generator; the values are the same as those after
+    `torch.manual_seed(s)` where `generator` was seeded with `s`. Knows `Conv2d` and `Linear`.
+    """
+    with torch.device("meta"):
+        net = network()
+    net.to_empty(device="cpu")
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                for parameter in module.parameters():  # the weight, then the bias
+                    parameter.uniform_(-bound, bound, generator=generator)
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise TypeError(f"no rule for the first weights of a {type(module).__name__}")
+    return net
