@@ -82,16 +82,16 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_splits(file: Path) -> Splits:
     tensors, about = read_tensors(file)
     try:
-        subsets = (
+        train, val, test = (
             Subset(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
         )
-        return Splits(*subsets, about=about)
     except KeyError as error:
         raise RunError(f"{file} holds no splits: {error} is missing") from None
+    return Splits(train, val, test, about)
 
 
 def read_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network as `train` left it, normalised `(N, 3, 32, 32)` to logits, and what is known of it."""
+    """The trained network, normalised `(N, 3, 32, 32)` to logits, and what the file says of it."""
     tensors, about = read_tensors(file)
     if about.get("network") not in NETWORKS:
         raise RunError(f"{file} holds no network that this pipeline knows, but {about.get('network')!r}")

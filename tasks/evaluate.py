@@ -73,7 +73,7 @@ def evaluate(
 @torch.inference_mode()
 def classify(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
     """Probabilities `(N, 10)` of pictures `(N, 32, 32, 3)`."""
-    return torch.cat([classifier(batch) for batch in images.split(batch_size)])
+    return torch.cat([classifier(batch) for batch in torch.split(images, batch_size)])
 
 
 def measure(
@@ -81,14 +81,13 @@ def measure(
 ) -> dict[str, Any]:
     """The metrics of one split.
 
-    `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the likeliest
-    class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the
+    likeliest class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
     count = len(classes)
-    single = {"num_classes": count, "average": "none"}
-    precision = multiclass_precision(probabilities, labels, **single)
-    recall = multiclass_recall(probabilities, labels, **single)
-    f1 = multiclass_f1_score(probabilities, labels, **single)
+    precision = multiclass_precision(probabilities, labels, num_classes=count, average="none")
+    recall = multiclass_recall(probabilities, labels, num_classes=count, average="none")
+    f1 = multiclass_f1_score(probabilities, labels, num_classes=count, average="none")
     tiny = torch.finfo(probabilities.dtype).tiny  # a probability that was rounded to 0 costs 87, not infinity
     return {
         "loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(),
