@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
         return InputError.exit_code
     _end_with_parent()
     try:
-        run_stage(arguments[0], read_params(Path("params.yaml")), Path())
+        run_stage(arguments[0], read_params(Path("params.yaml")))
     except RunError as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return error.exit_code

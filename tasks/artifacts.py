@@ -5,9 +5,7 @@ safetensors does not keep the order of several, and equal content shall be equal
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from models.classifier import Classifier
 from models.networks import NETWORKS
 from tasks.errors import RunError
+from tasks.files import written_whole
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,6 @@ class Splits:
     val: Subset
     test: Subset
     about: Mapping[str, Any]
-
-
-@contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """A name beside `file` to write to; it takes `file`'s place when all is written, or is removed."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        try:
-            yield partial
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:

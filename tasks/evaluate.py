@@ -18,8 +18,9 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from tasks.artifacts import read_classifier, read_splits, written_whole
+from tasks.artifacts import read_classifier, read_splits
 from tasks.errors import RunError
+from tasks.files import written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

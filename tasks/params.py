@@ -1,14 +1,19 @@
 """`params.yaml` as typed models: what each key means and what is allowed, checked before anything runs."""
 
 import difflib
+import io
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.errors import InputError
+from tasks.files import written_whole
+
+S = TypeVar("S", bound=BaseModel)
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -96,20 +101,79 @@ class Params(Section):
     tracking: Tracking
 
 
+def _partial(section: Any) -> type[Section]:
+    fields: dict[str, Any] = {
+        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+        for name, field in section.model_fields.items()
+    }
+    return create_model(section.__name__, __base__=Section, **fields)
+
+
+if TYPE_CHECKING:
+
+    class Overrides(BaseModel):
+        """Other values for some parameters."""
+
+else:
+    # Every section but the paths, each key optional: what Prefect's form offers.
+    Overrides = create_model(
+        "Overrides",
+        __base__=Section,
+        **{
+            name: (_partial(field.annotation) | None, None)
+            for name, field in Params.model_fields.items()
+            if name not in {"dataset", "paths"}
+        },
+    )
+
+
 def read_params(file: Path) -> Params:
     """The checked parameters; `InputError` with one line a mistake."""
+    return _checked(Params, _load(YAML(typ="safe"), file), file.name)
+
+
+def parse_overrides(assignments: Iterable[str]) -> Overrides:
+    """From texts such as `train.epochs=5`, with values in YAML."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot and name):
+            raise InputError(f"--set {assignment}: give it as section.key=value, such as train.epochs=5")
+        try:
+            values.setdefault(section, {})[name] = YAML(typ="safe").load(text)
+        except YAMLError as error:
+            raise InputError(f"--set {assignment}: the value is not YAML") from error
+    return _checked(Overrides, values, "--set")
+
+
+def override(file: Path, overrides: Overrides) -> None:
+    """Write the values into `file`, which keeps its comments and its form."""
+    yaml = YAML()  # round-trip
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    read_params(file)
+    document = _load(yaml, file)
+    for section, values in overrides.model_dump(exclude_none=True).items():
+        document[section].update(values)
+    text = io.StringIO()
+    yaml.dump(document, text)
+    with written_whole(file) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _load(yaml: YAML, file: Path) -> Any:
     try:
-        values = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        return yaml.load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {file}: {error}") from error
     except YAMLError as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-    return check_params(values, file.name)
 
 
-def check_params(values: Any, origin: str) -> Params:
+def _checked(model: type[S], values: Any, origin: str) -> S:
     try:
-        return Params.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise InputError("\n".join(f"{origin}: {_explain(mistake)}" for mistake in error.errors())) from None
 
@@ -125,7 +189,9 @@ def _explain(mistake: Any) -> str:
             )
         case "missing":
             return f"{key} is missing"
-    message = mistake["msg"].removeprefix("Input ").replace("valid ", "")
+    message = (
+        mistake["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
+    )
     return f"{key} {message}, not {mistake['input']!r}"
 
 

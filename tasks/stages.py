@@ -10,11 +10,11 @@ from tasks.params import Params
 STAGES = ("download", "split", "train", "evaluate", "export", "benchmark")
 
 
-def run_stage(stage: str, params: Params, workspace: Path) -> dict[str, Any]:
+def run_stage(stage: str, params: Params) -> dict[str, Any]:
     """Call the function `stage` of the module `tasks.<stage>`, and give back the few values it reports.
 
     Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, a name that stands
-    under `paths` is that path in the workspace, any other name is that top-level entry.
+    under `paths` is that path, any other name is that top-level entry.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}
@@ -22,7 +22,7 @@ def run_stage(stage: str, params: Params, workspace: Path) -> dict[str, Any]:
         if name == "options":
             arguments[name] = getattr(params, stage)
         elif name in type(params.paths).model_fields:
-            arguments[name] = workspace / getattr(params.paths, name)
+            arguments[name] = Path(getattr(params.paths, name))
         else:
             arguments[name] = getattr(params, name)
     return function(**arguments)  # type: ignore[no-any-return]

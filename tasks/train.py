@@ -14,8 +14,9 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from models.networks import NETWORKS
 from models.training import initialised, training_step
-from tasks.artifacts import read_splits, write_tensors, written_whole
+from tasks.artifacts import read_splits, write_tensors
 from tasks.errors import InputError, RunError
+from tasks.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,134 @@
+"""The pipeline as a Prefect flow: DVC's graph, each stage a task in the flow's own process."""
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed, Failed
+from tasks.download import DataUnavailableError
+
+from flows import summary
+from flows.reproduction import fetch_data, opened, record_data, reproduce, stages_in_order
+from tasks.errors import RunError
+from tasks.lock import alone
+from tasks.params import Overrides, override, read_params
+from tasks.stages import run_stage
+
+PARAMS = Path("params.yaml")
+DOWNLOAD_RETRIES = 2
+RETRY_DELAYS_S = [10.0, 60.0]
+
+
+@flow(name="pipeline", log_prints=True)
+def pipeline(
+    overrides: Overrides | None = None,
+    force: bool = False,
+    wait: bool = True,
+    download_retries: int = DOWNLOAD_RETRIES,
+    workspace: Path = Path(),
+) -> State[Any]:
+    """CIFAR-10 from download to a benchmarked ONNX model. What is up to date is not run again.
+
+    Args:
+        overrides: parameters to change first; they are written into params.yaml
+        force: run every stage, whether it is up to date or not
+        wait: where another run is at work in the workspace, wait for its end instead of failing
+        download_retries: how often to go through the sources of the data again, after a while
+        workspace: the folder that holds dvc.yaml and params.yaml
+    """
+    logging.getLogger("prefect.task_runs").addFilter(_is_news)
+    runs: list[summary.StageRun] = []
+    try:
+        with contextlib.chdir(workspace), alone(wait=wait):
+            if overrides is not None:
+                override(PARAMS, overrides)
+            params = read_params(PARAMS)
+            failed = _run_stages(runs, force=force, download_retries=download_retries)
+            get_run_logger().info("The stages:\n%s", summary.as_table(runs))
+            if failed is not None:
+                return failed
+            create_markdown_artifact(summary.as_markdown(runs, params), key="pipeline")
+    except RunError as error:
+        return Failed(message=str(error), data=error)
+    ran = [run.stage for run in runs if run.state != "Cached"]
+    return Completed(message=f"made anew: {', '.join(ran)}" if ran else "everything was up to date")
+
+
+def _run_stages(runs: list[summary.StageRun], *, force: bool, download_retries: int) -> State[Any] | None:
+    """Run the stages in DVC's order until one fails; gives the flow's state if one did."""
+    with opened() as repo:
+        names = ["download", *(stage.name for stage in stages_in_order(repo))]
+    upstream: list[State[Any]] = []
+    for name in names:
+        began = time.perf_counter()
+        if name == "download":
+            state = download.with_options(retries=download_retries)(return_state=True)
+        else:
+            stage = reproduce_stage.with_options(name=name, task_run_name=name)
+            state = stage(name, force, wait_for=upstream, return_state=True)
+        seconds = time.perf_counter() - began
+        runs.append(summary.StageRun(name, str(state.name), seconds, state.message or ""))
+        if not state.is_completed():
+            return Failed(message=f"{name}: {state.message}", data=state.data)
+        upstream = [state]
+    return None
+
+
+def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, DataUnavailableError)
+
+
+# DVC's hashes are the only cache, and what stages make lies in files: Prefect keeps no result.
+@task(
+    task_run_name="download",
+    log_prints=True,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_delay_seconds=RETRY_DELAYS_S,
+    retry_condition_fn=_is_worth_another_try,
+)
+def download() -> State[Any]:
+    """CIFAR-10 in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
+    try:
+        params = read_params(PARAMS)
+        with opened() as repo:
+            fetched = fetch_data(repo)
+        report = run_stage("download", params)
+        with opened() as repo:
+            record_data(repo)
+    except RunError as error:
+        return Failed(message=str(error), data=error)
+    if fetched:
+        return Completed(name="Restored", message="from DVC's cache or remote, verified")
+    if report["source"] is None:
+        return Completed(name="Cached", message="was there, verified")
+    return Completed(message=f"from {report['source']}, verified")
+
+
+@task(log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+def reproduce_stage(name: str, force: bool) -> State[Any]:
+    """One stage of dvc.yaml, brought up to date."""
+    try:
+        params = read_params(PARAMS)
+        with opened() as repo:
+            outcome = reproduce(repo, name, lambda: run_stage(name, params), force=force)
+    except RunError as error:
+        return Failed(message=str(error), data=error)
+    match outcome.state:
+        case "cached":
+            return Completed(name="Cached", message=outcome.why)
+        case "restored":
+            return Completed(name="Restored", message=f"from DVC's run cache, as {outcome.why}")
+        case "ran":
+            return Completed(message=outcome.why)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Prefect reports a task that ends in a failed state twice; the state's own line says what was wrong."""
+    return not record.getMessage().startswith("Task run failed with state")

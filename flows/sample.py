@@ -1,0 +1,45 @@
+"""A workspace of its own for the generated sample: the same pipeline, apart from the project's results."""
+
+import shutil
+from pathlib import Path
+
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+from tasks.sample import generate
+
+FOLDER = "sample"
+SMALLER = {
+    "train": {"epochs": 4},
+    "export": {"parity_images": 200},
+    "benchmark": {"warmup_s": 0.05, "measure_s": 0.1},
+}
+
+
+def prepared(project: Path) -> Path:
+    """The folder `sample/` in the project: data, the project's graph and code, parameters for a small run.
+
+    It has a DVC repository of its own. Its `params.yaml` says `dataset: sample`, and so does every result.
+    """
+    workspace = project / FOLDER
+    workspace.mkdir(exist_ok=True)
+    shutil.copy(project / "dvc.yaml", workspace)
+    for package in ("tasks", "models"):  # what the stages depend on
+        shutil.rmtree(workspace / package, ignore_errors=True)
+        shutil.copytree(project / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
+    _write_params(project / "params.yaml", workspace / "params.yaml")
+    if not (workspace / ".dvc").is_dir():
+        Repo.init(str(workspace), no_scm=True).close()
+    if not (workspace / "data").is_dir():
+        generate(workspace / "data")
+        with Repo(str(workspace)) as repo:
+            repo.add("data")
+    return workspace
+
+
+def _write_params(source: Path, target: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(source)
+    params["dataset"] = "sample"
+    for section, values in SMALLER.items():
+        params[section].update(values)
+    yaml.dump(params, target)

@@ -1,0 +1,76 @@
+"""What a run says at its end: a table of its stages, and the metrics as a Prefect artifact."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.params import Params
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A line of the summary."""
+
+    stage: str
+    state: str
+    seconds: float
+    why: str
+
+
+def as_table(runs: Sequence[StageRun]) -> str:
+    table = Table("stage", "state", "seconds", "why", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for run in runs:
+        table.add_row(run.stage, run.state, f"{run.seconds:.1f}", run.why)
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def as_markdown(runs: Sequence[StageRun], params: Params) -> str:
+    """The stages, and what stands in the metrics and the benchmark."""
+    lines = [f"# Pipeline on {_data_label(params)}", ""]
+    lines += ["| stage | state | seconds | why |", "| --- | --- | ---: | --- |"]
+    lines += [f"| {run.stage} | {run.state} | {run.seconds:.1f} | {run.why} |" for run in runs]
+    lines += ["", *_metrics_lines(_read(params.paths.metrics))]
+    lines += ["", *_benchmark_lines(_read(params.paths.benchmarks))]
+    return "\n".join(lines) + "\n"
+
+
+def _data_label(params: Params) -> str:
+    return params.dataset if params.dataset == "CIFAR-10" else "a generated sample, not CIFAR-10"
+
+
+def _read(file: str) -> Any:
+    return json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
+    low, high = metrics["test"]["accuracy_ci95"]
+    names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "ece")
+    return [
+        f"Test accuracy **{metrics['test']['accuracy']:.2%}** (95% interval {low:.2%} to {high:.2%})",
+        f"of {metrics['model']}, {metrics['epochs']} epochs on {metrics['device']}, seed {metrics['seed']}.",
+        "",
+        "| | val | test |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {metrics['val'][name]:.4f} | {metrics['test'][name]:.4f} |" for name in names),
+    ]
+
+
+def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
+    return [
+        "| engine | precision | batch size | p50 ms | p99 ms | images/s |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {row['engine']} | {row['precision']} | {row['batch_size']} | {row['latency_ms']['p50']:.3f} "
+            f"| {row['latency_ms']['p99']:.3f} | {row['images_per_second']:,.0f} |"
+            for row in benchmark["results"]
+        ),
+    ]
