@@ -75,7 +75,7 @@ def test_files_and_parameters_are_those_of_the_signature(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", PIPELINE)
 def test_the_run_cache_is_on(stage: str) -> None:
-    """DVC leaves it off for a stage with an output that persists or, but for metrics and plots, is not cached."""
+    """DVC leaves it off for a stage with outputs that persist or (metrics and plots aside) are not cached."""
     outs = [out for out in PIPELINE[stage].get("outs", []) if isinstance(out, dict)]
     assert not [
         out for out in outs if any(not o.get("cache", True) or o.get("persist") for o in out.values())
