@@ -11,10 +11,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
-from tasks.download import DataUnavailableError
 
 from flows import summary
 from flows.reproduction import fetch_data, opened, record_data, reproduce, stages_in_order
+from tasks.download import DataUnavailableError
 from tasks.errors import RunError
 from tasks.lock import alone
 from tasks.params import Overrides, override, read_params
@@ -63,7 +63,7 @@ def pipeline(
 def _run_stages(runs: list[summary.StageRun], *, force: bool, download_retries: int) -> State[Any] | None:
     """Run the stages in DVC's order until one fails; gives the flow's state if one did."""
     with opened() as repo:
-        names = ["download", *(stage.name for stage in stages_in_order(repo))]
+        names = ["download", *(str(stage.name) for stage in stages_in_order(repo))]
     upstream: list[State[Any]] = []
     for name in names:
         began = time.perf_counter()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 from ruamel.yaml import YAML
+
 from tasks.sample import generate
 
 FOLDER = "sample"
@@ -28,7 +29,8 @@ def prepared(project: Path) -> Path:
         shutil.copytree(project / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     _write_params(project / "params.yaml", workspace / "params.yaml")
     if not (workspace / ".dvc").is_dir():
-        Repo.init(str(workspace), no_scm=True).close()
+        with Repo.init(str(workspace), no_scm=True):
+            pass
     if not (workspace / "data").is_dir():
         generate(workspace / "data")
         with Repo(str(workspace)) as repo:

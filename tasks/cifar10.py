@@ -1,7 +1,7 @@
 """CIFAR-10's files: their names, their published checksums, how they are read and written.
 
-Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Python version". A batch is a pickled dictionary of `data`,
-uint8 `(N, 3072)`, a row an image, red plane, green plane, blue plane, and `labels`.
+Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Python version". A batch is a pickled dictionary of
+`data`, uint8 `(N, 3072)`, a row an image, red plane, green plane, blue plane, and `labels`.
 """
 
 import hashlib

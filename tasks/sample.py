@@ -1,4 +1,4 @@
-"""A small generated stand-in for CIFAR-10, in its file format: ten kinds of shape in random colours, with noise."""
+"""A small stand-in for CIFAR-10, in its file format: ten kinds of shape in random colours, with noise."""
 
 import hashlib
 import pickle

@@ -58,7 +58,7 @@ def stratified(
         count = round(len(members) * val_fraction)
         if not 0 < count < len(members):
             raise InputError(
-                f"split.val_fraction {val_fraction} of {len(members)} images a class leaves a split without any"
+                f"split.val_fraction {val_fraction} leaves no image of some class in one of the splits"
             )
         held_out[random.permutation(members)[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -1,7 +1,8 @@
-"""What several test files need: a temporary Prefect server, started once."""
+"""What several test files need: a temporary Prefect server, started once, and data."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +18,28 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `data` with CIFAR-10, got from `CIFAR10_URL` by the project's own download."""
+    from tasks.download import download
+    from tasks.params import Download
+
+    if "CIFAR10_URL" not in os.environ:
+        if "CIFARFLOW_REQUIRE_DATA" in os.environ:
+            pytest.fail("CIFARFLOW_REQUIRE_DATA is set, but CIFAR10_URL is not")
+        pytest.skip("needs CIFAR-10: set CIFAR10_URL to a URL or path of its archive")
+    data = tmp_path_factory.mktemp("cifar10") / "data"
+    download(data, "CIFAR-10", Download(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, attempts=3))
+    return data
+
+
+@pytest.fixture(scope="session")
+def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder `data` of a generated sample."""
+    from tasks.sample import generate
+
+    data = tmp_path_factory.mktemp("sample") / "data"
+    generate(data)
+    return data
