@@ -79,7 +79,10 @@ class Benchmark(Section):
     batch_sizes: Annotated[list[Count], Field(min_length=1)]
     threads: Threads
     warmup_s: Seconds
-    measure_s: Seconds
+    measure_s: Seconds = Field(
+        description="a batch size and engine, in rounds in which the engines take turns"
+    )
+    rounds: Count
 
 
 class Tracking(Section):
