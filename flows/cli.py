@@ -4,68 +4,54 @@ Each command imports what it needs when it is called: a prediction must not wait
 Prefect.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
 import click
-import typer
 
 from tasks.errors import InputError, RunError
 
-app = typer.Typer(
-    help="CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network.",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network."""
+
+
+@cli.command()
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change a parameter, in params.yaml; repeatable.",
 )
-
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="SECTION.KEY=VALUE", help="Change a parameter, in params.yaml; repeatable."
-    ),
-]
-
-
-@app.command()
-def run(
-    assignments: Assignments = None,
-    force: Annotated[bool, typer.Option("--force", help="Run every stage, up to date or not.")] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another run to end, instead of failing.")
-    ] = False,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Run on a small generated sample, in the folder sample/.")
-    ] = False,
-    or_sample: Annotated[
-        bool, typer.Option("--or-sample", help="Run on the sample where CIFAR-10 cannot be had.")
-    ] = False,
-) -> int:
-    """Run the pipeline as a Prefect flow; what is up to date is not run again."""
+@click.option("--force", is_flag=True, help="Run every stage, up to date or not.")
+@click.option("--wait", is_flag=True, help="Wait for another run to end, instead of failing.")
+@click.option("--sample", is_flag=True, help="Run on a small generated sample, in the folder sample/.")
+@click.option("--or-sample", is_flag=True, help="Run on the sample where CIFAR-10 cannot be had.")
+def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, or_sample: bool) -> None:
+    """Run the pipeline as a Prefect flow. What is up to date is not run again."""
     from tasks.params import parse_overrides, read_params
 
     overrides = parse_overrides(assignments) if assignments else None
     read_params(Path("params.yaml"))
-    print("starting Prefect", flush=True)
-    from tasks.download import DataUnavailableError
-
+    _announce_prefect()
     from flows.pipeline import pipeline
+    from tasks.download import DataUnavailableError
 
     options: dict[str, Any] = {"overrides": overrides, "force": force, "wait": wait}
     if not sample:
         retries = {"download_retries": 0} if or_sample else {}
         error = _error_of(pipeline(**options, **retries, return_state=True))
         if error is None:
-            return 0
+            return
         if not (or_sample and isinstance(error, DataUnavailableError)):
             raise error
-        print(
-            f"CIFAR-10 cannot be had:\n{error}\nRunning on a generated sample instead, in sample/.",
-            file=sys.stderr,
-        )
+        print(f"{error}\nRunning on a generated sample instead, in sample/.", file=sys.stderr)
 
     from flows.sample import prepared
 
@@ -73,28 +59,36 @@ def run(
     if error is not None:
         raise error
     print("These are results on a generated sample, not on CIFAR-10. They lie in sample/reports/.")
-    return 0
+
+
+def _announce_prefect() -> None:
+    print("starting Prefect", flush=True)
+    # Nothing is reported to anyone unless asked for; a server of one's own has its own settings.
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
 def _error_of(state: Any) -> BaseException | None:
     """Why a flow run failed; None if it did not."""
-    return None if state.is_completed() else state.result(raise_on_failure=False)
+    if state.is_completed():
+        return None
+    error: BaseException = state.result(raise_on_failure=False)
+    return error
 
 
 def main() -> None:
-    sys.exit(_exit_code(sys.argv[1:]))
+    sys.exit(exit_code(sys.argv[1:]))
 
 
-def _exit_code(arguments: list[str]) -> int:
+def exit_code(arguments: list[str]) -> int:
     """0 = done, 1 = the run failed, 2 = what the user gave was wrong."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return app(arguments, standalone_mode=False) or 0
+        cli(arguments, prog_name="cifarflow", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return InputError.exit_code
     except click.ClickException as error:
-        print(f"cifarflow: {error.format_message()} (cifarflow --help says more)", file=sys.stderr)
+        print(f"cifarflow: {error.format_message()} (--help says more)", file=sys.stderr)
         return InputError.exit_code
     except RunError as error:
         print(f"cifarflow: {error}", file=sys.stderr)
@@ -102,6 +96,7 @@ def _exit_code(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("cifarflow: interrupted", file=sys.stderr)
         return 130
+    return 0
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:

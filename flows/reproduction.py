@@ -5,6 +5,7 @@ Only the command is exchanged: where `dvc repro` starts `python -m tasks STAGE`,
 function in its own process. As with DVC's commands, the workspace is the current folder.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,8 +42,9 @@ def opened() -> Iterator[Repo]:
     """The workspace's DVC repository, locked as by a DVC command. DVC's errors become `RunError`."""
     if not Path("dvc.yaml").is_file():
         raise InputError(f"{Path.cwd()} has no dvc.yaml; run this in the project's folder")
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        with Repo() as repo, lock_repo(repo), repo.scm_context():
+        with Repo() as repo, lock_repo(repo), repo.scm_context(quiet=True):
             yield repo
     except LockError as error:
         raise RunError("a DVC command is at work in this folder; try again when it has ended") from error
@@ -147,15 +149,18 @@ def _called_instead_of_command(
 def fetch_data(repo: Repo) -> bool:
     """Bring the tracked data from DVC's cache or, where one is set, its remote; False if neither has it."""
     stage = _data_stage(repo)
-    if stage is None or stage.outs[0].exists or not stage.outs[0].hash_info:
+    if stage is None or stage.outs[0].exists:
         return False
-    try:
-        if repo.config["core"].get("remote"):
+    remote = repo.config["core"].get("remote")
+    if stage.outs[0].changed_cache():
+        if not remote:
+            return False
+        try:
             repo.fetch([stage.path])
-        repo.checkout([stage.path])
-    except DvcException as error:
-        print(f"DVC has not got the data: {error}")
-        return False
+        except DvcException as error:
+            print(f"the DVC remote {remote} has not got the data: {str(error).splitlines()[0]}")
+            return False
+    repo.checkout([stage.path])
     return True
 
 

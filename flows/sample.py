@@ -1,5 +1,7 @@
 """A workspace of its own for the generated sample: the same pipeline, apart from the project's results."""
 
+import contextlib
+import logging
 import shutil
 from pathlib import Path
 
@@ -21,6 +23,7 @@ def prepared(project: Path) -> Path:
 
     It has a DVC repository of its own. Its `params.yaml` says `dataset: sample`, and so does every result.
     """
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     workspace = project / FOLDER
     workspace.mkdir(exist_ok=True)
     shutil.copy(project / "dvc.yaml", workspace)
@@ -28,12 +31,13 @@ def prepared(project: Path) -> Path:
         shutil.rmtree(workspace / package, ignore_errors=True)
         shutil.copytree(project / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
     _write_params(project / "params.yaml", workspace / "params.yaml")
-    if not (workspace / ".dvc").is_dir():
-        with Repo.init(str(workspace), no_scm=True):
-            pass
-    if not (workspace / "data").is_dir():
-        generate(workspace / "data")
-        with Repo(str(workspace)) as repo:
+    with contextlib.chdir(workspace):
+        if not Path(".dvc").is_dir():
+            with Repo.init(no_scm=True):
+                pass
+        if not Path("data").is_dir():
+            generate(Path("data"))
+        with Repo() as repo:
             repo.add("data")
     return workspace
 

@@ -6,9 +6,14 @@ import threading
 import time
 from pathlib import Path
 
-from tasks.errors import InputError, RunError
-from tasks.params import read_params
-from tasks.stages import STAGES, run_stage
+try:
+    from tasks.errors import InputError, RunError
+    from tasks.params import read_params
+    from tasks.stages import STAGES, run_stage
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -47,8 +47,8 @@ def benchmark(
     splits: Path, weights: Path, onnx_model: Path, benchmarks: Path, options: Benchmark
 ) -> dict[str, Any]:
     """Write `benchmarks` (JSON, as docs/files.md says) on the test images."""
-    test = read_splits(splits).test
-    images, labels = test.images.numpy(), test.labels.numpy()
+    data = read_splits(splits)
+    images, labels = data.test.images.numpy(), data.test.labels.numpy()
     classifier, _ = read_classifier(weights)
     with _torch_threads(options.threads), torch.inference_mode():
         session = _session(onnx_model, options.threads)
@@ -73,6 +73,7 @@ def benchmark(
         for batch_size in options.batch_sizes
     ]
     report = {
+        "dataset": data.about["dataset"],
         "environment": environment(options.threads),
         "parity": {
             "images": len(images),
