@@ -55,7 +55,7 @@ def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, 
 
     from flows.sample import prepared
 
-    error = _error_of(pipeline(**options, workspace=prepared(Path()), return_state=True))
+    error = _error_of(pipeline(**options, workspace=prepared(Path(), wait=wait), return_state=True))
     if error is not None:
         raise error
     print("These are results on a generated sample, not on CIFAR-10. They lie in sample/reports/.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from tasks.lock import alone
 from tasks.sample import generate
 
 FOLDER = "sample"
@@ -18,20 +19,21 @@ SMALLER = {
 }
 
 
-def prepared(project: Path) -> Path:
+def prepared(project: Path, *, wait: bool = False) -> Path:
     """The folder `sample/` in the project: data, the project's graph and code, parameters for a small run.
 
     It has a DVC repository of its own. Its `params.yaml` says `dataset: sample`, and so does every result.
     """
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    project = project.resolve()
     workspace = project / FOLDER
     workspace.mkdir(exist_ok=True)
-    shutil.copy(project / "dvc.yaml", workspace)
-    for package in ("tasks", "models"):  # what the stages depend on
-        shutil.rmtree(workspace / package, ignore_errors=True)
-        shutil.copytree(project / package, workspace / package, ignore=shutil.ignore_patterns("__pycache__"))
-    _write_params(project / "params.yaml", workspace / "params.yaml")
-    with contextlib.chdir(workspace):
+    with contextlib.chdir(workspace), alone(wait=wait):
+        shutil.copy(project / "dvc.yaml", ".")
+        for package in ("tasks", "models"):  # what the stages depend on
+            shutil.rmtree(package, ignore_errors=True)
+            shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
+        _write_params(project / "params.yaml", Path("params.yaml"))
         if not Path(".dvc").is_dir():
             with Repo.init(no_scm=True):
                 pass
