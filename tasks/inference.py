@@ -1,9 +1,9 @@
 """The exported model at work, on ONNX Runtime and NumPy alone: no PyTorch."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,11 +16,11 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Model:
-    """An ONNX model of this pipeline; `about` is what the file says of itself."""
+    """An ONNX model of this pipeline; `run` is what the file says of the run that made it."""
 
     session: onnxruntime.InferenceSession
     classes: list[str]
-    about: Mapping[str, str]
+    run: dict[str, Any]
 
     def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities `(N, 10)` of pictures `(N, 32, 32, 3)`, RGB."""
@@ -35,7 +35,8 @@ class Model:
     @property
     def origin(self) -> str:
         """What made the model, in a few words."""
-        return f"trained on {self.about.get('dataset', 'unknown data')}"
+        dataset = self.run.get("dataset", "unknown data")
+        return f"trained on {'a generated sample, not on CIFAR-10' if dataset == 'sample' else dataset}"
 
 
 def read_model(file: Path, threads: int = 0) -> Model:
@@ -53,15 +54,15 @@ def read_model(file: Path, threads: int = 0) -> Model:
     about = session.get_modelmeta().custom_metadata_map
     signature = [(value.name, value.type, value.shape[1:]) for value in session.get_inputs()]
     try:
-        classes = json.loads(about["classes"])
+        classes, run = json.loads(about["classes"]), json.loads(about["run"])
         known = signature == [("images", "tensor(uint8)", [32, 32, 3])] and [
             (value.name, value.shape[1:]) for value in session.get_outputs()
         ] == [("probabilities", [len(classes)])]
     except (KeyError, TypeError, json.JSONDecodeError):
-        known = False
+        classes, run, known = [], {}, False
     if not known:
         raise InputError(
             f"{file} is a model of another kind: one of this pipeline takes images, uint8 (N, 32, 32, 3), "
             "and gives probabilities with the names of their classes"
         )
-    return Model(session, classes, about)
+    return Model(session, classes, run)
