@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,7 +25,7 @@ DARK |= {"orange": "#ffac5c"}
 INK, MUTED, LINE, PAPER, BLUE, ORANGE = LIGHT.values()
 
 WIDTH = 340 / 72  # inches: the width of a phone's screen, so that text keeps its size there
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",  # what matplotlib brings, to measure by; shown in the reader's own
     "svg.fonttype": "none",
@@ -60,6 +61,7 @@ def standalone(svg: str) -> str:
     return svg.replace(">", f">{style}", 1) + "\n"
 
 
+@rc_context(STYLE)
 def curves(
     epochs: Sequence[int], train: Sequence[float], val: Sequence[float], kept: int, *, percent: bool
 ) -> str:
@@ -95,13 +97,14 @@ def curves(
     return _svg(figure)
 
 
+@rc_context(STYLE)
 def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """`counts` `(actual, predicted)` with the numbers in the cells, tinted by the share of the actual class."""
+    """`counts` `(actual, predicted)` with the numbers in the cells, tinted by their share of the row."""
     figure, axes = _figure(height=WIDTH)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     for (row, column), share in np.ndenumerate(shares):
         axes.add_patch(
-            _rectangle(column - 0.5, row - 0.5, 1, 1, facecolor=BLUE, alpha=round(float(share), 3))
+            Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=float(share), linewidth=0)
         )
         axes.text(
             column,
@@ -123,6 +126,7 @@ def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     return _svg(figure)
 
 
+@rc_context(STYLE)
 def per_class(classes: Sequence[str], precision: Sequence[float], recall: Sequence[float]) -> str:
     """Precision and recall of each class, in the order given, from top to bottom."""
     figure, axes = _figure(height=0.27 * len(classes) + 0.9)
@@ -139,6 +143,7 @@ def per_class(classes: Sequence[str], precision: Sequence[float], recall: Sequen
     return _svg(figure)
 
 
+@rc_context(STYLE)
 def calibration(confidence: NDArray[np.float64], share: NDArray[np.float64], count: NDArray[np.int64]) -> str:
     """Of each bin: mean confidence, share of right answers, number of pictures; empty bins are left out."""
     figure, axes = _figure(height=3.9, rows=(3, 1))
@@ -160,6 +165,7 @@ def calibration(confidence: NDArray[np.float64], share: NDArray[np.float64], cou
     return _svg(figure)
 
 
+@rc_context(STYLE)
 def throughput(labels: Sequence[str], images_per_second: Sequence[float]) -> str:
     """A bar a row of the benchmark, with its number."""
     figure, axes = _figure(height=0.27 * len(labels) + 0.5)
@@ -178,6 +184,7 @@ def throughput(labels: Sequence[str], images_per_second: Sequence[float]) -> str
     return _svg(figure)
 
 
+@rc_context(STYLE)
 def latency(labels: Sequence[str], p50: Sequence[float], p90: Sequence[float], p99: Sequence[float]) -> str:
     """Milliseconds a call, from the median to the 99th percentile, on a logarithmic scale."""
     figure, axes = _figure(height=0.27 * len(labels) + 0.9)
@@ -200,11 +207,11 @@ def filters(
 ) -> bytes:
     """A PNG: the picture, then each filter of the first layer above what it makes of the picture.
 
-    `weights` `(F, 3, k, k)`, `picture` `(H, W, 3)`, `responses` `(F, h, w)`. Grey is 0; the largest value of all
+    `weights` `(F, 3, k, k)`, `picture` `(H, W, 3)`, `responses` `(F, h, w)`. Grey is 0; the largest value
     is the end of the scale.
     """
     cell, gap, columns = 84, 6, 4
-    tiles = [(_grown(picture, cell), None)]
+    tiles: list[tuple[Image.Image, ...]] = [(_grown(picture, cell),)]
     for weight, response in zip(weights, responses, strict=True):
         shown = _signed(weight.transpose(1, 2, 0), np.abs(weights).max())
         made = np.repeat(_signed(response, np.abs(responses).max())[:, :, None], 3, axis=2)
@@ -212,11 +219,10 @@ def filters(
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGBA", (columns * (cell + gap) - gap, rows * (2 * cell + 3 * gap) - 2 * gap))
-    for index, pair in enumerate(tiles):
+    for index, stack in enumerate(tiles):
         left, top = (index % columns) * (cell + gap), (index // columns) * (2 * cell + 3 * gap)
-        for place, tile in enumerate(pair):
-            if tile is not None:
-                sheet.paste(tile, (left, top + place * (cell + gap // 2)))
+        for place, tile in enumerate(stack):
+            sheet.paste(tile, (left, top + place * (cell + gap // 2)))
     return png(sheet)
 
 
@@ -235,27 +241,18 @@ def _grown(pixels: NDArray[np.uint8], side: int) -> Image.Image:
 
 
 def _figure(height: float, rows: tuple[int, ...] = (1,)) -> Any:
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots(len(rows), height_ratios=rows)
-    return figure, axes
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(len(rows), height_ratios=rows)
 
 
 def _legend(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.2)
 
 
-def _rectangle(*args: float, **style: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(args[:2], *args[2:], **style, linewidth=0)
-
-
 def _svg(figure: Figure) -> str:
     written = io.StringIO()
-    with rc_context(STYLE):
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(written, format="svg", transparent=True, metadata=nothing)
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the same in every figure; a page holds several

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_suffix(".html")
 LEDGER = Path("registry/ledger.jsonl")  # no dependency: most workspaces have none, and DVC takes no "if any"
 SHOWN_DECISIONS = 10
+ENGINES = {"onnxruntime": "ONNX Runtime", "pytorch": "PyTorch", "openvino": "OpenVINO"}
 
 
-def report(
+def report(  # noqa: PLR0913, PLR0917 - all the files that it reads and writes, wired by name
     splits: Path,
     weights: Path,
     onnx_model: Path,
@@ -80,9 +81,11 @@ def report(
 
     mistakes, hits = galleries(probabilities, labels, options.gallery)
     values = {
-        "theme": Markup(draw.theme_css(":root")),
+        "theme": Markup(draw.theme_css(":root")),  # noqa: S704 - colours
+        "page": page,
         "about": about,
         "results": results,
+        "too_sure": float(probabilities.max(1).mean()) - test["accuracy"],
         "classes": ranked,
         "epochs": epochs,
         "verdict": verdict(epochs, about["epoch"]),
@@ -134,23 +137,23 @@ def verdict(epochs: Sequence[Mapping[str, float]], kept: int) -> Verdict:
     if gap > GAP:
         return Verdict(
             "Overfitting",
-            f"{ahead}: the network knows its training pictures better than pictures as such (high variance).",
-            "The talk advises: get even more data (augmentation makes some out of what there is), or fewer "
-            "features, that is a smaller network, weight decay, or fewer epochs.",
+            f"{ahead}: it knows its training pictures better than pictures as such (high variance).",
+            "The talk advises: get even more data (augmentation makes some of what there is), or reduce the "
+            "dimension of the features, that is a smaller network.",
         )
     if kept == len(epochs) and (gain > GAIN or len(epochs) == 1):
         return Verdict(
             "Underfitting",
             f"The last epoch is the best one, and the last third of the epochs still brought "
-            f"{100 * gain:.1f} points: training ended before the network had learned what it can (high bias).",
+            f"{100 * gain:.1f} points: training ended before the network learned what it can (high bias).",
             "The talk advises: adjust the learning rate and the number of epochs; if that is not enough, "
             "choose another architecture.",
         )
     if epochs[-1]["val_loss"] > RISE * least and epochs[-1]["train_loss"] < best["train_loss"]:
         return Verdict(
             "Sweet spot, with overfitting after it",
-            f"{ahead}. After it the training loss goes on falling while the validation loss rises: from there "
-            "on the network learns its training pictures by heart. Those epochs were thrown away.",
+            f"{ahead}. After it the training loss goes on falling while the validation loss rises: from "
+            "there on the network learns its training pictures by heart. Those epochs were thrown away.",
             "Use this model. More epochs will not help; for a better one the talk advises more data, or "
             "another architecture.",
         )
@@ -166,8 +169,8 @@ def calibration_bins(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Mean confidence, share of right answers and number of pictures, for every bin that holds any.
 
-    The bins are those of the expected calibration error in `metrics`: of equal width, by the probability of the
-    likeliest class.
+    The bins are those of the expected calibration error in `metrics`: of equal width, by the probability of
+    the likeliest class.
     """
     confidence = probabilities.max(1).astype(np.float64)
     right = (probabilities.argmax(1) == labels).astype(np.float64)
@@ -262,7 +265,7 @@ def _draw_curves(epochs: Sequence[Mapping[str, float]], kept: int) -> dict[str, 
 
 
 def _draw_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    labels = [f"{_label(row)} × {row['batch_size']}" for row in rows]
+    labels = [f"{_label(row)} \N{MULTIPLICATION SIGN} {row['batch_size']}" for row in rows]
     percentiles = ([row["latency_ms"][p] for row in rows] for p in ("p50", "p90", "p99"))
     return {
         "throughput.svg": draw.throughput(labels, [row["images_per_second"] for row in rows]),
@@ -271,7 +274,7 @@ def _draw_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    return f"{row['engine']} {row['precision']}"
+    return f"{ENGINES.get(row['engine'], row['engine'])} {row['precision']}"
 
 
 @torch.inference_mode()
@@ -341,7 +344,9 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["percent"] = lambda share, digits=1: f"{100 * share:.{digits}f} %"
+    environment.filters["percent"] = lambda share, digits=1: (
+        f"{100 * share:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
+    )
     environment.filters["number"] = lambda value, digits=0: f"{value:,.{digits}f}"
     environment.filters["inline"] = _inline
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
