@@ -39,6 +39,8 @@ class Paths(Section):
     metrics: str
     confusion: str
     benchmarks: str
+    page: str
+    figures: str
 
 
 class Download(Section):
@@ -85,6 +87,10 @@ class Benchmark(Section):
     rounds: Count
 
 
+class Report(Section):
+    gallery: Count = Field(description="pictures of the surest mistakes, and of the least sure hits")
+
+
 class Tracking(Section):
     mode: Literal["auto", "disabled", "offline", "online"]
     project: Annotated[str, Field(min_length=1)]
@@ -101,6 +107,7 @@ class Params(Section):
     evaluate: Evaluate
     export: Export
     benchmark: Benchmark
+    report: Report
     tracking: Tracking
 
 

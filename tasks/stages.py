@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.params import Params
 
-STAGES = ("download", "split", "train", "evaluate", "export", "benchmark")
+STAGES = ("download", "split", "train", "evaluate", "export", "benchmark", "report")
 
 
 def run_stage(stage: str, params: Params) -> dict[str, Any]:

@@ -1,11 +1,18 @@
-"""What several test files need: a temporary Prefect server, started once, and data."""
+"""What several test files need: a temporary Prefect server, started once, data, a small run, a browser."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tasks.params import Params
 
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
@@ -46,3 +53,38 @@ def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("sample") / "data"
     generate(data)
     return data
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "Params":
+    """The parameters of a run on the sample that went as far as the benchmark; its paths are absolute."""
+    from tasks.params import Params, read_params
+    from tasks.stages import run_stage
+
+    workspace = tmp_path_factory.mktemp("run")
+    values = read_params(Path(__file__).parents[1] / "params.yaml").model_dump()
+    values["dataset"] = "sample"
+    values["paths"] = {name: str(workspace / path) for name, path in values["paths"].items()}
+    values["paths"]["data"] = str(sample_data)
+    values["train"] |= {"epochs": 2, "device": "cpu"}
+    values["benchmark"] |= {"batch_sizes": [1, 8], "warmup_s": 0.01, "measure_s": 0.02}
+    params = Params.model_validate(values)
+    for stage in ("split", "train", "evaluate", "export", "benchmark"):
+        run_stage(stage, params)
+    return params
+
+
+@pytest.fixture(scope="module")  # while it is open, its event loop stands in the way of any other
+def browser() -> Iterator["Browser"]:
+    """A headless Chromium, the one that is installed."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        if "CIFARFLOW_REQUIRE_BROWSER" in os.environ:
+            pytest.fail("CIFARFLOW_REQUIRE_BROWSER is set, but no Chromium is found")
+        pytest.skip("needs Chromium; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
