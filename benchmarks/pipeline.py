@@ -68,8 +68,8 @@ def main() -> None:
         median = statistics.median(values)
         print(f"| {name} | {median:.1f} | {min(values):.1f} | {max(values):.1f} | {peaks[name]:,.0f} |")
     empty, noop, repro, plain, full = (statistics.median(values) for values in seconds.values())
-    print(f"\nNothing changed: the flow adds {noop - empty:.1f} s to an empty one; dvc repro takes {repro:.1f} s.")
-    print(f"Every stage run: the flow less an empty one takes {(full - empty) / plain:.2f} times the plain stages.")
+    print(f"\nNothing changed: flow {noop - empty:+.1f} s on an empty one, dvc repro {repro:.1f} s.")
+    print(f"Every stage run: flow less empty one is {(full - empty) / plain:.2f} times the plain stages.")
 
 
 def _copy_of_project(folder: Path, epochs: int) -> Path:

@@ -34,7 +34,14 @@ def cli() -> None:
 @click.option("--sample", is_flag=True, help="Run on a small generated sample, in the folder sample/.")
 @click.option("--or-sample", is_flag=True, help="Run on the sample where CIFAR-10 cannot be had.")
 def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, or_sample: bool) -> None:
-    """Run the pipeline as a Prefect flow. What is up to date is not run again."""
+    r"""Run the pipeline as a Prefect flow. What is up to date is not run again.
+
+    \b
+    Examples:
+      cifarflow run
+      cifarflow run --set train.epochs=5 --set train.lr=0.0005
+      cifarflow run --sample
+    """
     from tasks.params import parse_overrides, read_params
 
     overrides = parse_overrides(assignments) if assignments else None
@@ -59,6 +66,24 @@ def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, 
     if error is not None:
         raise error
     print("These are results on a generated sample, not on CIFAR-10. They lie in sample/reports/.")
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a picture.")
+def predict(images: tuple[str, ...], *, as_json: bool) -> None:
+    r"""Say what pictures show: the three likeliest classes of each, by the exported model.
+
+    IMAGE is a file, a folder, a pattern, or - for standard input, in any format and size.
+
+    \b
+    Example:
+      cifarflow predict cat.jpg holiday/
+    """
+    from tasks.params import read_params
+    from tasks.predict import predict
+
+    sys.exit(predict(images, Path(read_params(Path("params.yaml")).paths.onnx_model), as_json=as_json))
 
 
 def _announce_prefect() -> None:
