@@ -34,7 +34,7 @@ def cli() -> None:
 @click.option("--sample", is_flag=True, help="Run on a small generated sample, in the folder sample/.")
 @click.option("--or-sample", is_flag=True, help="Run on the sample where CIFAR-10 cannot be had.")
 def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, or_sample: bool) -> None:
-    r"""Run the pipeline as a Prefect flow. What is up to date is not run again.
+    """Run the pipeline as a Prefect flow. What is up to date is not run again.
 
     \b
     Examples:
@@ -72,7 +72,7 @@ def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, 
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a picture.")
 def predict(images: tuple[str, ...], *, as_json: bool) -> None:
-    r"""Say what pictures show: the three likeliest classes of each, by the exported model.
+    """Say what pictures show: the three likeliest classes of each, by the exported model.
 
     IMAGE is a file, a folder, a pattern, or - for standard input, in any format and size.
 
