@@ -86,6 +86,19 @@ def predict(images: tuple[str, ...], *, as_json: bool) -> None:
     sys.exit(predict(images, Path(read_params(Path("params.yaml")).paths.onnx_model), as_json=as_json))
 
 
+@cli.command()
+def doctor() -> None:
+    """Say what is set up and what is not, each with the command that mends it.
+
+    \b
+    Example:
+      cifarflow doctor
+    """
+    from flows.doctor import doctor
+
+    sys.exit(doctor())
+
+
 def _announce_prefect() -> None:
     print("starting Prefect", flush=True)
     # Nothing is reported to anyone unless asked for; a server of one's own has its own settings.
