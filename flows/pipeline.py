@@ -124,7 +124,7 @@ def reproduce_stage(name: str, force: bool) -> State[Any]:
         case "cached":
             return Completed(name="Cached", message=outcome.why)
         case "restored":
-            return Completed(name="Restored", message=f"from DVC's run cache, as {outcome.why}")
+            return Completed(name="Restored", message=f"from DVC's cache, as {outcome.why}")
         case "ran":
             return Completed(message=outcome.why)
 

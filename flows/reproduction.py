@@ -31,7 +31,7 @@ class Outcome:
     """What became of a stage, and why."""
 
     state: Literal["cached", "restored", "ran"]
-    """up to date already; fetched from DVC's run cache; run"""
+    """up to date already; fetched from DVC's cache; run"""
     why: str
     report: dict[str, Any]
     """what the stage's function gave back, if it ran"""
@@ -70,6 +70,9 @@ def reproduce(repo: Repo, name: str, call: Callable[[], dict[str, Any]], *, forc
     why = "asked for by --force" if force else why_outdated(stage)
     if why is None:
         return Outcome("cached", "up to date", {})
+    if not force and stage.already_cached():  # all of it is in DVC's cache, only not in the workspace
+        stage.checkout(force=True)
+        return Outcome("restored", why, {})
     with _called_instead_of_command(stage, call) as reports:
         stage.reproduce(force=force)
     stage.dump(update_pipeline=False)
