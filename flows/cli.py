@@ -4,7 +4,7 @@ Each command imports what it needs when it is called: a prediction must not wait
 Prefect.
 """
 
-import os
+import difflib
 import signal
 import sys
 from pathlib import Path
@@ -16,9 +16,33 @@ import click
 from tasks.errors import InputError, RunError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Commands that suggest the nearest name for one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"No such command '{args[0]}'. Did you mean {near[0]}?", ctx) from error
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 def cli() -> None:
-    """CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network."""
+    """CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network.
+
+    \b
+    Examples:
+      cifarflow run                 the pipeline; `--sample` for half a minute on generated pictures
+      cifarflow predict cat.jpg     what a picture shows
+      cifarflow doctor              what is set up, and what is not
+    """
 
 
 @cli.command()
@@ -45,27 +69,51 @@ def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, 
     from tasks.params import parse_overrides, read_params
 
     overrides = parse_overrides(assignments) if assignments else None
-    read_params(Path("params.yaml"))
-    _announce_prefect()
-    from flows.pipeline import pipeline
-    from tasks.download import DataUnavailableError
-
+    params = read_params(Path("params.yaml"))
     options: dict[str, Any] = {"overrides": overrides, "force": force, "wait": wait}
     if not sample:
         retries = {"download_retries": 0} if or_sample else {}
-        error = _error_of(pipeline(**options, **retries, return_state=True))
+        error = _run_pipeline(**options, **retries)
         if error is None:
+            _say_what_is_next(Path(params.paths.page))
             return
-        if not (or_sample and isinstance(error, DataUnavailableError)):
+        if not (or_sample and _is_want_of_data(error)):
             raise error
         print(f"{error}\nRunning on a generated sample instead, in sample/.", file=sys.stderr)
 
     from flows.sample import prepared
 
-    error = _error_of(pipeline(**options, workspace=prepared(Path(), wait=wait), return_state=True))
+    workspace = prepared(Path(), wait=wait)
+    error = _run_pipeline(**options, workspace=workspace)
     if error is not None:
         raise error
     print("These are results on a generated sample, not on CIFAR-10. They lie in sample/reports/.")
+    _say_what_is_next("sample" / Path(params.paths.page))
+
+
+def _run_pipeline(**options: Any) -> BaseException | None:
+    """Run the flow; gives why it failed, if it did."""
+    from flows.console import prefect_at_work
+
+    with prefect_at_work():
+        from flows.pipeline import pipeline
+
+        state = pipeline(**options, return_state=True)
+    if state.is_completed():
+        return None
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, BaseException)
+    return error
+
+
+def _is_want_of_data(error: BaseException) -> bool:
+    from tasks.download import DataUnavailableError
+
+    return isinstance(error, DataUnavailableError)
+
+
+def _say_what_is_next(page: Path) -> None:
+    print(f"Next: open {page} in a browser, or try a picture: cifarflow predict PICTURE")
 
 
 @cli.command()
@@ -97,20 +145,6 @@ def doctor() -> None:
     from flows.doctor import doctor
 
     sys.exit(doctor())
-
-
-def _announce_prefect() -> None:
-    print("starting Prefect", flush=True)
-    # Nothing is reported to anyone unless asked for; a server of one's own has its own settings.
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
-
-def _error_of(state: Any) -> BaseException | None:
-    """Why a flow run failed; None if it did not."""
-    if state.is_completed():
-        return None
-    error: BaseException = state.result(raise_on_failure=False)
-    return error
 
 
 def main() -> None:

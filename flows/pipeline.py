@@ -24,6 +24,8 @@ PARAMS = Path("params.yaml")
 DOWNLOAD_RETRIES = 2
 RETRY_DELAYS_S = [10.0, 60.0]
 
+logger = logging.getLogger(__name__)  # for whoever shows what is at work; the run's own log is Prefect's
+
 
 @flow(name="pipeline", log_prints=True)
 def pipeline(
@@ -67,6 +69,7 @@ def _run_stages(runs: list[summary.StageRun], *, force: bool, download_retries: 
     upstream: list[State[Any]] = []
     for name in names:
         began = time.perf_counter()
+        logger.info(name)
         if name == "download":
             state = download.with_options(retries=download_retries)(return_state=True)
         else:

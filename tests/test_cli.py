@@ -27,6 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "message"),
     [
         (["fly"], "No such command 'fly'"),
+        (["pradict"], "No such command 'pradict'. Did you mean predict?"),
         (["run", "--fast"], "No such option '--fast'"),
         (["run", "--set", "train.epoch=5"], "train.epoch is not a parameter; did you mean epochs?"),
         (["run", "--set", "train.epochs=many"], "train.epochs should be an integer, not 'many'"),
@@ -74,9 +75,12 @@ def test_falls_back_to_the_sample_only_where_asked(project: Path) -> None:
     done = subprocess.run([CIFARFLOW, "run", "--or-sample"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "nowhere.tar: is no file\nRunning on a generated sample instead, in sample/." in done.stderr
-    assert done.stdout.splitlines()[-1].startswith(
-        "These are results on a generated sample, not on CIFAR-10."
-    )
+    assert "| split     | Finished in state Completed('never run before')" in done.stderr
+    assert "temporary server" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    last, following = done.stdout.splitlines()[-2:]
+    assert last.startswith("These are results on a generated sample, not on CIFAR-10.")
+    assert following.startswith("Next: open sample/reports/index.html")
     assert '"dataset": "sample"' in Path("sample/reports/metrics.json").read_text()
     for untouched in ("data", "artifacts", "reports", "dvc.lock"):
         assert not Path(untouched).exists()
@@ -120,3 +124,18 @@ def test_terminated_run_ends_at_once_and_says_so(project: Path) -> None:
     assert run.returncode == 130
     assert "cifarflow: interrupted" in output.splitlines()
     assert "Traceback" not in output
+
+
+def test_on_a_terminal_something_moves_without_colour_where_none_is_wanted(project: Path) -> None:
+    command = f"{CIFARFLOW} run --sample --set train.epochs=1 --set benchmark.measure_s=0.02"
+    shown = subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "/dev/null"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1"},
+    ).stdout
+    assert "starting Prefect" in shown
+    for stage in ("split", "train", "evaluate", "export", "benchmark", "report"):
+        assert any(f"{spinner} {stage}" in shown for spinner in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+    assert "\x1b[3" not in shown  # no foreground colour
