@@ -39,7 +39,7 @@ def features(x: Tensor, degree: int) -> Tensor:
 
 
 def fitted(degree: int, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> Fit:
-    """Least squares. `ValueError` where the degree is negative, or there are too few training points for it."""
+    """Least squares. `ValueError` where the degree is negative, or the training points are too few for it."""
     if degree < 0:
         raise ValueError(f"the degree should be at least 0, not {degree}")
     if len(train[0]) <= degree:
