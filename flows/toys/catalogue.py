@@ -1,4 +1,4 @@
-"""The toys in the talk's order. Each is a module here, its flow in it, its picture and its test, by one name."""
+"""The toys in the talk's order. Module, flow, picture and test of each have its name."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

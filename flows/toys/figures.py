@@ -1,6 +1,7 @@
 """The toys' pictures as SVG, in the report's style: readable in light and dark, and without colour."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from models.toys.backprop import Forward, Gradients
 from models.toys.gradient_descent import Descent
 from models.toys.neuron import ACTIVATIONS, sigmoid
-from tasks.figures import BLUE, INK, LINE, MUTED, ORANGE, PAPER, STYLE, drawn
+from tasks.figures import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, drawn
 
 WIDTH = 7.2  # inches
 Values = NDArray[np.float64]
@@ -44,7 +45,7 @@ def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, z: fl
     top = min(reach, max(2.2, 1.2 * output))
     grid = np.linspace(-reach, reach, 241)
     places = {
-        "sigmoid": (-0.95 * reach, 0.06),
+        "sigmoid": (-0.95 * reach, 0.12),
         "tanh": (-0.95 * reach, -0.94),
         "relu": (0.72 * top, 0.84 * top),
     }
@@ -175,7 +176,7 @@ def gradient_descent(
         panel = figure.add_subplot(grid[0, column])
         panel.contourf(across, along, surface, levels=levels, colors=shades)
         path = np.array(descent.path[:12] if descent.outcome == "diverged" else descent.path)
-        for start, end in zip(path[:-1], path[1:], strict=True):
+        for start, end in pairwise(path):
             # hops over the valley are drawn as arcs: on a straight line they would cover each other
             bend = 0.28 if descent.outcome == "diverged" else 0.0
             hop = FancyArrowPatch(
@@ -328,7 +329,7 @@ def fit(
 
 @rc_context(STYLE)
 def discounted_return(rewards: Sequence[float], rows: Sequence[tuple[float, list[float]]]) -> str:
-    """What each reward counts, a panel a discount factor; `rows` hold the factor and the discounted rewards."""
+    """What each reward counts, a panel a discount factor; `rows` hold factors and discounted rewards."""
     figure, panels = _figure(0.55 + 1.15 * len(rows), rows=(1,) * len(rows))
     steps = range(len(rewards))
     reach = 1.35 * max(map(abs, rewards), default=1.0) or 1.0

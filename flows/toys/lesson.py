@@ -1,7 +1,7 @@
 """What all toys share: a Prefect flow of small tasks that ends in tables, a picture and a Prefect artifact.
 
-Outside of a flow run the same code is plain Python: `neuron.fn(w1=2.0)` calls its steps as functions, needs no
-server, and leaves no artifact.
+Outside of a flow run the same code is plain Python: `neuron.fn(w1=2.0)` calls its steps as functions, needs
+no server, and leaves no artifact.
 """
 
 import inspect
@@ -35,6 +35,7 @@ Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
 def toy(function: Callable[P, R]) -> Flow[P, R]:

@@ -83,7 +83,7 @@ def neuron(
         ["step", "calculation", "result"],
         [
             *(
-                [f"1. multiply x{i}·w{i}", f"{x:g} · {w:g}", product]
+                (f"1. multiply x{i}·w{i}", f"{x:g} · {w:g}", product)
                 for i, (x, w, product) in enumerate(zip(inputs, weights, products, strict=True), start=1)
             ),
             ["2. sum", " + ".join(f"({product:g})" for product in products), total],
