@@ -150,11 +150,16 @@ def parse_overrides(assignments: Iterable[str]) -> Overrides:
         section, dot, name = key.partition(".")
         if not (equals and dot and name):
             raise InputError(f"--set {assignment}: give it as section.key=value, such as train.epochs=5")
-        try:
-            values.setdefault(section, {})[name] = YAML(typ="safe").load(text)
-        except YAMLError as error:
-            raise InputError(f"--set {assignment}: the value is not YAML") from error
+        values.setdefault(section, {})[name] = parse_value(assignment, text)
     return checked(Overrides, values, "--set")
+
+
+def parse_value(assignment: str, text: str) -> Any:
+    """The YAML value `text` of what `--set` was given."""
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise InputError(f"--set {assignment}: the value is not YAML") from error
 
 
 def override(file: Path, overrides: Overrides) -> None:
@@ -186,7 +191,9 @@ def checked(model: type[S], values: Any, origin: str) -> S:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(f"{origin}: {_explain(model, mistake)}" for mistake in error.errors())) from None
+        raise InputError(
+            "\n".join(f"{origin}: {_explain(model, mistake)}" for mistake in error.errors())
+        ) from None
 
 
 def _explain(model: type[BaseModel], mistake: Any) -> str:

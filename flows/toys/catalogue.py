@@ -1,7 +1,10 @@
 """The toys in the talk's order. Module, flow, picture and test of each have its name."""
 
+import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -19,7 +22,16 @@ TOYS = {
 """What each toy shows"""
 
 
+def named(name: str) -> str:
+    """The name, if it is a toy's; `InputError` otherwise."""
+    if name not in TOYS:
+        near = difflib.get_close_matches(name, [*TOYS, "all"], n=1)
+        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(TOYS)} and all"
+        raise InputError(f"there is no toy {name}; {known}")
+    return name
+
+
 def flow_of(name: str) -> "Flow[..., Any]":
-    """The toy's flow. Imports Prefect, and PyTorch where the toy needs it; the names alone do not."""
+    """The toy's flow. Imports Prefect and PyTorch, which the names alone do not need."""
     flow: Flow[..., Any] = getattr(import_module(f"flows.toys.{name}"), name)
     return flow

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from models.toys.backprop import Forward, Gradients
@@ -86,7 +86,7 @@ def layers(
     panels: Sequence[tuple[str, Values]],
 ) -> str:
     """The points `(N, 2)` over what each network makes of the plane: a title and logits `(H, W)` a panel."""
-    figure, axes = _figure(3.3, columns=(1,) * len(panels))
+    figure, axes = _figure(2.75, columns=(1,) * len(panels))
     for panel, (title, logits) in zip(axes, panels, strict=True):
         x = np.linspace(extent[0], extent[1], logits.shape[1])
         y = np.linspace(extent[2], extent[3], logits.shape[0])
@@ -106,30 +106,38 @@ def layers(
 
 @rc_context(STYLE)
 def loss(
-    example: tuple[float, float, float],
+    target: float,
+    predictions: dict[str, float],
     points: tuple[Sequence[float], Sequence[float]],
     neurons: Sequence[tuple[float, float]],
 ) -> str:
-    """The example's parabola; both cross-entropies of one prediction; what minimising each has learnt.
+    """Squared errors of named predictions; both cross-entropies; what minimising each has learnt.
 
-    `example` is (y, ŷ, J), `points` are inputs and classes, `neurons` weight and bias by either formula.
+    `points` are inputs and classes, `neurons` weight and bias by either formula.
     """
-    figure, (parabola, entropies, learnt) = _figure(2.9, columns=(1, 1, 1.1))
-    y, prediction, error = example
-    reach = max(4.0, 1.4 * abs(y - prediction))
-    grid = np.linspace(y - reach, y + reach, 121)
-    parabola.plot(grid, (y - grid) ** 2, color=BLUE, linewidth=2)
-    parabola.plot([prediction], [error], "o", color=ORANGE, markersize=8)
-    left = prediction <= y
-    parabola.annotate(
-        f"J = {_short(error)}",
-        (prediction, error),
-        xytext=(9 if left else -9, 3),
-        textcoords="offset points",
-        color=ORANGE,
-        ha="left" if left else "right",
+    figure, (parabola, entropies, learnt) = _figure(3.0, columns=(1.05, 1, 1))
+    reach = 1.2 * max(1.0, *(abs(target - prediction) for prediction in predictions.values()))
+    grid = np.linspace(target - reach, target + reach, 121)
+    parabola.plot(grid, (target - grid) ** 2, color=BLUE, linewidth=2)
+    for name, prediction in predictions.items():
+        error = (target - prediction) ** 2
+        parabola.plot([prediction], [error], "o", color=ORANGE, markersize=7)
+        side = -1 if prediction <= target else 1  # outside the parabola
+        parabola.annotate(
+            f"{name}: {_short(error)}",
+            (prediction, error),
+            xytext=(8 * side, 0),
+            textcoords="offset points",
+            color=ORANGE,
+            fontsize=9,
+            ha="left" if side > 0 else "right",
+            va="center",
+        )
+    sides = [-1 if prediction <= target else 1 for prediction in predictions.values()]
+    parabola.set_xlim(
+        target + reach * (2 * min(sides) - 1) / 1.5, target + reach * (2 * max(sides) + 1) / 1.5
     )
-    parabola.set(xlabel=f"prediction ŷ (target {_short(y)})", title="squared error")
+    parabola.set(xlabel=f"prediction ŷ (target {_short(target)})", title="squared error")
 
     grid = np.linspace(0.01, 0.99, 99)
     entropies.plot(grid, -np.log(grid), color=BLUE, linewidth=2)
@@ -145,8 +153,8 @@ def loss(
         chance = [sigmoid(weight * float(x) + bias) for x in grid]
         learnt.plot(grid, chance, color=colour, linestyle=style, linewidth=2)
     learnt.plot(xs, classes, "o", color=INK, markersize=5)
-    learnt.text(0.98, 0.86, "with −", color=BLUE, ha="right", transform=learnt.transAxes)
-    learnt.text(0.98, 0.14, "slide", color=ORANGE, ha="right", va="center", transform=learnt.transAxes)
+    learnt.text(0.98, 0.7, "with minus", color=BLUE, ha="right", transform=learnt.transAxes)
+    learnt.text(0.98, 0.2, "slide", color=ORANGE, ha="right", transform=learnt.transAxes)
     learnt.set(xlabel="input x", title="learnt: ŷ(x)", ylim=(-0.08, 1.08))
     for panel in (parabola, entropies, learnt):
         panel.title.set_fontsize(10)
@@ -164,18 +172,16 @@ def gradient_descent(
     """
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     grid = figure.add_gridspec(2, len(descents), height_ratios=(1.5, 1))
-    w0, b0 = zip(*(point for _, descent, _ in descents[:2] for point in descent.path), strict=True)
-    middle = (min(w0) + max(w0)) / 2, (min(b0) + max(b0)) / 2
-    reach = max(1.6 * (max(w0) - min(w0)), 1.6 * (max(b0) - min(b0)), 4.0) / 2
-    across = np.linspace(middle[0] - reach, middle[0] + reach, 101)
-    along = np.linspace(middle[1] - reach, middle[1] + reach, 101)
+    start, foot = np.array(descents[0][1].path[0]), np.array(descents[1][1].path[-1])
+    window = np.maximum(2.1 * np.abs(start - foot), 1)
+    across, along = (np.linspace(at - size, at + size, 101) for at, size in zip(foot, window, strict=True))
     surface = loss_at(*np.meshgrid(across, along))
     levels = surface.max() * np.linspace(0, 1, 12) ** 2
     shades = [to_rgba(BLUE, 0.02 + 0.45 * share) for share in np.linspace(0, 1, 11)]
     for column, (rate, descent, _) in enumerate(descents):
         panel = figure.add_subplot(grid[0, column])
         panel.contourf(across, along, surface, levels=levels, colors=shades)
-        path = np.array(descent.path[:12] if descent.outcome == "diverged" else descent.path)
+        path = np.array(descent.path[:8] if descent.outcome == "diverged" else descent.path)
         for start, end in pairwise(path):
             # hops over the valley are drawn as arcs: on a straight line they would cover each other
             bend = 0.28 if descent.outcome == "diverged" else 0.0
@@ -193,16 +199,17 @@ def gradient_descent(
             panel.add_patch(hop)
         panel.plot(path[:, 0], path[:, 1], "o", color=ORANGE, markersize=4, clip_on=True)
         panel.plot(*path[0], "s", color=INK, markersize=7)
-        panel.annotate("start", path[0], xytext=(8, -4), textcoords="offset points", color=INK)
+        panel.annotate("start", path[0], xytext=(0, -14), textcoords="offset points", color=INK, ha="center")
         panel.set_title(f"α = {rate:g}: {descent.outcome}", fontsize=10)
         panel.set(xlim=across[[0, -1]], ylim=along[[0, -1]], xlabel="w0", ylabel="b0" if column == 0 else "")
         panel.grid(visible=False)
         panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.tick_params(labelleft=column == 0)
     below = figure.add_subplot(grid[1, :])
     looks = (("--", MUTED), ("-", BLUE), (":", ORANGE))
     longest = 1.25 * max(len(losses) for _, descent, losses in descents if descent.outcome != "diverged")
     for (rate, _, losses), (style, colour) in zip(descents, looks, strict=True):
-        shown = np.maximum(losses[: int(longest)], 1e-12)
+        shown = np.maximum(losses[: int(longest)], 1e-16)
         below.plot(shown, linestyle=style, color=colour, linewidth=2, label=f"α = {rate:g}")
     below.set_yscale("log")
     below.set(xlabel="step", ylabel="J(θ)")
@@ -270,7 +277,9 @@ def training_cycle(
     figure, (falling, curve) = _figure(2.9, columns=(1, 1.2))
     falling.plot(range(1, len(losses) + 1), losses, color=BLUE, linewidth=2)
     falling.set_yscale("log")
+    falling.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     falling.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    falling.yaxis.set_minor_formatter(NullFormatter())
     falling.set(xlabel="epoch", title="loss J(θ)")
     curve.plot(*points, "o", color=INK, markersize=4)
     curve.plot(grid, before, color=ORANGE, linestyle="--", linewidth=2)

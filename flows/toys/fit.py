@@ -2,7 +2,7 @@
 
 Polynomials of growing degree are fitted to a few noisy points. The training error only falls; the validation
 error falls, then rises. Where it is smallest is the sweet spot: found on validation data, and measured once
-on testing data, as the slide has it.
+on testing data, as the slide has it. What to do at either end is in the slide's words.
 """
 
 from collections.abc import Sequence
@@ -81,26 +81,20 @@ def fit(
         [(str(f.degree), f"{f.train_error:.4f}", f"{f.val_error:.4g}", _verdict(f, sweet)) for f in fits],
     )
     ends = Table(
-        ["end", "sign", "what the talk advises"],
+        ["end", "sign of it", "what the talk advises"],
         [
-            (
-                "underfitting, high bias",
-                "both errors are large",
-                "feature engineering; more epochs, another rate",
-            ),
+            ("underfitting, high bias", "both errors large", "feature engineering !; adjust #epochs"),
             (
                 "overfitting, high variance",
-                "only validation is",
-                "even more data; fewer features; fewer epochs",
+                "validation alone",
+                "get even more data!; reduce feature dimension",
             ),
         ],
     )
+    before, after = fits[-1].val_error, more.val_error
     says = [
-        f"The sweet spot, by validation data, is degree {sweet.degree}; on testing data its error is {final:.3g}.",
-        (
-            f"Even more data: ten times the training points bring the validation error of degree {max_degree} "
-            f"from {fits[-1].val_error:.3g} to {more.val_error:.3g}."
-        ),
+        f"The sweet spot, by validation data, is degree {sweet.degree}; on testing data: {final:.3g}.",
+        f"Even more data, ten times as much: degree {max_degree} has {after:.3g} instead of {before:.3g}.",
     ]
     publish("fit", [table, ends], says, _picture(fits, sweet, train))
     return sweet.degree

@@ -38,9 +38,9 @@ def gradient_descent(
     y: Number = 7.0,
     too_small: Positive = 0.001,
     fitting: Positive = 0.03,
-    too_large: Positive = 0.205,
+    too_large: Positive = 0.21,
     max_steps: Count = 60,
-    seed: Seed = 0,
+    seed: Seed = 1,
 ) -> dict[float, str]:
     """θ <- θ - α·∇J with three learning rates, from the same random start.
 

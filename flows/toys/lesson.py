@@ -5,7 +5,7 @@ no server, and leaves no artifact.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.table import Table as RichTable
 from flows.toys.catalogue import TOYS
 from tasks.errors import InputError, RunError
 from tasks.files import written_whole
-from tasks.params import Section, checked
+from tasks.params import Section, checked, parse_value
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,19 +45,14 @@ def toy(function: Callable[P, R]) -> Flow[P, R]:
     `Failed` that carries it, without a traceback; a plain call raises it.
     """
     name = function.__name__
-    hints = get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {
-        key: (hints[key], parameter.default)
-        for key, parameter in inspect.signature(function).parameters.items()
-    }
-    options = create_model(name, __base__=Section, **fields)
+    options = _options_of(function)
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             given = inspect.signature(function).bind(*args, **kwargs).arguments
             values = checked(options, given, name)
-            return function(**{key: getattr(values, key) for key in fields})  # type: ignore[call-arg]
+            return function(**dict(values))  # type: ignore[call-arg]
         except (RunError, ValueError) as error:
             wrong = error if isinstance(error, RunError) else InputError(f"{name}: {error}")
             if FlowRunContext.get() is None:
@@ -66,6 +61,27 @@ def toy(function: Callable[P, R]) -> Flow[P, R]:
 
     # Prefect's own check would turn the string "3" into a number, and answer in several lines.
     return flow(name=name, description=TOYS[name], log_prints=True, validate_parameters=False)(run)
+
+
+def parsed(flow_of_toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Parameters from texts such as `w1=2`, with values in YAML. `InputError` with one line a mistake."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not (equals and key):
+            raise InputError(f"--set {assignment}: give it as key=value, such as seed=1")
+        values[key] = parse_value(assignment, text)
+    return checked(_options_of(flow_of_toy.fn), values, "--set").model_dump(include=set(values))
+
+
+def _options_of(function: Callable[..., Any]) -> type[Section]:
+    """The function's parameters as a model."""
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        key: (hints[key], parameter.default)
+        for key, parameter in inspect.signature(function).parameters.items()
+    }
+    return create_model(function.__name__, __base__=Section, **fields)
 
 
 def step(function: Callable[P, R]) -> Callable[P, R]:
@@ -112,7 +128,7 @@ class Table:
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def _cells(self) -> list[list[str]]:
-        return [[cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row] for row in self.rows]
+        return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
 
 
 def publish(name: str, tables: Sequence[Table], says: Sequence[str], picture: str) -> None:

@@ -65,6 +65,8 @@ def loss(
     y: Number = 7.0,
     w0: Number = 1.0,
     b0: Number = 3.0,
+    good_value: Number = 6.5,
+    bad_value: Number = 3.0,
     targets: Probabilities = (1.0, 0.0, 1.0),
     good: Probabilities = (0.9, 0.1, 0.8),
     bad: Probabilities = (0.2, 0.7, 0.3),
@@ -78,6 +80,8 @@ def loss(
         y: its target
         w0: the weight
         b0: the bias
+        good_value: a good prediction of the target
+        bad_value: a bad one
         targets: classes of the classification, 0 or 1
         good: a good prediction of them, a probability each
         bad: a bad one
@@ -86,7 +90,7 @@ def loss(
     """
     prediction = predict(x, w0, b0)
     example = squared_error([y], [prediction])
-    exact = squared_error([y], [y])
+    near, far = squared_error([y], [good_value]), squared_error([y], [bad_value])
     by_good, slide_good = cross_entropies(targets, good)
     by_bad, slide_bad = cross_entropies(targets, bad)
     right, wrong = learn(1.0, learning_rate, steps), learn(-1.0, learning_rate, steps)
@@ -94,7 +98,11 @@ def loss(
 
     regression = Table(
         ["regression", "target y", "prediction ŷ", "mean squared error"],
-        [("the talk's θ", y, prediction, example), ("perfect", y, y, exact)],
+        [
+            ("the talk's θ", y, prediction, example),
+            ("good", y, good_value, near),
+            ("bad", y, bad_value, far),
+        ],
     )
     classification = Table(
         ["classification", "targets", "prediction", "binary cross-entropy", "as on the slide"],
@@ -115,7 +123,9 @@ def loss(
         f"The slide leaves out the minus sign: by its formula the bad prediction has the {smaller} loss.",
         f"Minimising it, {wrong_accuracy:.0%} of the answers are right instead of {right_accuracy:.0%}.",
     ]
-    picture = figures.loss((y, prediction, example), (INPUTS, CLASSES), (right, wrong))
+    picture = figures.loss(
+        y, {"the talk": prediction, "good": good_value, "bad": bad_value}, (INPUTS, CLASSES), (right, wrong)
+    )
     publish("loss", [regression, classification, learnt], says, picture)
     return example
 

@@ -50,7 +50,7 @@ def training_cycle(
     points: Annotated[int, Field(ge=2, le=1000)] = 40,
     noise: NotNegative = 0.1,
     hidden: Annotated[int, Field(ge=1, le=1000)] = 16,
-    learning_rate: Positive = 0.02,
+    learning_rate: Positive = 0.05,
     epochs: Count = 100,
     batch_size: Count = 10,
     seed: Seed = 0,

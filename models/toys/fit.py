@@ -20,8 +20,8 @@ class Fit:
 
 
 def points(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A curve with noise: x `(count,)`, uniform from -1 to 1, and y `(count,)`, float64."""
-    x = 2 * torch.rand(count, dtype=torch.float64, generator=generator) - 1
+    """A curve with noise: x `(count,)`, one a `count`-th of -1 to 1, and y `(count,)`, float64."""
+    x = 2 * (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count - 1
     return x, truth(x) + noise * torch.randn(count, dtype=torch.float64, generator=generator)
 
 

@@ -43,6 +43,8 @@ def descend(
 ) -> Descent:
     """`θ <- θ - α·∇J` until the gradient is no longer than `tolerance`, or a parameter is far out.
 
+    After `max_steps` it is not there yet, or has diverged where the gradient is longer than at the start.
+
     `ValueError` where the learning rate is not positive, or the start not finite.
     """
     if not (math.isfinite(learning_rate) and learning_rate > 0):
@@ -50,12 +52,14 @@ def descend(
     if not all(map(math.isfinite, start)):
         raise ValueError(f"the descent should start at finite numbers, not {start}")
     path = [start]
-    for _ in range(max_steps):
+    steepness = [math.hypot(*gradient_at(start))]
+    while steepness[-1] > tolerance and len(path) <= max_steps:
         w0, b0 = path[-1]
         along_w0, along_b0 = gradient_at(path[-1])
-        if math.hypot(along_w0, along_b0) <= tolerance:
-            return Descent(path, "converged")
         path.append((w0 - learning_rate * along_w0, b0 - learning_rate * along_b0))
         if not max(map(abs, path[-1])) <= FAR:
             return Descent(path, "diverged")
-    return Descent(path, "not there yet")
+        steepness.append(math.hypot(*gradient_at(path[-1])))
+    if steepness[-1] <= tolerance:
+        return Descent(path, "converged")
+    return Descent(path, "diverged" if steepness[-1] > steepness[0] else "not there yet")
