@@ -5,6 +5,7 @@ no server, and leaves no artifact.
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -20,6 +21,7 @@ from pydantic import Field, create_model
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from flows.logs import is_news
 from flows.toys.catalogue import TOYS
 from tasks.errors import InputError, RunError
 from tasks.files import written_whole
@@ -100,7 +102,10 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (function if FlowRunContext.get() is None else as_task)(*args, **kwargs)
+        if FlowRunContext.get() is None:
+            return function(*args, **kwargs)
+        logging.getLogger("prefect.task_runs").addFilter(is_news)
+        return cast("R", as_task(*args, **kwargs, return_state=True).result())
 
     return call
 
