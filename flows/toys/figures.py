@@ -133,10 +133,9 @@ def loss(
             ha="left" if side > 0 else "right",
             va="center",
         )
-    sides = [-1 if prediction <= target else 1 for prediction in predictions.values()]
-    parabola.set_xlim(
-        target + reach * (2 * min(sides) - 1) / 1.5, target + reach * (2 * max(sides) + 1) / 1.5
-    )
+    room_left = 2.2 if min(predictions.values()) <= target else 1.0  # for the names
+    room_right = 2.2 if max(predictions.values()) > target else 1.0
+    parabola.set_xlim(target - room_left * reach, target + room_right * reach)
     parabola.set(xlabel=f"prediction ŷ (target {_short(target)})", title="squared error")
 
     grid = np.linspace(0.01, 0.99, 99)
@@ -199,7 +198,8 @@ def gradient_descent(
             panel.add_patch(hop)
         panel.plot(path[:, 0], path[:, 1], "o", color=ORANGE, markersize=4, clip_on=True)
         panel.plot(*path[0], "s", color=INK, markersize=7)
-        panel.annotate("start", path[0], xytext=(0, -14), textcoords="offset points", color=INK, ha="center")
+        if column == 0:
+            panel.annotate("start", path[0], xytext=(0, -14), textcoords="offset points", ha="center")
         panel.set_title(f"α = {rate:g}: {descent.outcome}", fontsize=10)
         panel.set(xlim=across[[0, -1]], ylim=along[[0, -1]], xlabel="w0", ylabel="b0" if column == 0 else "")
         panel.grid(visible=False)

@@ -105,7 +105,7 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
         if FlowRunContext.get() is None:
             return function(*args, **kwargs)
         logging.getLogger("prefect.task_runs").addFilter(is_news)
-        return cast("R", as_task(*args, **kwargs, return_state=True).result())
+        return as_task(*args, **kwargs, return_state=True).result()
 
     return call
 

@@ -50,8 +50,8 @@ def training_cycle(
     points: Annotated[int, Field(ge=2, le=1000)] = 40,
     noise: NotNegative = 0.1,
     hidden: Annotated[int, Field(ge=1, le=1000)] = 16,
-    learning_rate: Positive = 0.05,
-    epochs: Count = 100,
+    learning_rate: Positive = 0.02,
+    epochs: Count = 200,
     batch_size: Count = 10,
     seed: Seed = 0,
 ) -> list[float]:
@@ -74,7 +74,7 @@ def training_cycle(
     after = outputs(net, GRID)
 
     steps = Table(["step of the first turn", "what", "value"], [(e.step, e.what, e.value) for e in turn])
-    shown = sorted({1, 2, 5, 10, 20, 50, 100, epochs} & set(range(1, epochs + 1)))
+    shown = sorted({1, 2, 5, 10, 20, 50, 100, 200, 500, epochs} & set(range(1, epochs + 1)))
     falling = Table(["epoch", "loss J(θ)"], [(epoch, losses[epoch - 1]) for epoch in shown])
     turns = epochs * -(-points // batch_size)
     says = [f"The loss went from {losses[0]:.4g} to {losses[-1]:.4g} in {turns} turns of the cycle."]
