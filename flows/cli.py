@@ -117,6 +117,47 @@ def _say_what_is_next(page: Path) -> None:
 
 
 @cli.command()
+@click.argument("name", required=False)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Give a parameter of the toy another value; repeatable.",
+)
+def toys(name: str | None, assignments: tuple[str, ...]) -> None:
+    """Run a toy, the talk's examples as Prefect flows, or all of them. Without a NAME: list them.
+
+    NAME is a toy or `all`. A toy prints its table and saves its picture in reports/toys/.
+
+    \b
+    Examples:
+      cifarflow toys
+      cifarflow toys neuron --set w1=2 --set activation=tanh
+      cifarflow toys all
+    """
+    from flows.toys.catalogue import TOYS, flow_of, named
+
+    if name is None:
+        if assignments:
+            raise InputError("--set needs the NAME of a toy; cifarflow toys lists them")
+        print("\n".join(f"{toy:<18} {shows}" for toy, shows in TOYS.items()))
+        print("\nRun one with: cifarflow toys NAME, all of them with: cifarflow toys all")
+        return
+    chosen = list(TOYS) if name == "all" else [named(name)]
+    if name == "all" and assignments:
+        raise InputError("--set needs the NAME of one toy, not all")
+    _announce_prefect()
+    from flows.toys.lesson import parsed
+
+    for toy in chosen:
+        flow = flow_of(toy)
+        error = _error_of(flow(**parsed(flow, assignments), return_state=True))
+        if error is not None:
+            raise error
+
+
+@cli.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a picture.")
 def predict(images: tuple[str, ...], *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
 from flows import summary
+from flows.logs import is_news
 from flows.reproduction import fetch_data, opened, record_data, reproduce, stages_in_order
 from tasks.download import DataUnavailableError
 from tasks.errors import RunError
@@ -44,7 +45,7 @@ def pipeline(
         download_retries: how often to go through the sources of the data again, after a while
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    logging.getLogger("prefect.task_runs").addFilter(_is_news)
+    logging.getLogger("prefect.task_runs").addFilter(is_news)
     runs: list[summary.StageRun] = []
     try:
         with contextlib.chdir(workspace), alone(wait=wait):
@@ -130,8 +131,3 @@ def reproduce_stage(name: str, force: bool) -> State[Any]:
             return Completed(name="Restored", message=f"from DVC's cache, as {outcome.why}")
         case "ran":
             return Completed(message=outcome.why)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Prefect reports a task that ends in a failed state twice; the state's own line says what was wrong."""
-    return not record.getMessage().startswith("Task run failed with state")

@@ -61,6 +61,11 @@ def standalone(svg: str) -> str:
     return svg.replace(">", f">{style}", 1) + "\n"
 
 
+def drawn(figure: Figure) -> str:
+    """The SVG of a figure as a file of its own."""
+    return standalone(_svg(figure))
+
+
 @rc_context(STYLE)
 def curves(
     epochs: Sequence[int], train: Sequence[float], val: Sequence[float], kept: int, *, percent: bool

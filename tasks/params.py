@@ -4,7 +4,7 @@ import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ruamel.yaml import YAML
@@ -139,7 +139,7 @@ else:
 
 def read_params(file: Path) -> Params:
     """The checked parameters; `InputError` with one line a mistake."""
-    return _checked(Params, _load(YAML(typ="safe"), file), file.name)
+    return checked(Params, _load(YAML(typ="safe"), file), file.name)
 
 
 def parse_overrides(assignments: Iterable[str]) -> Overrides:
@@ -150,11 +150,16 @@ def parse_overrides(assignments: Iterable[str]) -> Overrides:
         section, dot, name = key.partition(".")
         if not (equals and dot and name):
             raise InputError(f"--set {assignment}: give it as section.key=value, such as train.epochs=5")
-        try:
-            values.setdefault(section, {})[name] = YAML(typ="safe").load(text)
-        except YAMLError as error:
-            raise InputError(f"--set {assignment}: the value is not YAML") from error
-    return _checked(Overrides, values, "--set")
+        values.setdefault(section, {})[name] = parse_value(assignment, text)
+    return checked(Overrides, values, "--set")
+
+
+def parse_value(assignment: str, text: str) -> Any:
+    """The YAML value `text` of what `--set` was given."""
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise InputError(f"--set {assignment}: the value is not YAML") from error
 
 
 def override(file: Path, overrides: Overrides) -> None:
@@ -181,18 +186,21 @@ def _load(yaml: YAML, file: Path) -> Any:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
 
 
-def _checked(model: type[S], values: Any, origin: str) -> S:
+def checked(model: type[S], values: Any, origin: str) -> S:
+    """The values as `model`; `InputError` with one line a mistake, each after `origin`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InputError("\n".join(f"{origin}: {_explain(mistake)}" for mistake in error.errors())) from None
+        raise InputError(
+            "\n".join(f"{origin}: {_explain(model, mistake)}" for mistake in error.errors())
+        ) from None
 
 
-def _explain(mistake: Any) -> str:
+def _explain(model: type[BaseModel], mistake: Any) -> str:
     key = ".".join(str(part) for part in mistake["loc"]) or "the file"
     match mistake["type"]:
         case "extra_forbidden":
-            known = _known_keys(mistake["loc"][:-1])
+            known = _known_keys(model, mistake["loc"][:-1])
             near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
             return f"{key} is not a parameter; " + (
                 f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
@@ -205,8 +213,8 @@ def _explain(mistake: Any) -> str:
     return f"{key} {message}, not {mistake['input']!r}"
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = Params
+def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     for part in location:
-        model = model.model_fields[part].annotation  # type: ignore[assignment] # sections are models
+        annotation = model.model_fields[part].annotation  # a section, or a section or None
+        (model,) = (kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
     return list(model.model_fields)

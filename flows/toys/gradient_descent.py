@@ -1,0 +1,84 @@
+"""Gradient descent (slides "Gradient Descent", "Learning Rate" and "Loss Function - Beispiel").
+
+1. Initialise the parameters at random.
+2. Repeat until convergence: compute the gradient ∇J of the loss, then update θ <- θ - α·∇J.
+
+On the loss of the talk's example, J(w0, b0) = (y - (x·w0 + b0))². Its minimum is no point but a valley: one
+equation does not settle two parameters, so where the descent ends depends on where it began.
+"""
+
+import random
+
+from flows.toys import figures
+from flows.toys.lesson import Count, Number, Positive, Table, publish, step, toy
+from models.toys.gradient_descent import Descent, Point, descend, gradient, loss
+from tasks.params import Seed
+
+
+@step
+def initialise(seed: int) -> Point:
+    """w0 and b0, uniform from -5 to 5."""
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    return chance.uniform(-5, 5), chance.uniform(-5, 5)
+
+
+@step
+def repeat_until_convergence(
+    start: Point, learning_rate: float, example: tuple[float, float], max_steps: int
+) -> Descent:
+    def gradient_at(parameters: Point) -> Point:
+        return gradient(parameters, *example)
+
+    return descend(gradient_at, start, learning_rate, max_steps=max_steps, tolerance=1e-6)
+
+
+@toy
+def gradient_descent(
+    x: Number = 2.0,
+    y: Number = 7.0,
+    too_small: Positive = 0.001,
+    fitting: Positive = 0.03,
+    too_large: Positive = 0.21,
+    max_steps: Count = 60,
+    seed: Seed = 1,
+) -> dict[float, str]:
+    """θ <- θ - α·∇J with three learning rates, from the same random start.
+
+    Args:
+        x: the example's input
+        y: the example's target
+        too_small: a learning rate α that is too small to arrive
+        fitting: one that fits
+        too_large: one that diverges; here, all above 1 / (x² + 1) do
+        max_steps: updates after which to give up
+        seed: of the random start
+    """
+    start = initialise(seed)
+    descents = [
+        (rate, repeat_until_convergence(start, rate, (x, y), max_steps))
+        for rate in (too_small, fitting, too_large)
+    ]
+    traced = [(rate, run, [loss(point, x, y) for point in run.path]) for rate, run in descents]
+
+    table = Table(
+        ["learning rate α", "outcome", "steps", "w0", "b0", "prediction", "J(θ)"],
+        [
+            (rate, run.outcome, len(run.path) - 1, w0, b0, x * w0 + b0, losses[-1])
+            for rate, run, losses in traced
+            for w0, b0 in run.path[-1:]
+        ],
+    )
+    along_w0, along_b0 = gradient(start, x, y)
+    limit = 1 / (x * x + 1)
+    at_start = f"w0 = {start[0]:.4g}, b0 = {start[1]:.4g}, J = {loss(start, x, y):.4g}"
+    says = [
+        f"Start, at random: {at_start}, ∇J = ({along_w0:.4g}, {along_b0:.4g}).",
+        f"A step multiplies the error y - ŷ by 1 - 2α(x² + 1): above α = {limit:.4g} it grows.",
+    ]
+    picture = figures.gradient_descent(lambda w0, b0: (y - (x * w0 + b0)) ** 2, traced)
+    publish("gradient_descent", [table], says, picture)
+    return {rate: run.outcome for rate, run in descents}
+
+
+if __name__ == "__main__":
+    gradient_descent.fn()

@@ -1,0 +1,130 @@
+"""Networks are nested functions.
+
+Slides "Was ist ein Neuronales Netz?" and "Wieso brauchen wir Activation Functions ?".
+
+f_N = f(W1·f(W0·x)) has two layers, and so on to five, with and without biases. Without activations the layers
+collapse into one, Ŵ = W2·W1·W0, and its boundary is a line, however many there are; with ReLU they do not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from flows.toys import figures
+from flows.toys.lesson import Count, NotNegative, Positive, Table, publish, step, toy
+from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
+from models.toys.training_cycle import Recipe, trained
+from tasks.params import Seed
+
+Depths = Annotated[Sequence[Annotated[int, Field(ge=1, le=50)]], Field(min_length=1, max_length=20)]
+Points = tuple[Tensor, Tensor]
+
+INPUTS, WIDTH, OUTPUTS = 3, 4, 2
+ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "ReLU": nn.ReLU}
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Largest differences, over some inputs, between the network and the one layer Ŵ·x + b̂."""
+
+    depth: int
+    biases: bool
+    linear: float
+    relu: float
+
+
+@step
+def compare(depth: int, biases: bool, seed: int) -> Collapse:
+    generator = Generator().manual_seed(seed)
+    weights, shifts = drawn([INPUTS, *[WIDTH] * (depth - 1), OUTPUTS], generator)
+    x = torch.randn(100, INPUTS, dtype=torch.float64, generator=generator)
+    product, shift = collapsed(weights, shifts if biases else None)
+    single = x @ product.T + shift
+
+    def apart(activation: object) -> float:
+        output = nested(weights, shifts if biases else None, activation, x)  # type: ignore[arg-type]
+        return (output - single).abs().max().item()
+
+    return Collapse(depth, biases, linear=apart(None), relu=apart(torch.relu))
+
+
+@step
+def data(shape: str, noise: float, seed: int) -> tuple[Points, Points]:
+    """200 points to train on, and 1,000 more to measure by."""
+    generator = Generator().manual_seed(seed)
+    return DATA[shape](200, noise, generator), DATA[shape](1000, noise, generator)
+
+
+@step
+def train(activation: str, points: Points, recipe: Recipe) -> nn.Sequential:
+    """Three layers with 16 neurons between them, or with 16 linear ones."""
+    net = network([2, 16, 16, 1], ACTIVATIONS[activation], recipe.seed)
+    trained(net, F.binary_cross_entropy_with_logits, points, recipe)
+    return net
+
+
+@step
+def measure(net: nn.Sequential, points: Points) -> float:
+    return accuracy(net, *points)
+
+
+@toy
+def layers(
+    depths: Depths = (2, 3, 4, 5),
+    shape: Literal["moons", "rings"] = "moons",
+    noise: NotNegative = 0.12,
+    epochs: Count = 40,
+    learning_rate: Positive = 0.01,
+    seed: Seed = 0,
+) -> dict[str, float]:
+    """f(W1·f(W0·x)) and deeper; the accuracy of linear layers and of ReLU on what no line separates.
+
+    Args:
+        depths: numbers of layers to hold against the single one Ŵ
+        shape: the data set, two moons or a ring in a ring
+        noise: how far its points stray
+        epochs: of the training
+        learning_rate: of the training
+        seed: of weights, points and batches
+    """
+    collapses = [compare(depth, biases, seed) for biases in (False, True) for depth in depths]
+    train_points, test_points = data(shape, noise, seed)
+    recipe = Recipe(learning_rate, epochs, batch_size=20, seed=seed)
+    nets = {name: train(name, train_points, recipe) for name in ACTIVATIONS}
+    accuracies = {name: measure(net, test_points) for name, net in nets.items()}
+
+    table = Table(
+        ["layers", "biases", "linear: |f_N - Ŵ·x|", "ReLU: |f_N - Ŵ·x|"],
+        [(str(c.depth), "yes" if c.biases else "no", f"{c.linear:.1e}", f"{c.relu:.3f}") for c in collapses],
+    )
+    results = Table(["activation", f"accuracy on {shape}"], [(k, f"{v:.1%}") for k, v in accuracies.items()])
+    says = [
+        "Without activations any number of layers is the one layer Ŵ, up to rounding; with ReLU it is not.",
+        "So the linear network's boundary is a line, the ReLU network's need not be.",
+    ]
+    publish("layers", [table, results], says, _picture(test_points, nets, accuracies))
+    return accuracies
+
+
+def _picture(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, float]) -> str:
+    low, high = points[0].min(0).values - 0.25, points[0].max(0).values + 0.25
+    x = torch.linspace(float(low[0]), float(high[0]), 81, dtype=torch.float64)
+    y = torch.linspace(float(low[1]), float(high[1]), 81, dtype=torch.float64)
+    grid = torch.cartesian_prod(y, x).flip(1)
+    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    titles = {"none": "linear layers", "ReLU": "with ReLU"}
+    with torch.no_grad():
+        panels = [
+            (f"{titles[name]}: {accuracies[name]:.0%} right", net(grid).view(81, 81).numpy())
+            for name, net in nets.items()
+        ]
+    return figures.layers(points[0][:300].numpy(), points[1][:300].numpy(), extent, panels)
+
+
+if __name__ == "__main__":
+    layers.fn()

@@ -1,0 +1,138 @@
+"""Loss functions (slides "Loss Function" and "Loss Function - Beispiel").
+
+The talk's example: x = 2, y = 7, w0 = 1, b0 = 3; the prediction is 5 and J = (7 - 5)² = 4. Then both of the
+talk's losses on a good and a bad prediction.
+
+The slide prints the binary cross-entropy as 1/n Σ y·log ŷ + (1-y)·log(1-ŷ). A minus sign is missing: this is
+largest where predictions are right. Here it is -1/n Σ …, and the last task shows what minimising the slide's
+version does: the network learns the opposite. The next slide says why: "Wenn die Loss Function die Distanz
+zwischen Prediction und Target schlecht oder falsch beschreibt lernt das Netzwerk falsch".
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from flows.toys import figures
+from flows.toys.lesson import Count, Number, Positive, Probability, Table, publish, step, toy
+from models.toys.loss import (
+    binary_cross_entropy,
+    learned_neuron,
+    mean_squared_error,
+    predicted,
+    slides_cross_entropy,
+)
+from models.toys.neuron import sigmoid
+
+Probabilities = Annotated[Sequence[Probability], Field(min_length=1, max_length=100)]
+
+INPUTS = (-3.0, -2.2, -1.5, -0.9, -0.4, 0.5, 0.8, 1.6, 2.3, 3.0)
+CLASSES = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+@step
+def predict(x: float, w0: float, b0: float) -> float:
+    return predicted(x, w0, b0)
+
+
+@step
+def squared_error(targets: Sequence[float], predictions: Sequence[float]) -> float:
+    return mean_squared_error(targets, predictions)
+
+
+@step
+def cross_entropies(targets: Sequence[float], probabilities: Sequence[float]) -> tuple[float, float]:
+    """With the minus sign, and as on the slide."""
+    return binary_cross_entropy(targets, probabilities), slides_cross_entropy(targets, probabilities)
+
+
+@step
+def learn(sign: float, learning_rate: float, steps: int) -> tuple[float, float]:
+    """Weight and bias of a neuron that learns whether x is positive."""
+    return learned_neuron(INPUTS, CLASSES, learning_rate, steps, sign=sign)
+
+
+@step
+def accuracy(weight: float, bias: float) -> float:
+    chances = [sigmoid(weight * x + bias) for x in INPUTS]
+    return sum((p > 0.5) == (y > 0.5) for p, y in zip(chances, CLASSES, strict=True)) / len(CLASSES)
+
+
+@toy
+def loss(
+    x: Number = 2.0,
+    y: Number = 7.0,
+    w0: Number = 1.0,
+    b0: Number = 3.0,
+    good_value: Number = 6.5,
+    bad_value: Number = 3.0,
+    targets: Probabilities = (1.0, 0.0, 1.0),
+    good: Probabilities = (0.9, 0.1, 0.8),
+    bad: Probabilities = (0.2, 0.7, 0.3),
+    learning_rate: Positive = 0.5,
+    steps: Count = 100,
+) -> float:
+    """Mean squared error and binary cross-entropy, and what a lost minus sign does.
+
+    Args:
+        x: input of the regression
+        y: its target
+        w0: the weight
+        b0: the bias
+        good_value: a good prediction of the target
+        bad_value: a bad one
+        targets: classes of the classification, 0 or 1
+        good: a good prediction of them, a probability each
+        bad: a bad one
+        learning_rate: of the neuron that learns by either formula
+        steps: of its gradient descent
+    """
+    prediction = predict(x, w0, b0)
+    example = squared_error([y], [prediction])
+    near, far = squared_error([y], [good_value]), squared_error([y], [bad_value])
+    by_good, slide_good = cross_entropies(targets, good)
+    by_bad, slide_bad = cross_entropies(targets, bad)
+    right, wrong = learn(1.0, learning_rate, steps), learn(-1.0, learning_rate, steps)
+    right_accuracy, wrong_accuracy = accuracy(*right), accuracy(*wrong)
+
+    regression = Table(
+        ["regression", "target y", "prediction ŷ", "mean squared error"],
+        [
+            ("the talk's θ", y, prediction, example),
+            ("good", y, good_value, near),
+            ("bad", y, bad_value, far),
+        ],
+    )
+    classification = Table(
+        ["classification", "targets", "prediction", "binary cross-entropy", "as on the slide"],
+        [
+            ("good", _list(targets), _list(good), by_good, slide_good),
+            ("bad", _list(targets), _list(bad), by_bad, slide_bad),
+        ],
+    )
+    learnt = Table(
+        ["learnt by minimising", "weight", "bias", "accuracy"],
+        [
+            ("-1/n Σ …", *right, f"{right_accuracy:.0%}"),
+            ("the slide's 1/n Σ …", *wrong, f"{wrong_accuracy:.0%}"),
+        ],
+    )
+    smaller = "smaller" if slide_bad < slide_good else "larger"
+    says = [
+        f"The slide leaves out the minus sign: by its formula the bad prediction has the {smaller} loss.",
+        f"Minimising it, {wrong_accuracy:.0%} of the answers are right instead of {right_accuracy:.0%}.",
+    ]
+    picture = figures.loss(
+        y, {"the talk": prediction, "good": good_value, "bad": bad_value}, (INPUTS, CLASSES), (right, wrong)
+    )
+    publish("loss", [regression, classification, learnt], says, picture)
+    return example
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+if __name__ == "__main__":
+    loss.fn()
