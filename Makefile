@@ -35,7 +35,7 @@ run: $(SETUP)  ## the whole pipeline, on CIFAR-10 (where that cannot be had: on 
 	$(BIN)/cifarflow run --or-sample
 
 test: $(SETUP)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

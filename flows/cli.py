@@ -40,6 +40,7 @@ def cli() -> None:
     \b
     Examples:
       cifarflow run                 the pipeline; `--sample` for half a minute on generated pictures
+      cifarflow toys neuron         the talk's examples, from one neuron on
       cifarflow predict cat.jpg     what a picture shows
       cifarflow doctor              what is set up, and what is not
     """
@@ -98,7 +99,11 @@ def _run_pipeline(**options: Any) -> BaseException | None:
     with prefect_at_work():
         from flows.pipeline import pipeline
 
-        state = pipeline(**options, return_state=True)
+        return _failure_of(pipeline, **options)
+
+
+def _failure_of(flow: Any, **options: Any) -> BaseException | None:
+    state = flow(**options, return_state=True)
     if state.is_completed():
         return None
     error = state.result(raise_on_failure=False)
@@ -147,14 +152,18 @@ def toys(name: str | None, assignments: tuple[str, ...]) -> None:
     chosen = list(TOYS) if name == "all" else [named(name)]
     if name == "all" and assignments:
         raise InputError("--set needs the NAME of one toy, not all")
-    _announce_prefect()
-    from flows.toys.lesson import parsed
+    from flows.console import prefect_at_work
 
-    for toy in chosen:
-        flow = flow_of(toy)
-        error = _error_of(flow(**parsed(flow, assignments), return_state=True))
-        if error is not None:
-            raise error
+    with prefect_at_work() as show:
+        from flows.toys.lesson import parsed
+
+        for toy in chosen:
+            flow = flow_of(toy)
+            options = parsed(flow, assignments)
+            show(toy)
+            error = _failure_of(flow, **options)
+            if error is not None:
+                raise error
 
 
 @cli.command()

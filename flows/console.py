@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -23,30 +23,29 @@ SETTINGS = {
 
 
 @contextmanager
-def prefect_at_work() -> Iterator[None]:
+def prefect_at_work() -> Iterator[Callable[[str], None]]:
     """Import Prefect and run flows inside: on a terminal a line below the log says what is under way.
 
-    Prefect takes its settings when it is imported, and the stream of its log with them.
+    Gives the function that changes that line; the pipeline's stages change it themselves. Prefect takes its
+    settings when it is imported, and the stream of its log with them.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     console = Console(stderr=True)
     if not console.is_terminal:
         print("starting Prefect", flush=True)
-        yield
+        yield lambda _: None
         return
     with console.status("starting Prefect, some 10 s") as status:
         shown = _Shown(status)
-        listened_to = [logging.getLogger(name) for name in ("flows.pipeline", "flows.toys")]
-        for logger in listened_to:
-            logger.setLevel(logging.INFO)
-            logger.propagate = False
-            logger.addHandler(shown)
+        stages = logging.getLogger("flows.pipeline")
+        stages.setLevel(logging.INFO)
+        stages.propagate = False
+        stages.addHandler(shown)
         try:
-            yield
+            yield status.update
         finally:
-            for logger in listened_to:
-                logger.removeHandler(shown)
+            stages.removeHandler(shown)
 
 
 class _Shown(logging.Handler):
