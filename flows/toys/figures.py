@@ -173,7 +173,7 @@ def gradient_descent(
     grid = figure.add_gridspec(2, len(descents), height_ratios=(1.5, 1))
     start, foot = np.array(descents[0][1].path[0]), np.array(descents[1][1].path[-1])
     window = np.maximum(2.1 * np.abs(start - foot), 1)
-    across, along = (np.linspace(at - size, at + size, 101) for at, size in zip(foot, window, strict=True))
+    across, along = (np.linspace(at - size, at + size, 41) for at, size in zip(foot, window, strict=True))
     surface = loss_at(*np.meshgrid(across, along))
     levels = surface.max() * np.linspace(0, 1, 12) ** 2
     shades = [to_rgba(BLUE, 0.02 + 0.45 * share) for share in np.linspace(0, 1, 11)]
