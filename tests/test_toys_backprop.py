@@ -25,7 +25,9 @@ def test_by_hand() -> None:
     assert astuple(seen) == (5, 5, 4)
     assert loss_by_prediction(7, seen.prediction) == -4
     assert by_chain_rule(2, 1, 3, 7, "relu") == Gradients(w1=-8, b=-4, x1=-4)
-    assert by_chain_rule(2, 1, -3, 7, "relu") == Gradients(w1=0, b=0, x1=0), "ReLU lets nothing through below 0"
+    assert by_chain_rule(2, 1, -3, 7, "relu") == Gradients(w1=0, b=0, x1=0), (
+        "ReLU lets nothing through below 0"
+    )
 
 
 @given(ANY, ANY, ANY, ANY, NAMES)

@@ -28,7 +28,9 @@ def on_the_example(at: Point) -> Point:
 def test_one_step_by_hand() -> None:
     # w0 = 1, b0 = 3: prediction 5, ∇J = -2·(7 - 5)·(2, 1) = (-8, -4)
     assert on_the_example((1, 3)) == (-8, -4)
-    assert descend(on_the_example, (1, 3), 0.05, max_steps=1, tolerance=0).path[1] == pytest.approx((1.4, 3.2))
+    assert descend(on_the_example, (1, 3), 0.05, max_steps=1, tolerance=0).path[1] == pytest.approx(
+        (1.4, 3.2)
+    )
 
 
 def test_path_is_that_of_pytorchs_sgd() -> None:

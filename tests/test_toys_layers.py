@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
 from models.toys.training_cycle import Recipe, trained
@@ -20,7 +20,9 @@ def test_linear_layers_of_any_shapes_collapse_into_one(widths: list[int], biases
     product, shift = collapsed(weights, shifts if biases else None)
     assert product.shape == (widths[-1], widths[0])
     expected = F.linear(x, product, shift)
-    torch.testing.assert_close(nested(weights, shifts if biases else None, None, x), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        nested(weights, shifts if biases else None, None, x), expected, atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
