@@ -1,4 +1,4 @@
-"""The toys' pictures, in a browser: nothing cut off, no text on another, and those in Git are the present ones."""
+"""The toys' pictures in a browser: nothing cut off, no text on another; those in Git are the present ones."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator

@@ -80,7 +80,7 @@ def test_wrong_lengths_and_values(targets: list[float], predictions: list[float]
     for function in (mean_squared_error, binary_cross_entropy):
         with pytest.raises(ValueError, match=message):
             function(targets, predictions)
-    with pytest.raises(ValueError, match="from 0 to 1, not 1.5"):
+    with pytest.raises(ValueError, match=r"from 0 to 1, not 1\.5"):
         binary_cross_entropy([1], [1.5])
 
 
