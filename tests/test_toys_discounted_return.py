@@ -52,5 +52,5 @@ def test_reward_has_to_be_a_number() -> None:
     with pytest.raises(ValueError, match="start at step 0 or later"):
         discounted_return([1.0], 0.5, start=-1)
     for rewards in (["5"], [], [math.nan]):
-        with pytest.raises(InputError, match="^discounted_return: rewards"):
+        with pytest.raises(InputError, match=r"^discounted_return: rewards"):
             toy.fn(rewards=rewards)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,7 @@ def test_features_are_chebyshevs() -> None:
 def test_training_error_only_falls_with_capacity(seed: int) -> None:
     train, val = sets(seed)
     errors = [fitted(degree, train, val).train_error for degree in range(15)]
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(errors, errors[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(errors))
 
 
 def test_u_shape_and_sweet_spot() -> None:

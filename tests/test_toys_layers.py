@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
 from models.toys.training_cycle import Recipe, trained

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from flows.toys.loss import loss
 from models.toys.loss import (
@@ -80,7 +80,7 @@ def test_wrong_lengths_and_values(targets: list[float], predictions: list[float]
     for function in (mean_squared_error, binary_cross_entropy):
         with pytest.raises(ValueError, match=message):
             function(targets, predictions)
-    with pytest.raises(ValueError, match="from 0 to 1, not 1.5"):
+    with pytest.raises(ValueError, match=r"from 0 to 1, not 1\.5"):
         binary_cross_entropy([1], [1.5])
 
 

@@ -44,25 +44,12 @@ def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, z: fl
     reach = max(4.0, 1.3 * abs(z))
     top = min(reach, max(2.2, 1.2 * output))
     grid = np.linspace(-reach, reach, 241)
-    places = {
-        "sigmoid": (-0.95 * reach, 0.12),
-        "tanh": (-0.95 * reach, -0.94),
-        "relu": (0.72 * top, 0.84 * top),
-    }
+    others = iter(("--", ":"))
     for name, function in ACTIVATIONS.items():
         chosen = name == activation
-        look: dict[str, Any] = (
-            {"color": BLUE, "lw": 2.4} if chosen else {"color": MUTED, "ls": "--", "lw": 1.3}
-        )
-        curves.plot(grid, [function(float(at)) for at in grid], **look)
-        curves.annotate(
-            name,
-            places[name],
-            xytext=(0, 2),
-            textcoords="offset points",
-            color=look["color"],
-            ha="right" if name == "relu" else "left",
-        )
+        look: dict[str, Any] = {"color": BLUE, "lw": 2.4} if chosen else {"color": MUTED, "ls": next(others)}
+        curves.plot(grid, [function(float(at)) for at in grid], label=name, **look)
+    curves.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, frameon=False, columnspacing=1.2)
     curves.plot([z, z], [0, output], color=ORANGE, linewidth=1.2, linestyle=":")
     curves.plot([z], [output], "o", color=ORANGE, markersize=8)
     right = z > 0.4 * reach
@@ -119,13 +106,15 @@ def loss(
     reach = 1.2 * max(1.0, *(abs(target - prediction) for prediction in predictions.values()))
     grid = np.linspace(target - reach, target + reach, 121)
     parabola.plot(grid, (target - grid) ** 2, color=BLUE, linewidth=2)
-    for name, prediction in predictions.items():
+    lowest = -np.inf
+    for name, prediction in sorted(predictions.items(), key=lambda item: abs(target - item[1])):
         error = (target - prediction) ** 2
+        side = -1 if prediction <= target else 1  # the names stand outside the parabola, one above the other
+        lowest = max(error, lowest + 0.09 * reach**2)
         parabola.plot([prediction], [error], "o", color=ORANGE, markersize=7)
-        side = -1 if prediction <= target else 1  # outside the parabola
         parabola.annotate(
             f"{name}: {_short(error)}",
-            (prediction, error),
+            (prediction, lowest),
             xytext=(8 * side, 0),
             textcoords="offset points",
             color=ORANGE,
@@ -313,9 +302,13 @@ def fit(
     axes.plot(degrees, val, color=BLUE, marker="o", markersize=5, linewidth=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    for name, last, colour in (("training", train[-1], ORANGE), ("validation", val[-1], BLUE)):
+    low, high = axes.get_ylim()
+    ends = max(train[-1], low), max(val[-1], low)
+    close = abs(np.log(ends[0] / ends[1])) < 0.08 * np.log(high / low)
+    for name, end, other, colour in (("training", *ends, ORANGE), ("validation", *ends[::-1], BLUE)):
+        away = 0 if not close else (7 if (end, colour) > (other, ORANGE) else -7)
         axes.annotate(
-            name, (degrees[-1], last), xytext=(8, 0), textcoords="offset points", va="center", color=colour
+            name, (degrees[-1], end), xytext=(8, away), textcoords="offset points", va="center", color=colour
         )
     axes.annotate(
         f"sweet spot: degree {sweet}",
