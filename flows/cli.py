@@ -185,6 +185,24 @@ def predict(images: tuple[str, ...], *, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of 127.0.0.1; default: a free one.")
+def demo(port: int | None) -> None:
+    """Serve a page on this machine where pictures are classified and the toys' sliders move.
+
+    \b
+    Example:
+      cifarflow demo
+    """
+    from tasks.params import read_params
+
+    onnx_model = Path(read_params(Path("params.yaml")).paths.onnx_model)
+    print("starting the page, some 5 s", flush=True)
+    from flows.demo import serve
+
+    serve(onnx_model, port)
+
+
+@cli.command()
 def doctor() -> None:
     """Say what is set up and what is not, each with the command that mends it.
 

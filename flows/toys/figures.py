@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.toys.backprop import Forward, Gradients
 from models.toys.gradient_descent import Descent
+from models.toys.loss import predicted
 from models.toys.neuron import ACTIVATIONS, sigmoid
 from tasks.figures import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, drawn
 
@@ -151,12 +152,37 @@ def loss(
 
 
 @rc_context(STYLE)
+def loss_example(x: float, y: float, w0: float, b0: float) -> str:
+    """The talk's example: the line `w0·x + b0` beside the target, and the squared error as a parabola."""
+    figure, (line, parabola) = _figure(3.2, columns=(1, 1))
+    prediction = predicted(x, w0, b0)
+    error = y - prediction
+    reach = 1.5 * max(abs(x), 2.0)
+    across = np.array([-reach, reach])
+    line.plot(across, w0 * across + b0, color=BLUE, linewidth=2)
+    line.plot([x, x], [prediction, y], color=ORANGE, linewidth=1.5, linestyle=":")
+    line.plot([x], [y], "s", color=INK, markersize=7)
+    line.plot([x], [prediction], "o", color=BLUE, markersize=8)
+    line.set(xlim=(-reach, reach), xlabel="x", title=f"ŷ = {_short(w0)}·x + {_short(b0)}")
+    line.margins(y=0.15)
+
+    width = 1.3 * max(abs(error), 2.0)
+    around = np.linspace(y - width, y + width, 121)
+    parabola.plot(around, (y - around) ** 2, color=MUTED)
+    parabola.plot([prediction], [error**2], "o", color=ORANGE, markersize=8)
+    parabola.plot([y], [0], "s", color=INK, markersize=7)
+    parabola.set(xlabel="prediction ŷ (the square is the target)", title=f"J = (y - ŷ)² = {_short(error**2)}")
+    return drawn(figure)
+
+
+@rc_context(STYLE)
 def gradient_descent(
     loss_at: Callable[[Values, Values], Values], descents: Sequence[tuple[float, Descent, list[float]]]
 ) -> str:
     """Each learning rate's path on the loss's surface over (w0, b0), and its loss by step.
 
-    `descents` holds the learning rate, the path, and the loss along it.
+    `descents` holds the learning rate, the path, and the loss along it; of two or three runs, the second is
+    the one that arrives.
     """
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     grid = figure.add_gridspec(2, len(descents), height_ratios=(1.5, 1))
@@ -197,7 +223,7 @@ def gradient_descent(
     below = figure.add_subplot(grid[1, :])
     looks = (("--", MUTED), ("-", BLUE), (":", ORANGE))
     longest = 1.25 * max(len(losses) for _, descent, losses in descents if descent.outcome != "diverged")
-    for (rate, _, losses), (style, colour) in zip(descents, looks, strict=True):
+    for (rate, _, losses), (style, colour) in zip(descents, looks[: len(descents)], strict=True):
         shown = np.maximum(losses[: int(longest)], 1e-16)
         below.plot(shown, linestyle=style, color=colour, linewidth=2, label=f"α = {rate:g}")
     below.set_yscale("log")
