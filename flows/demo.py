@@ -57,7 +57,8 @@ def serve(onnx_model: Path, port: int | None = None) -> None:
 
 
 def page(onnx_model: Path) -> gr.Blocks:
-    with gr.Blocks(title="cifarflow", analytics_enabled=False) as blocks:
+    blocks = gr.Blocks(title="cifarflow", analytics_enabled=False)
+    with blocks:
         gr.Markdown("# From one neuron to a classifier")
         with gr.Tab("A picture"):
             _picture(onnx_model)
