@@ -62,7 +62,7 @@ def findings() -> Iterator[Finding]:
         yield Finding("params", "wrong", str(error), "git checkout params.yaml")
         return
     yield Finding("params", "ok", "params.yaml is valid")
-    for check in (_data, _disk, _device, _dvc, _locks, _prefect, _tracking):
+    for check in (_data, _disk, _device, _dvc, _locks, _prefect, _tracking, _champion):
         yield from check(params)
 
 
@@ -223,3 +223,13 @@ def _in_netrc(host: str) -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _champion(params: Params) -> Iterator[Finding]:
+    model = Path(params.paths.onnx_model)
+    if model.is_file():
+        yield Finding("champion", "ok", f"none was promoted; predictions use {model}")
+    else:
+        yield Finding(
+            "champion", "note", "none, and no model yet that predictions could use", "cifarflow run"
+        )

@@ -1,6 +1,7 @@
 """`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. `dvc repro` runs this."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in STAGES:
         print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
         return InputError.exit_code
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C: let go, and say so
     _end_with_parent()
     try:
         run_stage(arguments[0], read_params(Path("params.yaml")))
@@ -39,7 +41,7 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os.kill(os.getpid(), 15)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -4,9 +4,9 @@ import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -60,9 +60,32 @@ class Train(Section):
     seed: Seed
     epochs: Count
     batch_size: Annotated[int, Field(ge=1, le=50_000)]
-    lr: float = Field(gt=0, allow_inf_nan=False, description="learning rate")
+    lr: float = Field(gt=0, allow_inf_nan=False, description="learning rate, the highest of the schedule")
+    optimizer: Literal["adam", "adamw", "sgd"]
+    momentum: float = Field(ge=0, lt=1, description="of sgd, which is Nesterov's")
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
+    schedule: Literal["constant", "cosine"]
+    warmup_epochs: float = Field(ge=0, allow_inf_nan=False, description="over which the rate rises, linearly")
+    label_smoothing: float = Field(ge=0, lt=1)
+    flip: bool = Field(description="augmentation: mirror every other picture")
+    shift: Annotated[int, Field(ge=0, le=8)] = Field(description="augmentation: move by up to so many pixels")
+    averaging: float = Field(
+        ge=0,
+        lt=1,
+        description="decay a step of the weights' moving average, which then is the model; 0: none",
+    )
+    precision: Literal["float32", "bfloat16"]
     device: Literal["auto", "cpu", "cuda"]
     threads: Threads = Field(description="on a CPU; another number gives other bits")
+    deterministic: bool = Field(description="on CUDA: the same bits twice, at some cost of time")
+
+    @model_validator(mode="after")
+    def _has_epochs_after_the_warmup(self) -> Self:
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+        if self.momentum == 0 and self.optimizer == "sgd":
+            raise ValueError("momentum 0 is not for sgd here, whose momentum is Nesterov's; 0.9 is usual")
+        return self
 
 
 class Evaluate(Section):
@@ -207,6 +230,8 @@ def _explain(model: type[BaseModel], mistake: Any) -> str:
             )
         case "missing":
             return f"{key} is missing"
+        case "value_error":
+            return f"{key}: {mistake['ctx']['error']}"
     message = (
         mistake["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from models.augmentation import augmented
 from models.networks import NETWORKS
 from models.training import initialised, training_step
 from tasks.artifacts import read_splits, write_tensors
+from tasks.checkpoints import Checkpoints, key_of
 from tasks.errors import InputError, RunError
 from tasks.files import written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tasks.artifacts import Subset
@@ -42,13 +48,23 @@ class Epoch:
 
 
 def train(splits: Path, weights: Path, history: Path, options: Train) -> dict[str, Any]:
-    """Write the best validation epoch's `weights` (safetensors), and `history` (CSV, a row an epoch)."""
+    """Write the best validation epoch's `weights` (safetensors), and `history` (CSV, a row an epoch).
+
+    A training that was killed goes on from its last whole epoch, and ends in the same bytes. `RunError` where
+    the loss is no longer finite or the device's memory does not suffice.
+    """
     data = read_splits(splits)
     device = choose_device(options.device)
-    with _threads(options.threads):
-        best, epochs = _fit(
-            data.train, data.val, _Normalise(data.about["mean"], data.about["std"], device), options
-        )
+    checkpoints = Checkpoints(weights.with_name("checkpoints"), key_of(splits, options.model_dump(), device))
+    with _threads(options.threads), _deterministic(device, wanted=options.deterministic):
+        normalise = _Normalise(data.about["mean"], data.about["std"], device)
+        training = _Training(data.train, data.val, normalise, options)
+        try:
+            best, epochs = training.run(checkpoints)
+        except torch.cuda.OutOfMemoryError as error:
+            raise RunError(
+                f"batches of {options.batch_size} do not fit the device's memory; lower train.batch_size"
+            ) from error
 
     write_tensors(
         weights,
@@ -67,6 +83,7 @@ def train(splits: Path, weights: Path, history: Path, options: Train) -> dict[st
         rows = csv.DictWriter(table, list(Epoch.__annotations__), lineterminator="\n")
         rows.writeheader()
         rows.writerows(asdict(epoch) for epoch in epochs)
+    checkpoints.remove()
     return {"val_accuracy": best.accuracy, "best_epoch": best.epoch, "epochs": len(epochs)}
 
 
@@ -102,55 +119,159 @@ class _Normalise:
         return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
-def _fit(train: Subset, val: Subset, normalise: _Normalise, options: Train) -> tuple[_Best, list[Epoch]]:
-    device = normalise.scale.device
-    generator = Generator().manual_seed(options.seed)
-    net = initialised(NETWORKS[options.network], generator).to(device)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(net.parameters(), lr=options.lr, fused=True)
-    images, labels = train.images.to(device), train.labels.to(device)
-    val_images, val_labels = val.images.to(device), val.labels.to(device)
+class _Training:
+    """A training with all that it is made of; `state()` is what a checkpoint has to hold.
 
-    best: _Best | None = None
-    epochs: list[Epoch] = []
-    for number in range(1, options.epochs + 1):
-        began = time.perf_counter()
-        # Sums stay on the device, so that no step waits for it.
-        loss_sum, hits = torch.zeros((), device=device), torch.zeros((), dtype=torch.int64, device=device)
-        order = torch.randperm(len(labels), generator=generator).to(device)
-        for indices in torch.split(order, options.batch_size):
-            targets = labels[indices]
-            logits, loss = training_step(net, F.cross_entropy, optimizer, normalise(images[indices]), targets)
-            loss_sum += loss * len(indices)
-            hits += (logits.argmax(1) == targets).sum()
-        train_loss = loss_sum.item() / len(labels)
-        if not torch.isfinite(loss_sum):
-            raise RunError(
-                f"the loss is {train_loss} in epoch {number}; a lower train.lr than {options.lr} may help"
-            )
-        val_loss, val_accuracy = _validate(net, normalise, val_images, val_labels)
-        epoch = Epoch(
-            epoch=number,
-            train_loss=train_loss,
-            train_accuracy=hits.item() / len(labels),
-            val_loss=val_loss,
-            val_accuracy=val_accuracy,
-            learning_rate=options.lr,
-            seconds=time.perf_counter() - began,
+    All randomness comes from one generator, which is part of that state.
+    """
+
+    def __init__(self, train: Subset, val: Subset, normalise: _Normalise, options: Train) -> None:
+        self.options = options
+        self.normalise = normalise
+        self.device = normalise.scale.device
+        self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
+        self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
+        self.generator = Generator().manual_seed(options.seed)
+        net = initialised(NETWORKS[options.network], self.generator).to(self.device)
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = (
+            AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))
+            if options.averaging
+            else None
         )
-        epochs.append(epoch)
-        if best is None or (val_accuracy, -val_loss) > (best.accuracy, -best.loss):
+        self.optimizer = _optimizer(self.net, options)
+        self.steps_per_epoch = math.ceil(len(self.labels) / options.batch_size)
+        self.schedule = LambdaLR(self.optimizer, learning_rate_factor(options, self.steps_per_epoch))
+        self.epochs: list[Epoch] = []
+        self.best: _Best | None = None
+
+    def run(self, checkpoints: Checkpoints) -> tuple[_Best, list[Epoch]]:
+        state = checkpoints.latest()
+        if state is not None:
+            self.load(state)
+            print(f"going on after epoch {len(self.epochs)}, from its checkpoint")
+        while len(self.epochs) < self.options.epochs:
+            number = len(self.epochs) + 1
+            try:
+                epoch = self.turn(number)
+            except BaseException as error:
+                if not isinstance(error, Exception):  # Ctrl-C, or a signal that asks for an end
+                    print(f"stopped in epoch {number}; the next run goes on after epoch {number - 1}")
+                raise
+            checkpoints.save(number, self.state())
+            left = sum(done.seconds for done in self.epochs) / number * (self.options.epochs - number)
+            print(
+                f"epoch {number}/{self.options.epochs}: train loss {epoch.train_loss:.4f} "
+                f"accuracy {epoch.train_accuracy:.4f}, val loss {epoch.val_loss:.4f} "
+                f"accuracy {epoch.val_accuracy:.4f}, {epoch.seconds:.1f} s, {left:.0f} s left"
+            )
+        assert self.best is not None
+        return self.best, self.epochs
+
+    def turn(self, number: int) -> Epoch:
+        """Train for an epoch and validate."""
+        began = time.perf_counter()
+        train_loss, train_accuracy, learning_rate = self._train(number)
+        net = self.net if self.average is None else self.average.module
+        val_loss, val_accuracy = _validate(net, self.normalise, self.val_images, self.val_labels)
+        seconds = time.perf_counter() - began
+        epoch = Epoch(number, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds)
+        self.epochs.append(epoch)
+        if self.best is None or (val_accuracy, -val_loss) > (self.best.accuracy, -self.best.loss):
             tensors = {
                 name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()
             }
-            best = _Best(number, val_accuracy, val_loss, tensors)
-        print(
-            f"epoch {number}/{options.epochs}: train loss {train_loss:.4f} "
-            f"accuracy {epoch.train_accuracy:.4f}, "
-            f"val loss {val_loss:.4f} accuracy {val_accuracy:.4f}, {epoch.seconds:.1f} s"
-        )
-    assert best is not None
-    return best, epochs
+            self.best = _Best(number, val_accuracy, val_loss, tensors)
+        return epoch
+
+    def _train(self, number: int) -> tuple[float, float, float]:
+        """Mean loss, accuracy, and the last step's learning rate. Nothing in here waits for the device."""
+        options = self.options
+        images = augmented(self.images, flip=options.flip, shift=options.shift, generator=self.generator)
+        order = torch.randperm(len(self.labels), generator=self.generator).to(self.device)
+        losses = torch.empty(self.steps_per_epoch, device=self.device)
+        hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        rates: list[float] = []
+        for step, indices in enumerate(torch.split(order, options.batch_size)):
+            targets = self.labels[indices]
+            inputs = self.normalise(images[indices])
+            logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
+            hits += (logits.argmax(1) == targets).sum()
+            rates.append(self.schedule.get_last_lr()[0])
+            self.schedule.step()
+            if self.average is not None:
+                self.average.update_parameters(self.net)
+        finite = torch.isfinite(losses)
+        if not finite.all():
+            step = int((~finite).nonzero()[0])
+            raise RunError(
+                f"the loss is {losses[step].item()} in epoch {number}, step {step + 1}, at a learning rate "
+                f"of {rates[step]:.4g}; a lower train.lr may help"
+            )
+        sizes = torch.full_like(losses, options.batch_size)
+        sizes[-1] = len(indices)
+        mean_loss = ((losses * sizes).sum() / len(order)).item()
+        return mean_loss, hits.item() / len(order), rates[-1]
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        if self.options.precision == "float32":
+            return self.net(inputs)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.net(inputs).float()  # type: ignore[no-any-return]
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, label_smoothing=self.options.label_smoothing)
+
+    def state(self) -> dict[str, Any]:
+        assert self.best is not None
+        return {
+            "net": self.net.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "best": vars(self.best),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        self.best = _Best(**state["best"])
+
+
+def _optimizer(net: nn.Module, options: Train) -> torch.optim.Optimizer:
+    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, "fused": True}
+    match options.optimizer:
+        case "adam":
+            return torch.optim.Adam(net.parameters(), **common)
+        case "adamw":
+            return torch.optim.AdamW(net.parameters(), **common)
+        case "sgd":
+            return torch.optim.SGD(net.parameters(), momentum=options.momentum, nesterov=True, **common)
+
+
+def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
+    """By what `lr` is multiplied at a step, counted from 0: a linear warm-up, then as the schedule says.
+
+    `cosine` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts).
+    """
+    warmup = round(options.warmup_epochs * steps_per_epoch)
+    falling = max(options.epochs * steps_per_epoch - warmup, 1)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if options.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / falling, 1.0)))
+
+    return factor
 
 
 @torch.inference_mode()
@@ -168,3 +289,18 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _deterministic(device: torch.device, *, wanted: bool) -> Iterator[None]:
+    """On CUDA, PyTorch's deterministic algorithms; on a CPU what is used here is deterministic anyway."""
+    if device.type == "cpu" or not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before)
