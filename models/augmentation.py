@@ -21,7 +21,7 @@ def augmented(images: Tensor, *, flip: bool, shift: int, generator: Generator) -
     padded = padded.index_select(2, _reflected(width, shift, images.device))
     result = torch.empty_like(images)
     order = moves.argsort(stable=True)
-    groups = order.to(images.device).split(moves.bincount(minlength=side * side).tolist())
+    groups = torch.split(order.to(images.device), moves.bincount(minlength=side * side).tolist())
     for move, group in enumerate(groups):
         mirrored, place = divmod(move, side * side)
         top, left = divmod(place, side)

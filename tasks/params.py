@@ -196,6 +196,7 @@ def override(file: Path, overrides: Overrides) -> None:
         document[section].update(values)
     text = io.StringIO()
     yaml.dump(document, text)
+    checked(Params, YAML(typ="safe").load(text.getvalue()), "--set")  # each value may be right, and not all
     with written_whole(file) as partial:
         partial.write_text(text.getvalue(), encoding="utf-8")
 

@@ -135,7 +135,7 @@ class _Training:
         net = initialised(NETWORKS[options.network], self.generator).to(self.device)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = (
-            AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))
+            AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))  # type: ignore[no-untyped-call]
             if options.averaging
             else None
         )
@@ -197,7 +197,7 @@ class _Training:
             inputs = self.normalise(images[indices])
             logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
             hits += (logits.argmax(1) == targets).sum()
-            rates.append(self.schedule.get_last_lr()[0])
+            rates.append(float(self.schedule.get_last_lr()[0]))
             self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.net)

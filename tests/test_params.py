@@ -116,3 +116,10 @@ def test_the_form_knows_the_limits() -> None:
         Overrides.model_validate({"train": {"lr": -1.0}})
     form = Overrides.model_json_schema()["$defs"]["Train"]["properties"]
     assert form.keys() == Train.model_fields.keys()
+
+
+def test_values_that_do_not_go_together_are_not_written(params_file: Path) -> None:
+    before = params_file.read_bytes()
+    with pytest.raises(InputError, match=r"train: warmup_epochs 14 leaves nothing of 14 epochs"):
+        override(params_file, parse_overrides(["train.warmup_epochs=14.0"]))
+    assert params_file.read_bytes() == before
