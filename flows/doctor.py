@@ -20,6 +20,7 @@ from tasks import cifar10
 from tasks.errors import RunError
 from tasks.lock import LOCK_FILE
 from tasks.params import Params, read_params
+from tasks.tracking import has_key, mode_of
 
 NEEDED_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
 STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
@@ -204,25 +205,14 @@ def _prefect(_: Params) -> Iterator[Finding]:
 
 
 def _tracking(params: Params) -> Iterator[Finding]:
-    mode = params.tracking.mode
-    has_key = "WANDB_API_KEY" in os.environ or _in_netrc("api.wandb.ai")
-    if mode == "online" and not has_key:
+    mode = mode_of(params.tracking)
+    if mode == "online" and not has_key():
         yield Finding("W&B", "note", "mode online without a key: runs are kept offline", "wandb login")
-    elif mode == "auto":
-        yield Finding(
-            "W&B", "ok", f"mode auto: {'online, a key is set' if has_key else 'offline, no key is set'}"
-        )
+    elif params.tracking.mode == "auto":
+        why = "a key is set" if has_key() else "no key is set"
+        yield Finding("W&B", "ok", f"mode auto: {mode}, {why}")
     else:
         yield Finding("W&B", "ok", f"mode {mode}")
-
-
-def _in_netrc(host: str) -> bool:
-    import netrc
-
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _champion(params: Params) -> Iterator[Finding]:

@@ -26,11 +26,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.classifier import Classifier
+    from tasks.artifacts import Subset
     from tasks.params import Evaluate
+    from tasks.tracking import Tracker
+
+
+CLASS_METRICS = ["precision", "recall", "f1"]
+MISTAKE = ["picture", "actual", "predicted", "probability"]
+MISTAKES = 24  # that are tracked
 
 
 def evaluate(
-    splits: Path, weights: Path, metrics: Path, confusion: Path, options: Evaluate
+    splits: Path,
+    weights: Path,
+    metrics: Path,
+    confusion: Path,
+    options: Evaluate,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
 
@@ -49,7 +61,7 @@ def evaluate(
         "epochs": about["epochs"],
         "device": about["device"],
     }
-    predicted = torch.empty(0)
+    probabilities = predicted = torch.empty(0)
     for name, subset in (("val", data.val), ("test", data.test)):
         probabilities = classify(classifier, subset.images, options.batch_size)
         results[name] = measure(probabilities, subset.labels, classes, options.calibration_bins)
@@ -68,7 +80,33 @@ def evaluate(
     print(
         f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
     )
+    if tracker is not None:
+        step = about["epochs"] + 1
+        with tracker.run_of(weights, "evaluate", {"data_md5": about["data_md5"]}) as run:
+            run.summarise({split: results[split] for split in ("val", "test")})
+            run.confusion(data.test.labels.tolist(), predicted.tolist(), classes, step)
+            run.table("per class", ["class", *CLASS_METRICS], _class_rows(results["test"]["per_class"]), step)
+            run.table("surest mistakes", MISTAKE, _surest_mistakes(data.test, probabilities, classes), step)
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
+
+
+def _class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
+    return [[name, *(values[metric] for metric in CLASS_METRICS)] for name, values in per_class.items()]
+
+
+def _surest_mistakes(test: Subset, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
+    likeliest, predicted = probabilities.max(1)
+    wrong = (predicted != test.labels).nonzero().flatten()
+    surest = wrong[likeliest[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+    return [
+        [
+            test.images[i].numpy(),
+            classes[int(test.labels[i])],
+            classes[int(predicted[i])],
+            likeliest[i].item(),
+        ]
+        for i in surest
+    ]
 
 
 @torch.inference_mode()

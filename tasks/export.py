@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.classifier import Classifier
     from tasks.params import Export
+    from tasks.tracking import Tracker
 
 DESCRIPTION = (
     "CIFAR-10 classifier. images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: float32 (N, 10), in "
@@ -28,7 +29,9 @@ DESCRIPTION = (
 )
 
 
-def export(splits: Path, weights: Path, onnx_model: Path, options: Export) -> dict[str, Any]:
+def export(
+    splits: Path, weights: Path, onnx_model: Path, options: Export, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Write `onnx_model`, after holding it against PyTorch on validation images.
 
     Equal weights give equal bytes: the file says what it was made from, not when or where.
@@ -43,6 +46,9 @@ def export(splits: Path, weights: Path, onnx_model: Path, options: Export) -> di
         images = data.val.images[: options.parity_images]
         difference = _largest_difference(classifier, partial, images, options)
     print(f"{onnx_model}: at most {difference:.1e} from PyTorch on {len(images):,} validation images")
+    if tracker is not None:
+        with tracker.run_of(weights, "export", {"data_md5": about["data_md5"]}) as run:
+            run.model(onnx_model, {"opset": options.opset, "max_abs_diff": difference})
     return {"parity_images": len(images), "max_abs_diff": difference}
 
 

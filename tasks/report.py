@@ -38,7 +38,7 @@ SHOWN_DECISIONS = 10
 ENGINES = {"onnxruntime": "ONNX Runtime", "pytorch": "PyTorch", "openvino": "OpenVINO"}
 
 
-def report(  # noqa: PLR0913, PLR0917 - all the files that it reads and writes, wired by name
+def report(
     splits: Path,
     weights: Path,
     onnx_model: Path,

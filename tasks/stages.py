@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.params import Params
+from tasks.tracking import Tracker
 
 STAGES = ("download", "split", "train", "evaluate", "export", "benchmark", "report")
 
@@ -13,14 +14,16 @@ STAGES = ("download", "split", "train", "evaluate", "export", "benchmark", "repo
 def run_stage(stage: str, params: Params) -> dict[str, Any]:
     """Call the function `stage` of the module `tasks.<stage>`, and give back the few values it reports.
 
-    Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, a name that stands
-    under `paths` is that path, any other name is that top-level entry.
+    Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, `tracker` opens
+    its W&B run, a name that stands under `paths` is that path, any other name is that top-level entry.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}
     for name in inspect.signature(function).parameters:
         if name == "options":
             arguments[name] = getattr(params, stage)
+        elif name == "tracker":
+            arguments[name] = Tracker(params)
         elif name in type(params.paths).model_fields:
             arguments[name] = Path(getattr(params.paths, name))
         else:

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from tasks.artifacts import Subset
     from tasks.params import Train
+    from tasks.tracking import TrackedRun, Tracker
 
 VALIDATION_BATCH = 1000
 
@@ -47,7 +48,9 @@ class Epoch:
     seconds: float
 
 
-def train(splits: Path, weights: Path, history: Path, options: Train) -> dict[str, Any]:
+def train(
+    splits: Path, weights: Path, history: Path, options: Train, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Write the best validation epoch's `weights` (safetensors), and `history` (CSV, a row an epoch).
 
     A training that was killed goes on from its last whole epoch, and ends in the same bytes. `RunError` where
@@ -59,12 +62,16 @@ def train(splits: Path, weights: Path, history: Path, options: Train) -> dict[st
     with _threads(options.threads), _deterministic(device, wanted=options.deterministic):
         normalise = _Normalise(data.about["mean"], data.about["std"], device)
         training = _Training(data.train, data.val, normalise, options)
-        try:
-            best, epochs = training.run(checkpoints)
-        except torch.cuda.OutOfMemoryError as error:
-            raise RunError(
-                f"batches of {options.batch_size} do not fit the device's memory; lower train.batch_size"
-            ) from error
+        training.go_on_from(checkpoints)
+        about = {"data_md5": data.about["data_md5"], "device": device.type}
+        resumes = bool(training.epochs)
+        with nullcontext() if tracker is None else tracker.run("train", about, resumes=resumes) as run:
+            try:
+                best, epochs = training.run(checkpoints, run)
+            except torch.cuda.OutOfMemoryError as error:
+                raise RunError(
+                    f"batches of {options.batch_size} do not fit the device's memory; lower train.batch_size"
+                ) from error
 
     write_tensors(
         weights,
@@ -84,6 +91,8 @@ def train(splits: Path, weights: Path, history: Path, options: Train) -> dict[st
         rows.writeheader()
         rows.writerows(asdict(epoch) for epoch in epochs)
     checkpoints.remove()
+    if tracker is not None:
+        tracker.made(weights)
     return {"val_accuracy": best.accuracy, "best_epoch": best.epoch, "epochs": len(epochs)}
 
 
@@ -145,11 +154,13 @@ class _Training:
         self.epochs: list[Epoch] = []
         self.best: _Best | None = None
 
-    def run(self, checkpoints: Checkpoints) -> tuple[_Best, list[Epoch]]:
+    def go_on_from(self, checkpoints: Checkpoints) -> None:
         state = checkpoints.latest()
         if state is not None:
             self.load(state)
             print(f"going on after epoch {len(self.epochs)}, from its checkpoint")
+
+    def run(self, checkpoints: Checkpoints, tracked: TrackedRun | None) -> tuple[_Best, list[Epoch]]:
         while len(self.epochs) < self.options.epochs:
             number = len(self.epochs) + 1
             try:
@@ -158,6 +169,9 @@ class _Training:
                 if not isinstance(error, Exception):  # Ctrl-C, or a signal that asks for an end
                     print(f"stopped in epoch {number}; the next run goes on after epoch {number - 1}")
                 raise
+            if tracked is not None:
+                speed = len(self.labels) / epoch.seconds
+                tracked.log({**asdict(epoch), "images_per_second": speed}, step=number)
             checkpoints.save(number, self.state())
             left = sum(done.seconds for done in self.epochs) / number * (self.options.epochs - number)
             print(

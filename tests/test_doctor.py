@@ -77,6 +77,7 @@ def test_no_secret_is_printed(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "wandb-secret")
+    monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("CIFAR10_URL", "https://user:url-secret@example.org/x.tar?signature=url-secret")
     Path(".dvc", "config.local").write_text(
         "[core]\n remote = r\n['remote \"r\"']\n url = s3://bucket\n secret_access_key = dvc-secret\n"
