@@ -1,6 +1,6 @@
 """What Prefect and DVC cost: the flow against the same stages without them, and against an empty flow.
 
-    python benchmarks/pipeline.py [--rounds 5] [--epochs 14]
+    python benchmarks/pipeline.py [--rounds 5] [--epochs 24]
 
 Every figure is the wall-clock time of a whole process, interleaved, medians with the lowest and the highest.
 Run it alone, in a project whose data is there; it works in a copy, in a temporary folder.
@@ -37,7 +37,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=24)
     arguments = parser.parse_args()
     os.environ |= {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",

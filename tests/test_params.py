@@ -120,6 +120,6 @@ def test_the_form_knows_the_limits() -> None:
 
 def test_values_that_do_not_go_together_are_not_written(params_file: Path) -> None:
     before = params_file.read_bytes()
-    with pytest.raises(InputError, match=r"train: warmup_epochs 14 leaves nothing of 14 epochs"):
-        override(params_file, parse_overrides(["train.warmup_epochs=14.0"]))
+    with pytest.raises(InputError, match=r"train: warmup_epochs 24 leaves nothing of 24 epochs"):
+        override(params_file, parse_overrides(["train.warmup_epochs=24.0"]))
     assert params_file.read_bytes() == before

@@ -1,6 +1,7 @@
 import csv
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from models.net import Net
 from models.training import initialised, training_step
 from tasks.artifacts import read_tensors, write_tensors
 from tasks.errors import InputError, RunError
-from tasks.params import Train, read_params
+from tasks.params import Train, override, parse_overrides, read_params
 from tasks.train import learning_rate_factor, train
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +46,9 @@ def splits(tmp_path: Path) -> Path:
 
 def options(**changes: object) -> Train:
     default = read_params(Path(__file__).parents[1] / "params.yaml").train
-    return Train.model_validate(default.model_dump() | {"device": "cpu", "epochs": 3} | changes)
+    return Train.model_validate(
+        default.model_dump() | {"device": "cpu", "epochs": 3, "batch_size": 32} | changes
+    )
 
 
 def trained(splits: Path, **changes: object) -> bytes:
@@ -208,9 +211,11 @@ def workspace(splits: Path) -> Path:
     folder = splits.parent / "workspace"
     (folder / "artifacts").mkdir(parents=True)
     splits.rename(folder / "artifacts" / splits.name)
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    text = text.replace("epochs: 14", "epochs: 60").replace("device: auto", "device: cpu")
-    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "params.yaml", folder)
+    override(
+        folder / "params.yaml",
+        parse_overrides(["train.epochs=60", "train.batch_size=32", "train.device=cpu"]),
+    )
     return folder
 
 
