@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from models.classifier import Classifier
     from tasks.params import Export
+    from tasks.tracking import Tracker
 
     Images = NDArray[np.uint8]
     Probabilities = NDArray[np.float32]
 
 BATCH = 1000  # PyTorch's, when the file is held against it
-    from tasks.tracking import Tracker
 
 DESCRIPTION = (
     "CIFAR-10 classifier. images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: float32 (N, 10), in "
@@ -38,7 +38,9 @@ DESCRIPTION = (
 )
 
 
-def export(splits: Path, weights: Path, onnx_model: Path, options: Export) -> dict[str, Any]:
+def export(
+    splits: Path, weights: Path, onnx_model: Path, options: Export, tracker: Tracker | None = None
+) -> dict[str, Any]:
     """Write `onnx_model`, after holding the file itself against PyTorch on all test images.
 
     Equal weights give equal bytes: the file says what it was made from, not when or where.
@@ -55,6 +57,9 @@ def export(splits: Path, weights: Path, onnx_model: Path, options: Export) -> di
         onnx.save(model, partial)
         difference = _largest_difference(partial, images.numpy(), expected, options)
     print(f"{onnx_model}: at most {difference:.1e} from PyTorch on {len(images):,} test images")
+    if tracker is not None:
+        with tracker.run_of(weights, "export", {"data_md5": about["data_md5"]}) as run:
+            run.model(onnx_model, {"opset": options.opset, "max_abs_diff": difference})
     return {"parity_images": len(images), "max_abs_diff": difference}
 
 
