@@ -14,7 +14,6 @@ from tasks.sample import generate
 FOLDER = "sample"
 SMALLER = {
     "train": {"epochs": 4, "batch_size": 32},
-    "export": {"parity_images": 200},
     "benchmark": {"warmup_s": 0.05, "measure_s": 0.1},
 }
 

@@ -95,8 +95,8 @@ class Evaluate(Section):
 
 class Export(Section):
     opset: Annotated[int, Field(ge=1)]
-    parity_images: Count
     parity_batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    parity_threads: Annotated[list[Threads], Field(min_length=1)]
     parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
 
 

@@ -68,6 +68,11 @@ def test_the_file_explains_itself(small_run: Params, model: Path) -> None:
     assert (run["dataset"], run["data_md5"]) == ("sample", data["data_md5"])
     assert run["train"]["epochs"] == 2
     assert re.fullmatch("[0-9a-f]{64}", run["weights_sha256"])
+    assert re.fullmatch("[0-9a-f]{64}", run["params_sha256"])
+    metrics = json.loads(Path(small_run.paths.metrics).read_text(encoding="utf-8"))
+    assert json.loads(about["test_accuracy"]) == pytest.approx(metrics["test"]["accuracy"])
+    assert "uint8 (N, 32, 32, 3)" in about["input"]
+    assert "float32 (N, 10)" in about["output"]
     assert about["license"] == "MIT"
     assert "uint8 (N, 32, 32, 3)" in read.graph.doc_string
     assert read.opset_import[0].version == small_run.export.opset
@@ -85,7 +90,7 @@ def test_same_weights_same_bytes(small_run: Params, model: Path, tmp_path: Path)
     assert exported(small_run, tmp_path).read_bytes() == model.read_bytes()
 
 
-@pytest.mark.parametrize("opset", [1, 6, 99])
+@pytest.mark.parametrize("opset", [1, 6, 12, 99])
 def test_an_opset_that_does_not_do(small_run: Params, tmp_path: Path, opset: int) -> None:
     with pytest.raises(InputError, match=rf"export\.opset {opset}") as caught:
         exported(small_run, tmp_path, opset=opset)
@@ -112,7 +117,9 @@ def test_what_differs_from_pytorch_is_not_written(
 
     plain = module.converted
     monkeypatch.setattr(module, "converted", lambda _, *rest: plain(other, *rest))
-    with pytest.raises(RunError, match="differs from PyTorch at batch size 1"):
+    with pytest.raises(
+        RunError, match=r"differs from PyTorch at batch size 1, threads 1: .* worst on test image \d+$"
+    ):
         exported(small_run, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -132,6 +139,7 @@ def test_a_truncated_file(model: Path, tmp_path: Path, share: int) -> None:
         ("opset: ", "opset: 0 #", "export.opset should be greater than or equal to 1, not 0"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [0] #", "export.parity_batch_sizes.0 should be"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [] #", "export.parity_batch_sizes"),
+        ("parity_threads: ", "parity_threads: [-1] #", "export.parity_threads.0 should be"),
         ("parity_tolerance: ", "parity_tolerance: 0.0 #", "export.parity_tolerance should be greater than 0"),
     ],
 )
