@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
+from prefect.context import FlowRunContext
+from prefect.states import Cancelled, Completed, Failed
 
 from flows import summary
 from flows.logs import is_news
 from flows.reproduction import fetch_data, opened, record_data, reproduce, stages_in_order
 from tasks.download import DataUnavailableError
 from tasks.errors import RunError
-from tasks.lock import alone
-from tasks.params import Overrides, override, read_params
+from tasks.lock import BusyError, alone
+from tasks.params import Overrides, Params, override, read_params
 from tasks.stages import run_stage
 
 PARAMS = Path("params.yaml")
@@ -45,43 +47,85 @@ def pipeline(
         download_retries: how often to go through the sources of the data again, after a while
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    logging.getLogger("prefect.task_runs").addFilter(is_news)
-    runs: list[summary.StageRun] = []
+    course = Course()
     try:
-        with contextlib.chdir(workspace), alone(wait=wait):
-            if overrides is not None:
-                override(PARAMS, overrides)
-            params = read_params(PARAMS)
-            failed = _run_stages(runs, force=force, download_retries=download_retries)
-            get_run_logger().info("The stages:\n%s", summary.as_table(runs))
+        with at_work(workspace, wait=wait):
+            params = given_params(overrides)
+            failed = course.download(download_retries) or course.stages(force=force)
+            get_run_logger().info("The stages:\n%s", summary.as_table(course.runs))
             if failed is not None:
                 return failed
-            create_markdown_artifact(summary.as_markdown(runs, params), key="pipeline")
+            create_markdown_artifact(summary.as_markdown(course.runs, params), key="pipeline")
     except RunError as error:
-        return Failed(message=str(error), data=error)
-    ran = [run.stage for run in runs if run.state != "Cached"]
-    return Completed(message=f"made anew: {', '.join(ran)}" if ran else "everything was up to date")
+        return ended_by(error)
+    return Completed(message=course.outcome)
 
 
-def _run_stages(runs: list[summary.StageRun], *, force: bool, download_retries: int) -> State[Any] | None:
-    """Run the stages in DVC's order until one fails; gives the flow's state if one did."""
-    with opened() as repo:
-        names = ["download", *(str(stage.name) for stage in stages_in_order(repo))]
-    upstream: list[State[Any]] = []
-    for name in names:
+@contextlib.contextmanager
+def at_work(workspace: Path, *, wait: bool) -> Iterator[None]:
+    """The workspace as the current folder, held alone. A scheduled run does not wait: another is at work."""
+    logging.getLogger("prefect.task_runs").addFilter(is_news)
+    with contextlib.chdir(workspace), alone(wait=wait and not _is_scheduled()):
+        yield
+
+
+def given_params(overrides: Overrides | None) -> Params:
+    """`params.yaml`, with the overrides written into it."""
+    if overrides is not None:
+        override(PARAMS, overrides)
+    return read_params(PARAMS)
+
+
+def ended_by(error: RunError) -> State[Any]:
+    """The flow's last state: a scheduled run that found another at work was cancelled, it did not fail."""
+    if isinstance(error, BusyError) and _is_scheduled():
+        return Cancelled(message=str(error))
+    return Failed(message=str(error), data=error)
+
+
+def _is_scheduled() -> bool:
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
+
+
+class Course:
+    """The tasks of a flow run, one after the other, each waiting for the one before it."""
+
+    def __init__(self) -> None:
+        self.runs: list[summary.StageRun] = []
+        self._upstream: list[State[Any]] = []
+
+    def download(self, retries: int) -> State[Any] | None:
+        """Have the data in the workspace; gives the flow's state if that failed."""
+        return self.follow("download", download.with_options(retries=retries))
+
+    def stages(self, *, force: bool) -> State[Any] | None:
+        """Run the stages in DVC's order until one fails; gives the flow's state if one did."""
+        with opened() as repo:
+            names = [str(stage.name) for stage in stages_in_order(repo)]
+        for name in names:
+            stage = reproduce_stage.with_options(name=name, task_run_name=name)
+            failed = self.follow(name, stage, name, force)
+            if failed is not None:
+                return failed
+        return None
+
+    def follow(self, name: str, step: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
+        """Run a task; gives the flow's state if it failed."""
         began = time.perf_counter()
         logger.info(name)
-        if name == "download":
-            state = download.with_options(retries=download_retries)(return_state=True)
-        else:
-            stage = reproduce_stage.with_options(name=name, task_run_name=name)
-            state = stage(name, force, wait_for=upstream, return_state=True)
+        state = step(*arguments, wait_for=self._upstream, return_state=True)
         seconds = time.perf_counter() - began
-        runs.append(summary.StageRun(name, str(state.name), seconds, state.message or ""))
+        self.runs.append(summary.StageRun(name, str(state.name), seconds, state.message or ""))
         if not state.is_completed():
             return Failed(message=f"{name}: {state.message}", data=state.data)
-        upstream = [state]
-    return None
+        self._upstream = [state]
+        return None
+
+    @property
+    def outcome(self) -> str:
+        ran = [run.stage for run in self.runs if run.state != "Cached"]
+        return f"made anew: {', '.join(ran)}" if ran else "everything was up to date"
 
 
 def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

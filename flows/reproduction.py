@@ -168,10 +168,27 @@ def fetch_data(repo: Repo) -> bool:
 
 
 def record_data(repo: Repo) -> None:
-    """Have DVC hold the data, which was verified, in its cache and in data.dvc."""
+    """Have DVC hold the data, which was verified, in its cache and in data.dvc.
+
+    `RunError` where data.dvc records more files than there are: pictures that were added are not given up
+    without a word.
+    """
     stage = _data_stage(repo)
-    if stage is not None and stage.status():
-        repo.commit(stage.path, force=True)
+    if stage is None or not stage.status():
+        return
+    recorded = stage.outs[0].meta.nfiles or 0
+    there = sum(1 for file in Path(stage.outs[0].fspath).rglob("*") if file.is_file())
+    if there < recorded:
+        raise RunError(
+            f"{DATA} records {recorded} files, and {there} are here; bring the others: dvc pull {DATA} && "
+            f"dvc checkout --force {DATA}; or give them up: dvc commit --force {DATA}"
+        )
+    repo.commit(stage.path, force=True)
+
+
+def outdated(repo: Repo) -> list[str]:
+    """The stages that DVC would run, or whose input comes from one that it would."""
+    return [str(stage.name) for stage in stages_in_order(repo) if stage.changed()]
 
 
 def _data_stage(repo: Repo) -> Stage | None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.params import Params
+from tasks.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def as_markdown(runs: Sequence[StageRun], params: Params) -> str:
     lines = [f"# Pipeline on {_data_label(params)}", ""]
     lines += ["| stage | state | seconds | why |", "| --- | --- | ---: | --- |"]
     lines += [f"| {run.stage} | {run.state} | {run.seconds:.1f} | {run.why} |" for run in runs]
-    lines += ["", *_metrics_lines(_read(params.paths.metrics))]
-    lines += ["", *_benchmark_lines(_read(params.paths.benchmarks))]
+    lines += ["", *_metrics_lines(read_json(params.paths.metrics))]
+    lines += ["", *_benchmark_lines(read_json(params.paths.benchmarks))]
     return "\n".join(lines) + "\n"
 
 
@@ -47,7 +48,7 @@ def _data_label(params: Params) -> str:
     return params.dataset if params.dataset == "CIFAR-10" else "a generated sample, not CIFAR-10"
 
 
-def _read(file: str) -> Any:
+def read_json(file: str) -> Any:
     return json.loads(Path(file).read_text(encoding="utf-8"))
 
 
@@ -74,3 +75,27 @@ def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
             for row in benchmark["results"]
         ),
     ]
+
+
+def as_decision(entry: Entry) -> str:
+    """Challenger against champion, side by side, with the decision and why."""
+    evidence = entry.evidence
+    lines = [f"# {entry.verdict.capitalize()}: {entry.why}", ""]
+    lines += [f"Model `{entry.model_md5}`, line {entry.number} of the ledger, {entry.time}.", ""]
+    lines += ["| | challenger | champion |", "| --- | ---: | ---: |"]
+    for split in ("val", "test"):
+        cells = [evidence.get(f"{who}_{split}_accuracy") for who in ("challenger", "champion")]
+        shown = ["none" if cell is None else f"{cell:.2%}" for cell in cells]
+        lines.append(f"| accuracy, {split} | {' | '.join(shown)} |")
+    if "gain" in evidence:
+        low, high = evidence["gain_interval"]
+        lines.append(
+            f"| right alone, val | {evidence['only_challenger_right']} | {evidence['only_champion_right']} |"
+        )
+        lines += [
+            "",
+            f"Gain on validation {evidence['gain']:+.2%} (interval {low:+.2%} to {high:+.2%}),",
+            f"McNemar's exact p {evidence['p_value']:.2g}; a picture takes {evidence['latency_ratio']:.2f}",
+            "times as long. The test split takes no part in the decision.",
+        ]
+    return "\n".join(lines) + "\n"

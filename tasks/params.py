@@ -114,6 +114,22 @@ class Report(Section):
     gallery: Count = Field(description="pictures of the surest mistakes, and of the least sure hits")
 
 
+class Incoming(Section):
+    folder: str = Field(description="new pictures lie in FOLDER/CLASS/")
+    max_hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
+        description="bits of 64 by which the perceptual hashes of two versions of a picture may differ"
+    )
+
+
+class Compare(Section):
+    confidence: Fraction = Field(description="that a challenger's gain is none of chance")
+    margin: float = Field(ge=0, lt=1, description="smallest gain of validation accuracy worth a promotion")
+    max_latency_ratio: float = Field(gt=0, allow_inf_nan=False, description="challenger's over champion's")
+    parity_tolerance: float = Field(
+        gt=0, description="largest allowed difference from PyTorch's probabilities"
+    )
+
+
 class Tracking(Section):
     mode: Literal["auto", "disabled", "offline", "online"]
     project: Annotated[str, Field(min_length=1)]
@@ -131,6 +147,8 @@ class Params(Section):
     export: Export
     benchmark: Benchmark
     report: Report
+    incoming: Incoming
+    compare: Compare
     tracking: Tracking
 
 

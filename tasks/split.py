@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from tasks import cifar10
+from tasks.additions import read_additions
 from tasks.artifacts import write_tensors
 from tasks.errors import InputError, RunError
 
@@ -24,6 +26,7 @@ def split(data: Path, splits: Path, dataset: str, options: Split) -> dict[str, A
     """Write `splits` (safetensors, as `tasks.artifacts.Splits` says).
 
     Test is the data set's own; validation is drawn from its training images, from each class the same share.
+    Pictures that were added are all for training, so that validation stays what it was.
     """
     whole = cifar10.read(data, dataset)
     for name, labels in (("training", whole.train_labels), ("test", whole.test_labels)):
@@ -31,19 +34,27 @@ def split(data: Path, splits: Path, dataset: str, options: Split) -> dict[str, A
         if not counts.all():
             raise RunError(f"{data} has no {name} image of the class {whole.classes[int(counts.argmin())]}")
     train, val = stratified(whole.train_labels, options.val_fraction, options.seed)
-    mean, std = channel_statistics(whole.train_images[train])
+    added_images, added_labels, added_md5 = read_additions(data, whole.classes)
+    train_images = np.concatenate([whole.train_images[train], added_images])
+    mean, std = channel_statistics(train_images)
     arrays = {
-        "train_images": whole.train_images[train],
-        "train_labels": whole.train_labels[train],
+        "train_images": train_images,
+        "train_labels": np.concatenate([whole.train_labels[train], added_labels]),
         "val_images": whole.train_images[val],
         "val_labels": whole.train_labels[val],
         "test_images": whole.test_images,
         "test_labels": whole.test_labels,
     }
-    about = {"dataset": dataset, "classes": whole.classes, "data_md5": whole.md5, "mean": mean, "std": std}
+    md5 = whole.md5
+    if added_md5:
+        md5 = hashlib.md5(f"{md5} {added_md5}".encode(), usedforsecurity=False).hexdigest()
+    about = {"dataset": dataset, "classes": whole.classes, "data_md5": md5, "mean": mean, "std": std}
     write_tensors(splits, {name: torch.from_numpy(array) for name, array in arrays.items()}, about)
-    print(f"{len(train):,} training, {len(val):,} validation and {len(whole.test_labels):,} test images")
-    return {"train": len(train), "val": len(val), "test": len(whole.test_labels)}
+    print(
+        f"{len(train_images):,} training images, {len(added_images):,} of them added, "
+        f"{len(val):,} validation and {len(whole.test_labels):,} test images"
+    )
+    return {"train": len(train_images), "val": len(val), "test": len(whole.test_labels)}
 
 
 def stratified(
