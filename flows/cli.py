@@ -42,6 +42,7 @@ def cli() -> None:
       cifarflow run                 the pipeline; `--sample` for half a minute on generated pictures
       cifarflow toys neuron         the talk's examples, from one neuron on
       cifarflow predict cat.jpg     what a picture shows
+      cifarflow serve               the deployments, and retraining every week
       cifarflow doctor              what is set up, and what is not
     """
 
@@ -122,6 +123,65 @@ def _say_what_is_next(page: Path) -> None:
 
 
 @cli.command()
+@click.option("--push", is_flag=True, help="Push data, models and the experiment to the remotes.")
+@click.option("--commit", is_flag=True, help="Commit ledger, lock and reports to the branch retrain/DATE.")
+@click.option("--wait", is_flag=True, help="Wait for another run to end, instead of failing.")
+def retrain(*, push: bool, commit: bool, wait: bool) -> None:
+    """Take in incoming/CLASS/*, run the pipeline, and promote its model where it is better.
+
+    \b
+    Examples:
+      cifarflow retrain
+      cifarflow retrain --push --commit
+    """
+    from flows.console import prefect_at_work
+
+    with prefect_at_work():
+        from flows.retrain import retrain
+
+        error = _failure_of(retrain, push=push, commit=commit, wait=wait)
+    if error is not None:
+        raise error
+
+
+@cli.command()
+@click.argument("number", required=False, type=click.IntRange(0))
+def rollback(number: int | None) -> None:
+    """Put an earlier champion back: the one before this one, or that of line NUMBER of the ledger.
+
+    0 brings the present champion's model back, from DVC's cache or remote.
+
+    \b
+    Example:
+      cifarflow rollback
+    """
+    from flows.console import prefect_at_work
+
+    with prefect_at_work():
+        from flows.retrain import rollback
+
+        error = _failure_of(rollback, number=number, wait=False)
+    if error is not None:
+        raise error
+
+
+@cli.command()
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=4200, help="Port of 127.0.0.1 for a server; 4200."
+)
+def serve(port: int) -> None:
+    """Serve the deployments from this folder, with a Prefect server where none runs. Ctrl-C ends it.
+
+    \b
+    Example:
+      cifarflow serve
+    """
+    from flows.serve import serve
+
+    serve(port)
+
+
+@cli.command()
 @click.argument("name", required=False)
 @click.option(
     "--set",
@@ -180,8 +240,10 @@ def predict(images: tuple[str, ...], *, as_json: bool) -> None:
     """
     from tasks.params import read_params
     from tasks.predict import predict
+    from tasks.registry import model_to_serve
 
-    sys.exit(predict(images, Path(read_params(Path("params.yaml")).paths.onnx_model), as_json=as_json))
+    model, what = model_to_serve(Path(read_params(Path("params.yaml")).paths.onnx_model))
+    sys.exit(predict(images, model, what, as_json=as_json))
 
 
 @cli.command()
@@ -194,12 +256,13 @@ def demo(port: int | None) -> None:
       cifarflow demo
     """
     from tasks.params import read_params
+    from tasks.registry import model_to_serve
 
-    onnx_model = Path(read_params(Path("params.yaml")).paths.onnx_model)
-    print("starting the page, some 5 s", flush=True)
+    model, what = model_to_serve(Path(read_params(Path("params.yaml")).paths.onnx_model))
+    print(f"starting the page with {model} ({what}), some 5 s", flush=True)
     from flows.demo import serve
 
-    serve(onnx_model, port)
+    serve(model, port)
 
 
 @cli.command()

@@ -20,6 +20,7 @@ from tasks import cifar10
 from tasks.errors import RunError
 from tasks.lock import LOCK_FILE
 from tasks.params import Params, read_params
+from tasks.registry import LEDGER, damaged_end, model_to_serve
 from tasks.tracking import has_key, mode_of
 
 NEEDED_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
@@ -217,9 +218,20 @@ def _tracking(params: Params) -> Iterator[Finding]:
 
 def _champion(params: Params) -> Iterator[Finding]:
     model = Path(params.paths.onnx_model)
-    if model.is_file():
-        yield Finding("champion", "ok", f"none was promoted; predictions use {model}")
-    else:
+    try:
+        served, what = model_to_serve(model)
+    except RunError as error:
+        yield Finding("champion", "wrong", str(error), "cifarflow rollback 0")
+        return
+    if damaged_end():
+        yield Finding(
+            "ledger", "note", f"the last line of {LEDGER} was cut short; the next decision mends it"
+        )
+    if not served.is_file():
         yield Finding(
             "champion", "note", "none, and no model yet that predictions could use", "cifarflow run"
         )
+    elif served == model:
+        yield Finding("champion", "ok", f"none was promoted; predictions use {model}")
+    else:
+        yield Finding("champion", "ok", what)

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from dvc.scm import NoSCMError, SCMError
 
 from flows.champion import POINTER
-from flows.reproduction import DATA, opened
+from flows.reproduction import DATA
 from tasks.errors import RunError
 from tasks.params import Params
 from tasks.registry import LEDGER, Entry
@@ -30,10 +30,10 @@ def keep(entry: Entry, params: Params, *, push: bool, commit: bool) -> None:
             mishaps.append("nothing can be committed without a Git repository")
     else:
         try:
-            with opened() as repo:
+            with Repo() as repo:  # DVC locks it itself, here and in a push
                 repo.experiments.save(name=entry.run, force=True)
             saved = True
-        except (RunError, SCMError) as error:
+        except (DvcException, SCMError) as error:
             mishaps.append(f"the DVC experiment could not be saved: {error}")
         if commit:
             try:
@@ -49,13 +49,13 @@ def keep(entry: Entry, params: Params, *, push: bool, commit: bool) -> None:
 def _pushed(entry: Entry, *, experiment: bool) -> list[str]:
     mishaps = []
     try:
-        with opened() as repo:
+        with Repo() as repo:
             print(f"pushed {repo.push()} files to the DVC remote")
             remote = _git_remote(repo) if experiment else None
             if remote:
                 repo.experiments.push(remote, [entry.run])
                 print(f"pushed the experiment {entry.run} to {remote}")
-    except (RunError, DvcException, SCMError, OSError) as error:
+    except (DvcException, SCMError, OSError) as error:
         mishaps.append(f"the push failed: {str(error).splitlines()[0]}")
     return mishaps
 

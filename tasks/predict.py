@@ -23,8 +23,10 @@ BATCH = 64  # few enough that the first lines of a large set come soon
 Likeliest = list[tuple[str, float]]
 
 
-def predict(images: Sequence[str], onnx_model: Path, *, as_json: bool = False) -> int:
+def predict(images: Sequence[str], onnx_model: Path, what: str = "", *, as_json: bool = False) -> int:
     """Print the three likeliest classes of each picture: a table, or JSON lines. Returns the exit code.
+
+    `what` says what the model is.
 
     `images` are files, folders (with all that lies below them), patterns, and `-` for standard input. What is
     missing or broken is named, skipped and counted, and makes the exit code 1. `InputError` where there is no
@@ -36,7 +38,7 @@ def predict(images: Sequence[str], onnx_model: Path, *, as_json: bool = False) -
     if not names:
         raise InputError(f"no picture found at {', '.join(map(_printable, missing))}")
     model = read_model(onnx_model)
-    print(f"by {onnx_model}, {model.origin}", file=sys.stderr)
+    print(f"by {onnx_model}{what and f' ({what})'}, {model.origin}", file=sys.stderr)
 
     table = _Table(names, model.classes)
     failed = 0
