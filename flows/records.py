@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCMError, SCMError
@@ -31,7 +32,11 @@ def keep(entry: Entry, params: Params, *, push: bool, commit: bool) -> None:
     else:
         try:
             with Repo() as repo:  # DVC locks it itself, here and in a push
-                repo.experiments.save(name=entry.run, force=True)
+                repo.experiments.save(
+                    name=entry.run,
+                    force=True,
+                    include_untracked=[str(file) for file in (LEDGER, POINTER) if file.is_file()],
+                )
             saved = True
         except (DvcException, SCMError) as error:
             mishaps.append(f"the DVC experiment could not be saved: {error}")
@@ -55,6 +60,8 @@ def _pushed(entry: Entry, *, experiment: bool) -> list[str]:
             if remote:
                 repo.experiments.push(remote, [entry.run])
                 print(f"pushed the experiment {entry.run} to {remote}")
+    except NoRemoteError:
+        mishaps.append("no DVC remote is set to push to: dvc remote add -d NAME URL")
     except (DvcException, SCMError, OSError) as error:
         mishaps.append(f"the push failed: {str(error).splitlines()[0]}")
     return mishaps

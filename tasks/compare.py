@@ -141,7 +141,8 @@ def _objections(found: Evidence, unfair: str | None, options: Compare) -> Iterat
     if found.gain is None or found.p_value is None or found.latency_ratio is None:
         return
     if found.gain <= 0 or found.gain < options.margin:
-        yield f"{found.gain:+.2%} on validation, and a gain of {options.margin:.2%} or more is asked for"
+        asked = f"{options.margin:.2%} or more" if options.margin else "a gain"
+        yield f"{found.gain:+.2%} on validation, and {asked} is asked for"
     if found.p_value > 1 - options.confidence:
         yield (
             f"{found.gain:+.2%} on validation may be chance (p = {found.p_value:.2g}, asked for: "

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from tasks.params import Params
 
+ROOT = Path(__file__).parents[1]
+QUICK = ["train.epochs=1", "benchmark.batch_sizes=[1]", "benchmark.measure_s=0.02", "benchmark.warmup_s=0.01"]
+
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["WANDB_MODE"] = "disabled"  # where a test is not about tracking
@@ -88,3 +91,33 @@ def browser() -> Iterator["Browser"]:
         opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+def copy_of_project(folder: Path) -> Path:
+    for name in ("tasks", "models"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", "data.dvc"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
+    """A sample workspace in which the pipeline ran once."""
+    from flows.pipeline import pipeline
+    from flows.sample import prepared
+    from tasks.params import parse_overrides
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(copy_of_project(tmp_path_factory.mktemp("project")))
+        workspace = prepared(Path()).resolve()
+        assert pipeline(parse_overrides(QUICK), workspace=workspace, return_state=True).is_completed()
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which is the current folder."""
+    shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"

@@ -19,42 +19,14 @@ from prefect.client.schemas.objects import State
 
 from flows import pipeline as pipeline_module
 from flows.pipeline import pipeline
-from flows.sample import prepared
 from tasks.download import DataUnavailableError
 from tasks.errors import RunError
 from tasks.params import parse_overrides
+from tests.conftest import QUICK, copy_of_project
 
-ROOT = Path(__file__).parents[1]
 STAGES = ["download", "split", "train", "evaluate", "export", "benchmark", "report"]
-QUICK = ["train.epochs=1", "benchmark.batch_sizes=[1]", "benchmark.measure_s=0.02", "benchmark.warmup_s=0.01"]
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-def copy_of_project(folder: Path) -> Path:
-    for name in ("tasks", "models"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", "data.dvc"):
-        shutil.copy(ROOT / name, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
-    """A sample workspace in which the pipeline ran once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(copy_of_project(tmp_path_factory.mktemp("project")))
-        workspace = prepared(Path()).resolve()
-        assert pipeline(parse_overrides(QUICK), workspace=workspace, return_state=True).is_completed()
-    return workspace
-
-
-@pytest.fixture
-def workspace(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, which is the current folder."""
-    shutil.copytree(finished, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def flow_run_id(state: State[Any]) -> UUID:
