@@ -1,9 +1,11 @@
 """What a retraining leaves for others: a DVC experiment, a push, a commit on a branch of its own."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from dvc.config import NoRemoteError
@@ -14,6 +16,7 @@ from dvc.scm import NoSCMError, SCMError
 from flows.champion import POINTER
 from flows.reproduction import DATA
 from tasks.errors import RunError
+from tasks.files import written_whole
 from tasks.params import Params
 from tasks.registry import LEDGER, Entry
 
@@ -31,7 +34,7 @@ def keep(entry: Entry, params: Params, *, push: bool, commit: bool) -> None:
             mishaps.append("nothing can be committed without a Git repository")
     else:
         try:
-            with Repo() as repo:  # DVC locks it itself, here and in a push
+            with _index_kept(), Repo() as repo:  # DVC locks it itself, here and in a push
                 repo.experiments.save(
                     name=entry.run,
                     force=True,
@@ -96,6 +99,19 @@ def commit_to_branch(entry: Entry, params: Params) -> str:
     made = _git("commit-tree", tree, "-p", parent, "-m", message)
     _git("update-ref", ref, made)
     return branch
+
+
+@contextlib.contextmanager
+def _index_kept() -> Iterator[None]:
+    """DVC unstages what the user has staged when it saves an experiment; the workspace stays as it is."""
+    index = Path(_git("rev-parse", "--git-path", "index"))
+    before = index.read_bytes() if index.is_file() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            with written_whole(index) as partial:
+                partial.write_bytes(before)
 
 
 def _is_report(name: str) -> bool:
