@@ -55,22 +55,38 @@ def cli() -> None:
     metavar="SECTION.KEY=VALUE",
     help="Change a parameter, in params.yaml; repeatable.",
 )
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Take a recipe's parameters: talk, net76, or a YAML file. --set goes beyond.",
+)
 @click.option("--force", is_flag=True, help="Run every stage, up to date or not.")
 @click.option("--wait", is_flag=True, help="Wait for another run to end, instead of failing.")
 @click.option("--sample", is_flag=True, help="Run on a small generated sample, in the folder sample/.")
 @click.option("--or-sample", is_flag=True, help="Run on the sample where CIFAR-10 cannot be had.")
-def run(assignments: tuple[str, ...], *, force: bool, wait: bool, sample: bool, or_sample: bool) -> None:
+def run(
+    assignments: tuple[str, ...],
+    *,
+    recipe: str | None,
+    force: bool,
+    wait: bool,
+    sample: bool,
+    or_sample: bool,
+) -> None:
     """Run the pipeline as a Prefect flow. What is up to date is not run again.
 
     \b
     Examples:
       cifarflow run
       cifarflow run --set train.epochs=5 --set train.lr=0.0005
+      cifarflow run --recipe net76
       cifarflow run --sample
     """
-    from tasks.params import parse_overrides, read_params
+    from tasks.params import merged, parse_overrides, read_params, read_recipe
 
     overrides = parse_overrides(assignments) if assignments else None
+    if recipe is not None:
+        overrides = merged(read_recipe(recipe), overrides or parse_overrides(()))
     params = read_params(Path("params.yaml"))
     options: dict[str, Any] = {"overrides": overrides, "force": force, "wait": wait}
     if not sample:

@@ -24,6 +24,7 @@ DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
 HOST = "127.0.0.1"
 PORT = 4200
+AT_ONCE = 2  # runs: one at work, and one that waits for it or is turned away
 START_S = 120
 STOP_S = 20
 
@@ -43,7 +44,7 @@ def serve(port: int) -> None:
         _have_automations()
         print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
         print(f"look at it: {url.removesuffix('/api')}; end it: Ctrl-C", flush=True)
-        prefect.serve(*deployments, print_starting_message=False)
+        prefect.serve(*deployments, print_starting_message=False, limit=AT_ONCE)
     print("ended; schedules rest until the next cifarflow serve")
 
 

@@ -195,6 +195,24 @@ def parse_overrides(assignments: Iterable[str]) -> Overrides:
     return checked(Overrides, values, "--set")
 
 
+def read_recipe(name: str, folder: Path = Path("recipes")) -> Overrides:
+    """The overrides of a recipe that is shipped, or of a file in the same form."""
+    given = Path(name)
+    file = given if given.suffix in {".yaml", ".yml"} else folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in folder.glob("*.yaml")))
+        raise InputError(f"there is no recipe {name}; there are {known}, or name a YAML file")
+    return checked(Overrides, _load(YAML(typ="safe"), file), str(file))
+
+
+def merged(first: Overrides, second: Overrides) -> Overrides:
+    """Both, where both speak of a parameter the second."""
+    values = first.model_dump(exclude_none=True)
+    for section, changes in second.model_dump(exclude_none=True).items():
+        values.setdefault(section, {}).update(changes)
+    return checked(Overrides, values, "--set")
+
+
 def parse_value(assignment: str, text: str) -> Any:
     """The YAML value `text` of what `--set` was given."""
     try:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.errors import InputError
-from tasks.params import Overrides, Train, override, parse_overrides, read_params
+from tasks.params import Overrides, Train, merged, override, parse_overrides, read_params, read_recipe
 
 OURS = Path(__file__).parents[1] / "params.yaml"
 
@@ -123,3 +123,37 @@ def test_values_that_do_not_go_together_are_not_written(params_file: Path) -> No
     with pytest.raises(InputError, match=r"train: warmup_epochs 24 leaves nothing of 24 epochs"):
         override(params_file, parse_overrides(["train.warmup_epochs=24.0"]))
     assert params_file.read_bytes() == before
+
+
+RECIPES = OURS.parent / "recipes"
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("*.yaml")))
+def test_a_recipe_says_all_that_a_recipe_can_say(params_file: Path, name: str) -> None:
+    """So that a recipe is what it is, whichever was there before."""
+    recipe = read_recipe(name, RECIPES)
+    said = recipe.model_dump(exclude_none=True)["train"]
+    assert Train.model_fields.keys() - said.keys() == {"seed", "device", "threads", "deterministic"}
+    override(params_file, recipe)
+    assert read_params(params_file).train.model_dump().items() >= said.items()
+
+
+def test_the_talks_recipe_is_the_default(params_file: Path) -> None:
+    override(params_file, read_recipe("net76", RECIPES))
+    assert params_file.read_bytes() != OURS.read_bytes()
+    override(params_file, read_recipe("talk", RECIPES))
+    assert read_params(params_file) == read_params(OURS)
+
+
+def test_set_goes_beyond_the_recipe() -> None:
+    both = merged(read_recipe("net76", RECIPES), parse_overrides(["train.epochs=3", "split.seed=1"]))
+    values = both.model_dump(exclude_none=True)
+    assert (values["train"]["epochs"], values["train"]["shift"], values["split"]) == (3, 2, {"seed": 1})
+
+
+def test_a_recipe_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no recipe net77; there are net76, talk"):
+        read_recipe("net77", RECIPES)
+    (tmp_path / "own.yaml").write_text("train: {epoks: 3}")
+    with pytest.raises(InputError, match=r"train\.epoks is not a parameter; did you mean epochs"):
+        read_recipe(str(tmp_path / "own.yaml"))
