@@ -2,13 +2,14 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import Task, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
@@ -23,9 +24,13 @@ from tasks.lock import BusyError, alone
 from tasks.params import Overrides, Params, override, read_params
 from tasks.stages import run_stage
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 PARAMS = Path("params.yaml")
 DOWNLOAD_RETRIES = 2
 RETRY_DELAYS_S = [10.0, 60.0]
+ARTIFACT_EVERY_S = 5.0
 
 logger = logging.getLogger(__name__)  # for whoever shows what is at work; the run's own log is Prefect's
 
@@ -165,7 +170,7 @@ def reproduce_stage(name: str, force: bool) -> State[Any]:
     try:
         params = read_params(PARAMS)
         with opened() as repo:
-            outcome = reproduce(repo, name, lambda: run_stage(name, params), force=force)
+            outcome = reproduce(repo, name, lambda: run_stage(name, params, _Progress(name)), force=force)
     except RunError as error:
         return Failed(message=str(error), data=error)
     match outcome.state:
@@ -175,3 +180,32 @@ def reproduce_stage(name: str, force: bool) -> State[Any]:
             return Completed(name="Restored", message=f"from DVC's cache, as {outcome.why}")
         case "ran":
             return Completed(message=outcome.why)
+
+
+class _Progress:
+    """How far a stage is: the line of whoever shows what is at work, and Prefect's progress artifact.
+
+    Both are views: a server that is away for a while does not stop the stage.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._artifact: UUID | None = None
+        self._told = -math.inf
+        self._away = False
+
+    def __call__(self, share: float, text: str) -> None:
+        logger.info("%s, %s", self._stage, text)
+        now = time.monotonic()
+        if self._away or (now - self._told < ARTIFACT_EVERY_S and share < 1):
+            return
+        self._told = now
+        try:
+            if self._artifact is None:
+                made = create_progress_artifact(100 * share, key=f"{self._stage}-progress")
+                self._artifact = cast("UUID", made)
+            else:
+                update_progress_artifact(self._artifact, progress=100 * share)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the training goes on
+            self._away = True
+            get_run_logger().warning("progress is not shown any more: %s", type(error).__name__)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from models.augmentation import augmented
 from models.networks import NETWORKS
@@ -25,14 +26,17 @@ from tasks.errors import InputError, RunError
 from tasks.files import written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tasks.artifacts import Subset
     from tasks.params import Train
     from tasks.tracking import TrackedRun, Tracker
 
+    Progress = Callable[[float, str], None]
+
 VALIDATION_BATCH = 1000
+TOLD_EVERY = 50  # batches
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,16 @@ class Epoch:
 
 
 def train(
-    splits: Path, weights: Path, history: Path, options: Train, tracker: Tracker | None = None
+    splits: Path,
+    weights: Path,
+    history: Path,
+    options: Train,
+    tracker: Tracker | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the best validation epoch's `weights` (safetensors), and `history` (CSV, a row an epoch).
+
+    `progress` is told the share that is done, in 0 to 1, and in words; without it, a terminal shows a bar.
 
     A training that was killed goes on from its last whole epoch, and ends in the same bytes. `RunError` where
     the loss is no longer finite or the device's memory does not suffice.
@@ -61,7 +72,7 @@ def train(
     checkpoints = Checkpoints(weights.with_name("checkpoints"), key_of(splits, options.model_dump(), device))
     with _threads(options.threads), _deterministic(device, wanted=options.deterministic):
         normalise = _Normalise(data.about["mean"], data.about["std"], device)
-        training = _Training(data.train, data.val, normalise, options)
+        training = _Training(data.train, data.val, normalise, options, progress)
         training.go_on_from(checkpoints)
         about = {"data_md5": data.about["data_md5"], "device": device.type}
         resumes = bool(training.epochs)
@@ -134,8 +145,16 @@ class _Training:
     All randomness comes from one generator, which is part of that state.
     """
 
-    def __init__(self, train: Subset, val: Subset, normalise: _Normalise, options: Train) -> None:
+    def __init__(
+        self,
+        train: Subset,
+        val: Subset,
+        normalise: _Normalise,
+        options: Train,
+        progress: Progress | None = None,
+    ) -> None:
         self.options = options
+        self.progress = progress
         self.normalise = normalise
         self.device = normalise.scale.device
         self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
@@ -206,7 +225,7 @@ class _Training:
         losses = torch.empty(self.steps_per_epoch, device=self.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
         rates: list[float] = []
-        for step, indices in enumerate(torch.split(order, options.batch_size)):
+        for step, indices in enumerate(self._shown(torch.split(order, options.batch_size), number)):
             targets = self.labels[indices]
             inputs = self.normalise(images[indices])
             logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
@@ -226,6 +245,19 @@ class _Training:
         sizes[-1] = len(indices)
         mean_loss = ((losses * sizes).sum() / len(order)).item()
         return mean_loss, hits.item() / len(order), rates[-1]
+
+    def _shown(self, batches: Sequence[Tensor], number: int) -> Iterator[Tensor]:
+        """The batches of an epoch, as they are taken: a bar on a terminal, or told to who asked."""
+        name = f"epoch {number}/{self.options.epochs}"
+        if self.progress is None:
+            yield from tqdm(batches, name, leave=False, unit=" batches", disable=None)
+            return
+        for i, batch in enumerate(batches):
+            yield batch
+            if i % TOLD_EVERY == 0:
+                share = i / len(batches)
+                self.progress((number - 1 + share) / self.options.epochs, f"{name}, {share:.0%}")
+        self.progress(number / self.options.epochs, name)
 
     def _forward(self, inputs: Tensor) -> Tensor:
         if self.options.precision == "float32":

@@ -151,6 +151,15 @@ def test_leaves_a_markdown_artifact_with_the_metrics(workspace: Path) -> None:
     assert "a generated sample, not CIFAR-10" in str(artifact.data)
 
 
+def test_the_training_has_a_progress_artifact(workspace: Path) -> None:
+    state = run("train.seed=5")
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        found = {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=wanted)}
+    assert found["train-progress"].type == "progress"
+    assert found["train-progress"].data == 100
+
+
 def test_changed_byte_in_the_data_is_refused(workspace: Path) -> None:
     file = Path("data/cifar-10-batches-py/data_batch_2")
     file.chmod(0o644)

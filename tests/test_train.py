@@ -263,3 +263,39 @@ def test_terminated_says_where_it_will_go_on(workspace: Path) -> None:
     assert process.returncode == 130
     assert "the next run goes on after epoch" in out
     assert list((workspace / "artifacts" / "checkpoints").glob("*/epoch-*.pt"))
+
+
+def test_progress_is_told_from_nothing_to_all(splits: Path) -> None:
+    told: list[tuple[float, str]] = []
+    weights, history = splits.with_name("weights.safetensors"), splits.with_name("history.csv")
+    train(splits, weights, history, options(), None, lambda *said: told.append(said))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1]) == (0, 1)
+    assert told[-1][1] == "epoch 3/3"
+
+
+def test_a_terminal_shows_a_bar_and_nothing_else_does(workspace: Path) -> None:
+    shown, terminal = os.openpty()
+    command = [sys.executable, "-u", "-m", "tasks", "train"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=terminal, text=True
+    )
+    os.close(terminal)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1/60: train loss")
+    said = os.read(shown, 4096).decode()
+    process.kill()
+    process.communicate()
+    os.close(shown)
+    assert "epoch 1/60:" in said
+    assert "batches/s" in said
+
+    silent = subprocess.Popen(
+        command, cwd=workspace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert silent.stdout is not None
+    silent.stdout.readline()
+    silent.kill()
+    assert silent.communicate()[1] == ""
