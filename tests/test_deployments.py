@@ -176,6 +176,27 @@ def test_every_deployment_has_its_form_and_retrain_its_schedule(server: Server) 
     assert schedule["slug"] == "weekly"
 
 
+def test_three_in_the_morning_stays_three_when_the_clocks_change() -> None:
+    import asyncio
+    from datetime import UTC, datetime
+
+    from prefect.server.schemas.schedules import CronSchedule
+
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    (entry,) = (one["schedules"][0] for one in deployments if one["name"] == "retrain")
+    schedule = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
+    dates = asyncio.run(schedule.get_dates(60, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert {(date.weekday(), date.hour, date.minute) for date in dates} == {(0, 3, 0)}
+    assert {date.utcoffset() for date in dates} == {datetime_offset(1), datetime_offset(2)}
+    assert len({date.date() for date in dates}) == 60
+
+
+def datetime_offset(hours: int) -> Any:
+    from datetime import timedelta
+
+    return timedelta(hours=hours)
+
+
 def test_pipeline_and_retrain_run_on_the_worker(server: Server) -> None:
     overrides: dict[str, Any] = {}
     for assignment in QUICK:
@@ -229,6 +250,29 @@ def test_a_killed_run_is_crashed_and_the_next_goes_on(server: Server) -> None:
     assert server.state(again)[0] == "Completed", server.state(again)
     said = server.ask("logs/filter", {"logs": {"level": {"ge_": 20}}, "sort": "TIMESTAMP_DESC", "limit": 200})
     assert [line for line in said if line["message"].startswith("going on after epoch")]
+
+
+def test_a_run_whose_worker_died_with_it_is_crashed_all_the_same(folder: Path, tmp_path: Path) -> None:
+    """Nobody is left to say so: the automation misses the heartbeats."""
+    with running(Server(folder, tmp_path)) as server:
+        server.env["PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY"] = "PT5S"
+        server.prefect("work-pool", "create", "cifarflow", "--type", "process")
+        server.prefect("deploy", "--name", "pipeline")
+        server.prefect("automation", "create", "--from-file", "automations.yaml")
+        with worker_of(server) as worker:
+            run = server.start_run("pipeline/pipeline", {"overrides": {"train": {"epochs": 200}}})
+            checkpoints = folder / "artifacts/checkpoints"
+            before = {*checkpoints.rglob("epoch-*.pt")}
+            until(lambda: {*checkpoints.rglob("epoch-*.pt")} - before)
+            time.sleep(35)  # a heartbeat
+            for child in psutil.Process(worker.pid).children(recursive=True):
+                child.kill()
+            worker.kill()
+        assert server.state(run)[0] == "Running"
+        until(lambda: server.state(run)[0] == "Crashed", 240)
+        assert "no heartbeat" in server.state(run)[1]
+    with FileLock(folder / ".cifarflow.lock", timeout=1):
+        pass
 
 
 def test_ten_runs_at_once(server: Server) -> None:

@@ -130,6 +130,38 @@ def test_a_refusing_remote_is_told_and_the_champion_stays(repository: Path, tmp_
     assert run().name == "Skipped"
 
 
+def test_a_full_disk_leaves_the_champion(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is full when the decision is to be written."""
+    ledger, model = LEDGER.read_bytes(), CHAMPION.read_bytes()
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target == LEDGER:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    state = run(*LEARNS)
+    assert state.is_failed()
+    assert state.message == "compare: cannot write registry/ledger.jsonl: No space left on device"
+    assert (LEDGER.read_bytes(), CHAMPION.read_bytes()) == (ledger, model)
+    assert not [*Path("registry").glob("*.partial"), *Path("registry").glob(".*.partial")]
+    monkeypatch.undo()
+    monkeypatch.chdir(repository)
+    assert str(run().message).startswith("promoted: +")
+
+
+def test_dvcs_registry_finds_the_champion(repository: Path) -> None:
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        (found,) = (entry for file in repo.artifacts.read().values() for entry in file.values())
+    assert (found.path, found.type) == (str(CHAMPION), "model")
+    assert subprocess.run(["dvc", "status", f"{CHAMPION}.dvc"], check=True, capture_output=True, text=True)
+    with Repo() as repo:
+        assert repo.status([f"{CHAMPION}.dvc"]) == {}
+
+
 def test_a_model_that_dvc_has_lost(repository: Path) -> None:
     CHAMPION.unlink()
     shutil.rmtree(".dvc/cache")
