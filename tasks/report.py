@@ -23,6 +23,7 @@ from tasks.artifacts import read_classifier, read_splits
 from tasks.errors import RunError
 from tasks.files import written_whole
 from tasks.inference import read_model
+from tasks.registry import read_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tasks.params import Evaluate, Report
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-LEDGER = Path("registry/ledger.jsonl")  # no dependency: most workspaces have none, and DVC takes no "if any"
 SHOWN_DECISIONS = 10
 ENGINES = {"onnxruntime": "ONNX Runtime", "pytorch": "PyTorch", "openvino": "OpenVINO"}
 
@@ -101,7 +101,8 @@ def report(
         "benchmark": benchmark,
         "engine": _label,
         "advice": best_engines(benchmark["results"]),
-        "decisions": read_ledger(LEDGER),
+        # The ledger is no dependency: most workspaces have none, and a decision makes no report out of date.
+        "decisions": read_ledger()[::-1],
         "shown_decisions": SHOWN_DECISIONS,
         "files": {str(file): _md5(file) for file in (weights, onnx_model)},
     }
@@ -206,23 +207,6 @@ def best_engines(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, An
         ),
         "most": max(sound, key=lambda row: row["images_per_second"]),
     }
-
-
-def read_ledger(file: Path) -> list[dict[str, Any]]:
-    """The registry's decisions, newest first; none where there is no registry. A damaged line is left out."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    decisions = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict):
-            decisions.append(entry)
-    return decisions[::-1]
 
 
 def _read_json(file: Path) -> Any:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from tasks import report as report_module
 from tasks.errors import RunError
 from tasks.params import Params
-from tasks.report import best_engines, calibration_bins, galleries, read_ledger, verdict
+from tasks.registry import Entry, append
+from tasks.report import best_engines, calibration_bins, galleries, verdict
 from tasks.stages import run_stage
 
 if TYPE_CHECKING:
@@ -169,26 +169,17 @@ def test_the_engine_to_use_is_fast_and_not_worse() -> None:
     assert (best["most"]["engine"], best["most"]["batch_size"]) == ("close", 64)
 
 
-def test_ledger(tmp_path: Path) -> None:
-    assert read_ledger(tmp_path / "ledger.jsonl") == []
-    lines = ['{"decision": "refused"}', '{"decision": "promoted"}', '{"decision": "pro']
-    (tmp_path / "ledger.jsonl").write_text("\n".join(lines))
-    assert [entry["decision"] for entry in read_ledger(tmp_path / "ledger.jsonl")] == ["promoted", "refused"]
-
-
 def test_champion_and_history_where_there_is_a_registry(
     reported: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 'id="registry"' not in Path(reported.paths.page).read_text(encoding="utf-8")
-    ledger = tmp_path / "ledger.jsonl"
-    entry = {"time": "2026-01-02T03:04:05Z", "decision": "refused", "reason": "no <b>gain</b>", "model": None}
-    ledger.write_text(json.dumps(entry) + "\n")
-    monkeypatch.setattr(report_module, "LEDGER", ledger)
+    monkeypatch.chdir(tmp_path)
+    entry = append(Entry("refused", "no <b>gain</b>", "a" * 32, 1, "otter", "id", {}, {}))
     values = reported.model_dump()
     values["paths"] |= {"page": str(tmp_path / "index.html"), "figures": str(tmp_path / "figures")}
     run_stage("report", Params.model_validate(values))
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "2026-01-02T03:04:05Z" in html
+    assert entry.time in html
     assert "no &lt;b&gt;gain&lt;/b&gt;" in html
 
 
