@@ -33,7 +33,7 @@ def url(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         line = next(line for line in demo.stdout if line.startswith("Open "))
         yield line.split()[1]
         demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=30)
+        output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0
     assert output.splitlines()[-1] == "stopped"
 

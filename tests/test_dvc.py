@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.sample import prepared
+from tasks.registry import CHAMPION
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,12 +87,18 @@ def test_plots(project: Path, tmp_path: Path) -> None:
     assert not rows.get("errors")
 
 
-def test_the_model_is_an_artifact_that_dvc_finds(project: Path, tmp_path: Path) -> None:
-    sh(
-        "git", "tag", "--annotate", "--message", "v1", "cifar10-classifier@v1.0.0"
-    )  # how DVC's model registry marks a version
+def test_the_champion_is_an_artifact_that_dvc_finds(project: Path, tmp_path: Path) -> None:
+    CHAMPION.parent.mkdir()
+    shutil.copy("artifacts/model.onnx", CHAMPION)
+    dvc("add", "--quiet", str(CHAMPION))
+    sh("git", "add", "registry")
+    sh("git", "commit", "--quiet", "--message", "champion")
+    # how DVC's model registry marks a version
+    sh("git", "tag", "--annotate", "--message", "v1", "cifar10-classifier@v1.0.0")
     dvc("artifacts", "get", str(project), "cifar10-classifier", "--out", str(tmp_path / "model.onnx"))
     assert (tmp_path / "model.onnx").read_bytes() == Path("artifacts/model.onnx").read_bytes()
+    sh("git", "reset", "--quiet", "--hard", "HEAD~1")
+    shutil.rmtree("registry")
 
 
 def test_experiment_with_another_parameter(project: Path) -> None:
