@@ -180,24 +180,25 @@ class _Training:
             print(f"going on after epoch {len(self.epochs)}, from its checkpoint")
 
     def run(self, checkpoints: Checkpoints, tracked: TrackedRun | None) -> tuple[_Best, list[Epoch]]:
-        while len(self.epochs) < self.options.epochs:
-            number = len(self.epochs) + 1
-            try:
-                epoch = self.turn(number)
-            except BaseException as error:
-                if not isinstance(error, Exception):  # Ctrl-C, or a signal that asks for an end
-                    print(f"stopped in epoch {number}; the next run goes on after epoch {number - 1}")
-                raise
-            if tracked is not None:
-                speed = len(self.labels) / epoch.seconds
-                tracked.log({**asdict(epoch), "images_per_second": speed}, step=number)
-            checkpoints.save(number, self.state())
-            left = sum(done.seconds for done in self.epochs) / number * (self.options.epochs - number)
-            print(
-                f"epoch {number}/{self.options.epochs}: train loss {epoch.train_loss:.4f} "
-                f"accuracy {epoch.train_accuracy:.4f}, val loss {epoch.val_loss:.4f} "
-                f"accuracy {epoch.val_accuracy:.4f}, {epoch.seconds:.1f} s, {left:.0f} s left"
-            )
+        saved = len(self.epochs)
+        try:
+            while saved < self.options.epochs:
+                epoch = self.turn(saved + 1)
+                if tracked is not None:
+                    speed = len(self.labels) / epoch.seconds
+                    tracked.log({**asdict(epoch), "images_per_second": speed}, step=epoch.epoch)
+                checkpoints.save(epoch.epoch, self.state())
+                saved = epoch.epoch
+                left = sum(done.seconds for done in self.epochs) / saved * (self.options.epochs - saved)
+                print(
+                    f"epoch {saved}/{self.options.epochs}: train loss {epoch.train_loss:.4f} "
+                    f"accuracy {epoch.train_accuracy:.4f}, val loss {epoch.val_loss:.4f} "
+                    f"accuracy {epoch.val_accuracy:.4f}, {epoch.seconds:.1f} s, {left:.0f} s left"
+                )
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, or a signal that asks for an end
+                print(f"stopped; the next run goes on after epoch {saved}")
+            raise
         assert self.best is not None
         return self.best, self.epochs
 
