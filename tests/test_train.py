@@ -188,7 +188,7 @@ def test_stopped_training_goes_on_and_ends_in_the_same_bytes(
     with pytest.raises(Stop):
         trained(splits, epochs=5, **changes)
     monkeypatch.undo()
-    assert "stopped in epoch 4; the next run goes on after epoch 3" in capsys.readouterr().out
+    assert "stopped; the next run goes on after epoch 3" in capsys.readouterr().out
     assert not splits.with_name("weights.safetensors").exists()
     assert trained(splits, epochs=5, **changes) == whole
     assert "going on after epoch 3" in capsys.readouterr().out
