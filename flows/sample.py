@@ -14,7 +14,7 @@ from tasks.sample import generate
 FOLDER = "sample"
 SMALLER = {
     "train": {"epochs": 4, "batch_size": 32},
-    "benchmark": {"warmup_s": 0.05, "measure_s": 0.1},
+    "benchmark": {"warmup_s": 0.02, "measure_s": 0.1, "threads": [1], "server_trial_s": 0.05},
 }
 
 

@@ -67,12 +67,14 @@ def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
 
 def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
     return [
-        "| engine | precision | batch size | p50 ms | p99 ms | images/s |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| engine | single stream p90 ms | offline images/s | server images/s | accuracy | MB resident |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
         *(
-            f"| {row['engine']} | {row['precision']} | {row['batch_size']} | {row['latency_ms']['p50']:.3f} "
-            f"| {row['latency_ms']['p99']:.3f} | {row['images_per_second']:,.0f} |"
-            for row in benchmark["results"]
+            f"| {name} | {found['single_stream']['p90_ms']:.3f} "
+            f"| {found['offline']['images_per_second']:,.0f} "
+            f"| {found['server']['images_per_second']:,.0f} | {found['accuracy']:.2%} "
+            f"| {found['resident_mb']:,.0f} |"
+            for name, found in benchmark["scenarios"].items()
         ),
     ]
 

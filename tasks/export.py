@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from models.net import Net
@@ -17,6 +16,7 @@ from tasks.artifacts import read_classifier, read_splits
 from tasks.errors import InputError, RunError
 from tasks.files import written_whole
 from tasks.graph import LOWEST_OPSET, fast_graph
+from tasks.inference import at_every_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Images = NDArray[np.uint8]
     Probabilities = NDArray[np.float32]
 
+EXPORTERS_OPSET = 18  # the lowest that PyTorch's exporter writes
 BATCH = 1000  # PyTorch's, when the file is held against it
 
 DESCRIPTION = (
@@ -63,13 +64,15 @@ def export(
     return {"parity_images": len(images), "max_abs_diff": difference}
 
 
-def converted(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """The classifier as ONNX, of the given operator set, with any number of images at once.
+def converted(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> onnx.ModelProto:
+    """The classifier as ONNX with any number of images at once, of that operator set or of the lowest possible.
 
     The talk's network has a graph of its own, which is faster than what PyTorch's exporter writes.
     """
     if not isinstance(classifier.network, Net):
-        return plainly_converted(classifier, opset)
+        return plainly_converted(classifier, EXPORTERS_OPSET if opset == "auto" else opset)
+    if opset == "auto":
+        return fast_graph(classifier, LOWEST_OPSET)
     highest = onnx.defs.onnx_opset_version()
     if not LOWEST_OPSET <= opset <= highest:
         raise InputError(f"export.opset {opset} is not possible, but {LOWEST_OPSET} to {highest} are")
@@ -145,28 +148,24 @@ def _describe(model: onnx.ModelProto, about: dict[str, Any], weights: Path, accu
 
 
 def _largest_difference(file: Path, images: Images, expected: Probabilities, options: Export) -> float:
-    """How far any probability is from PyTorch's, at each batch size and number of threads.
+    """How far any probability is from PyTorch's, at each batch size, number of threads and provider at hand.
 
     `RunError` where a class differs, or a probability by more than the tolerance.
     """
-    content = file.read_bytes()
     largest = 0.0
-    for threads in options.parity_threads:
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
-        for batch_size in options.parity_batch_sizes:
-            batches = np.split(images, range(batch_size, len(images), batch_size))
-            actual = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
-            differences = np.nan_to_num(np.abs(actual - expected), nan=np.inf).max(1)
-            others = actual.argmax(1) != expected.argmax(1)
-            difference = float(differences.max())
-            if others.any() or not difference <= options.parity_tolerance:
-                worst = int(np.where(others, 2 + differences, differences).argmax())
-                raise RunError(
-                    f"ONNX Runtime differs from PyTorch at batch size {batch_size}, threads {threads}: "
-                    f"{others.sum()} of {len(images)} classes, probabilities by up to {difference:.1e} "
-                    f"(allowed: {options.parity_tolerance:.0e}); worst on test image {worst}"
-                )
-            largest = max(largest, difference)
+    ways = at_every_size(
+        file, images, options.parity_batch_sizes, options.parity_threads, options.parity_providers
+    )
+    for way, actual in ways:
+        differences = np.nan_to_num(np.abs(actual - expected), nan=np.inf).max(1)
+        others = actual.argmax(1) != expected.argmax(1)
+        difference = float(differences.max())
+        if others.any() or not difference <= options.parity_tolerance:
+            worst = int(np.where(others, 2 + differences, differences).argmax())
+            raise RunError(
+                f"ONNX Runtime differs from PyTorch at {way}: "
+                f"{others.sum()} of {len(images)} classes, probabilities by up to {difference:.1e} "
+                f"(allowed: {options.parity_tolerance:.0e}); worst on test image {worst}"
+            )
+        largest = max(largest, difference)
     return largest

@@ -1,6 +1,7 @@
 """The exported model at work, on ONNX Runtime and NumPy alone: no PyTorch."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from tasks.errors import InputError, RunError
 
 BATCH = 256
+CPU = "CPUExecutionProvider"
+# By default CUDA rounds what it multiplies to 10 bits, which shows in the probabilities.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,7 @@ def read_model(file: Path, threads: int = 0) -> Model:
     """`InputError` where the file is no model of this pipeline. With `threads` 0, the runtime chooses."""
     if not file.is_file():
         raise RunError(f"{file} is not there; `cifarflow run` makes a model")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: the rest would stand between the project's own lines
-    options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base of their own
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{file} is no ONNX model that ONNX Runtime can load: {reason}") from None
+    session = opened(file, threads)
     about = session.get_modelmeta().custom_metadata_map
     signature = [(value.name, value.type, value.shape[1:]) for value in session.get_inputs()]
     try:
@@ -66,3 +63,52 @@ def read_model(file: Path, threads: int = 0) -> Model:
             "and gives probabilities with the names of their classes"
         )
     return Model(session, classes, run)
+
+
+def opened(file: Path, threads: int = 0, provider: str = CPU) -> onnxruntime.InferenceSession:
+    """A session on the file. With `threads` 0, the runtime chooses.
+
+    `InputError` where the file is none that ONNX Runtime can load, or the provider is not at hand: ONNX
+    Runtime itself would fall back to the CPU without an error.
+    """
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise InputError(f"{provider} is not part of this ONNX Runtime, which has {', '.join(available)}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: the rest would stand between the project's own lines
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(
+            file, options, providers=[(provider, PROVIDER_OPTIONS.get(provider, {}))]
+        )
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base of their own
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file} is no ONNX model that ONNX Runtime can load: {reason}") from None
+    if provider not in session.get_providers():
+        raise InputError(f"{provider} does not start on this machine; ONNX Runtime's log says why")
+    return session
+
+
+def at_every_size(
+    file: Path,
+    images: NDArray[np.uint8],
+    batch_sizes: Sequence[int],
+    threads: Sequence[int],
+    providers: Sequence[str],
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The probabilities `(N, 10)` of all images by the file, in each way to run it, and that way in words.
+
+    Providers that are not at hand are passed over.
+    """
+    for provider in providers:
+        for count in threads:
+            try:
+                session = opened(file, count, provider)
+            except InputError:
+                if provider == CPU:
+                    raise
+                continue
+            for batch_size in batch_sizes:
+                batches = np.split(images, range(batch_size, len(images), batch_size))
+                found = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
+                yield f"batch size {batch_size}, threads {count}, {provider}", found

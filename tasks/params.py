@@ -6,7 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -19,7 +27,26 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
 Count = Annotated[int, Field(ge=1)]
+Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
+EngineName = Literal[
+    "onnxruntime-fp32",
+    "onnxruntime-int8",
+    "pytorch-fp32",
+    "torchscript-fp32",
+    "openvino-fp32",
+    "openvino-int8",
+]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _opset(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError(f"should be auto or an integer from 1 on, not {value!r}")
+
+
+# Checked by one function, since each branch of a union would be a mistake of its own.
+Opset = Annotated[int | Literal["auto"], PlainValidator(_opset, json_schema_input_type=int | Literal["auto"])]
 
 
 class Section(BaseModel):
@@ -94,20 +121,33 @@ class Evaluate(Section):
 
 
 class Export(Section):
-    opset: Annotated[int, Field(ge=1)]
+    opset: Opset = Field(description="ONNX operator set; auto: the lowest that the operators allow")
     parity_batch_sizes: Annotated[list[Count], Field(min_length=1)]
     parity_threads: Annotated[list[Threads], Field(min_length=1)]
+    parity_providers: Annotated[list[Provider], Field(min_length=1)] = Field(
+        description="of ONNX Runtime; those that are not at hand are passed over"
+    )
     parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
 
 
 class Benchmark(Section):
+    engines: Annotated[list[EngineName], Field(min_length=1)] = Field(
+        description="those that are not installed are named as not measured"
+    )
+    providers: Annotated[list[Provider], Field(min_length=1)] = Field(
+        description="of ONNX Runtime, which runs on each that is at hand"
+    )
     batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    threads: Threads
+    threads: Annotated[list[Threads], Field(min_length=1)]
     warmup_s: Seconds
     measure_s: Seconds = Field(
-        description="a batch size and engine, in rounds in which the engines take turns"
+        description="a batch size, number of threads and engine, in rounds in which the engines take turns"
     )
-    rounds: Count
+    rounds: Annotated[int, Field(ge=5, le=1000)]
+    server_latency_ms: float = Field(
+        gt=0, allow_inf_nan=False, description="within which a server has to answer 99 of 100 requests"
+    )
+    server_trial_s: Seconds = Field(description="for which requests come at one rate")
 
 
 class Report(Section):

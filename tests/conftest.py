@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from tasks.params import Params
 
 ROOT = Path(__file__).parents[1]
-QUICK = ["train.epochs=1", "benchmark.batch_sizes=[1]", "benchmark.measure_s=0.02", "benchmark.warmup_s=0.01"]
+QUICK = [
+    "train.epochs=1",
+    "benchmark.engines=[onnxruntime-fp32, pytorch-fp32]",
+    "benchmark.batch_sizes=[1]",
+    "benchmark.measure_s=0.02",
+    "benchmark.warmup_s=0.01",
+    "benchmark.server_trial_s=0.01",
+]
 
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
@@ -70,7 +77,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "P
     values["paths"] = {name: str(workspace / path) for name, path in values["paths"].items()}
     values["paths"]["data"] = str(sample_data)
     values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu"}
-    values["benchmark"] |= {"batch_sizes": [1, 8], "warmup_s": 0.01, "measure_s": 0.02}
+    values["benchmark"] |= {
+        "batch_sizes": [1, 8],
+        "warmup_s": 0.01,
+        "measure_s": 0.02,
+        "server_trial_s": 0.02,
+    }
     params = Params.model_validate(values)
     for stage in ("split", "train", "evaluate", "export", "benchmark"):
         run_stage(stage, params)
