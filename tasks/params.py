@@ -35,6 +35,7 @@ class Paths(Section):
     splits: str
     weights: str
     onnx_model: str
+    int8_model: str
     history: str
     metrics: str
     confusion: str
@@ -100,6 +101,11 @@ class Export(Section):
     parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
 
 
+class Quantise(Section):
+    seed: Seed
+    calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(description="training images, drawn")
+
+
 class Benchmark(Section):
     batch_sizes: Annotated[list[Count], Field(min_length=1)]
     threads: Threads
@@ -145,6 +151,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     export: Export
+    quantise: Quantise
     benchmark: Benchmark
     report: Report
     incoming: Incoming

@@ -72,7 +72,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "P
     values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu"}
     values["benchmark"] |= {"batch_sizes": [1, 8], "warmup_s": 0.01, "measure_s": 0.02}
     params = Params.model_validate(values)
-    for stage in ("split", "train", "evaluate", "export", "benchmark"):
+    for stage in ("split", "train", "evaluate", "export", "quantise", "benchmark"):
         run_stage(stage, params)
     return params
 
