@@ -47,7 +47,10 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         "conv1.weight": _folded(np.concatenate(moved), 4),
         "conv1.bias": np.tile(bias, 8).astype(np.float32),
         "conv2.weight": _folded(
-            np.concatenate([_moved(values["conv2.weight"], 0, column, rows=1, columns=2) for column in (0, 1)]), 2
+            np.concatenate(
+                [_moved(values["conv2.weight"], 0, column, rows=1, columns=2) for column in (0, 1)]
+            ),
+            2,
         ),
         "conv2.bias": np.tile(values["conv2.bias"], 2).astype(np.float32),
     }
@@ -97,7 +100,9 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     )
 
 
-def _moved(kernel: NDArray[np.float64], row: int, column: int, rows: int, columns: int) -> NDArray[np.float64]:
+def _moved(
+    kernel: NDArray[np.float64], row: int, column: int, rows: int, columns: int
+) -> NDArray[np.float64]:
     """`(O, C, H, W)` within `(O, C, H + rows - 1, W + columns - 1)`, so many rows and columns from its start."""
     return np.pad(kernel, ((0, 0), (0, 0), (row, rows - 1 - row), (column, columns - 1 - column)))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -142,9 +144,10 @@ def _ranges(model: onnx.ModelProto, images: Images, options: Quantise) -> Tensor
             }[options.method],
             extra_options={"symmetric": False, "percentile": options.percentile},
         )
-        for batch in np.split(images, range(BATCH, len(images), BATCH)):
-            calibrator.collect_data(_Batch(batch))
-        return calibrator.compute_data()
+        with contextlib.redirect_stdout(io.StringIO()):  # else the library says what it is doing
+            for batch in np.split(images, range(BATCH, len(images), BATCH)):
+                calibrator.collect_data(_Batch(batch))
+            return calibrator.compute_data()
 
 
 class _Batch(CalibrationDataReader):
