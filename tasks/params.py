@@ -62,6 +62,7 @@ class Paths(Section):
     splits: str
     weights: str
     onnx_model: str
+    int8_model: str
     history: str
     metrics: str
     confusion: str
@@ -130,6 +131,20 @@ class Export(Section):
     parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
 
 
+class Quantise(Section):
+    seed: Seed
+    opset: Annotated[int, Field(ge=1)]
+    method: Literal["minmax", "percentile", "entropy"] = Field(
+        description="how the range of an activation follows from its values on training images"
+    )
+    percentile: float = Field(gt=50, le=100, description="of an activation's values, for that method")
+    calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(description="training images, drawn")
+    weight_bits: Literal[7, 8]
+    max_accuracy_loss: float = Field(ge=0, le=1, description="on test images; above it the stage says so")
+    parity_batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    parity_threads: Annotated[list[Threads], Field(min_length=1)]
+
+
 class Benchmark(Section):
     engines: Annotated[list[EngineName], Field(min_length=1)] = Field(
         description="those that are not installed are named as not measured"
@@ -185,6 +200,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     export: Export
+    quantise: Quantise
     benchmark: Benchmark
     report: Report
     incoming: Incoming

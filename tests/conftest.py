@@ -84,7 +84,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "P
         "server_trial_s": 0.02,
     }
     params = Params.model_validate(values)
-    for stage in ("split", "train", "evaluate", "export", "benchmark"):
+    for stage in ("split", "train", "evaluate", "export", "quantise", "benchmark"):
         run_stage(stage, params)
     return params
 

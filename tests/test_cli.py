@@ -127,6 +127,6 @@ def test_on_a_terminal_something_moves_without_colour_where_none_is_wanted(proje
         env={**os.environ, "TERM": "xterm-256color", "NO_COLOR": "1"},
     ).stdout
     assert "starting Prefect" in shown
-    for stage in ("split", "train", "evaluate", "export", "benchmark", "report"):
+    for stage in ("split", "train", "evaluate", "export", "quantise", "benchmark", "report"):
         assert any(f"{spinner} {stage}" in shown for spinner in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
     assert "\x1b[3" not in shown  # no foreground colour

@@ -24,7 +24,7 @@ from tasks.errors import RunError
 from tasks.params import parse_overrides
 from tests.conftest import QUICK, copy_of_project
 
-STAGES = ["download", "split", "train", "evaluate", "export", "benchmark", "report"]
+STAGES = ["download", "split", "train", "evaluate", "export", "quantise", "benchmark", "report"]
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -193,6 +193,7 @@ def test_missing_data_comes_from_a_remote(workspace: Path, tmp_path: Path) -> No
         "train": "Restored",
         "evaluate": "Cached",
         "export": "Restored",
+        "quantise": "Restored",
         "benchmark": "Cached",
         "report": "Cached",
     }

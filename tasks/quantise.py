@@ -1,0 +1,239 @@
+"""The stage `quantise`: the exported model in 8-bit integers, as a file of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+
+from tasks.artifacts import read_classifier, read_splits
+from tasks.byte_graph import byte_graph
+from tasks.errors import RunError
+from tasks.files import written_whole
+from tasks.inference import read_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tasks.params import Quantise
+    from tasks.tracking import Tracker
+
+    Images = NDArray[np.uint8]
+    Probabilities = NDArray[np.float32]
+
+BATCH = 250  # pictures at once, while the ranges are measured
+LAYERS = ["Conv", "Gemm", "Relu"]  # what computes in integers; what is between only moves and compares
+# Each layer's output, and what the next one takes: the same numbers in another order, or the largest of some.
+SAME = {"r1": "x2", "r2": "features"}
+
+DESCRIPTION = (
+    "CIFAR-10 classifier in 8-bit integers. images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: "
+    "float32 (N, 10), in the order of `classes`. Normalisation is inside."
+)
+
+
+def quantise(
+    splits: Path,
+    weights: Path,
+    onnx_model: Path,
+    int8_model: Path,
+    options: Quantise,
+    tracker: Tracker | None = None,
+) -> dict[str, Any]:
+    """Write `int8_model`, after trying the file itself on all test images.
+
+    The network of `weights` and the metadata of `onnx_model`; the ranges of the activations are measured on
+    training images. Equal weights, images and options give equal bytes.
+    """
+    data = read_splits(splits)
+    classifier, about = read_classifier(weights)
+    exported = read_model(onnx_model)
+    if exported.run.get("weights_sha256") != _sha256(weights):
+        raise RunError(f"{onnx_model} was not made from {weights}; the stage export has to run first")
+    images, labels = data.test.images.numpy(), data.test.labels.numpy()
+    expected = exported.classify(images)
+    drawn = _drawn(data.train.images.numpy(), options)
+    model = quantised(byte_graph(classifier, options.opset), drawn, options)
+    with written_whole(int8_model) as partial:
+        onnx.checker.check_model(model, full_check=True)
+        actual = _classified(model.SerializeToString(), images, options)
+        accuracy, before = (float((found.argmax(1) == labels).mean()) for found in (actual, expected))
+        _describe(
+            model,
+            exported.session.get_modelmeta().custom_metadata_map,
+            {"test_accuracy": accuracy, "fp32_test_accuracy": before},
+            options,
+        )
+        partial.write_bytes(model.SerializeToString(deterministic=True))
+        if not np.array_equal(_classified(partial.read_bytes(), images, options), actual):
+            raise RunError(f"{int8_model} does not compute what it did before it was written")
+    agreement = float((actual.argmax(1) == expected.argmax(1)).mean())
+    difference = float(np.abs(actual - expected).max())
+    print(
+        f"{int8_model}: test accuracy {accuracy:.2%}, {before:.2%} in fp32; "
+        f"{agreement:.2%} of the classes are the same, probabilities differ by up to {difference:.2f}"
+    )
+    if before - accuracy > options.max_accuracy_loss:
+        print(f"int8 loses more than quantise.max_accuracy_loss, {options.max_accuracy_loss:.2%}")
+    found = {
+        "test_accuracy": accuracy,
+        "fp32_test_accuracy": before,
+        "argmax_agreement": agreement,
+        "max_abs_diff": difference,
+    }
+    if tracker is not None:
+        with tracker.run_of(weights, "quantise", {"data_md5": about["data_md5"]}) as run:
+            run.model(int8_model, {"precision": "int8"} | found)
+    return found
+
+
+def quantised(model: onnx.ModelProto, images: Images, options: Quantise) -> onnx.ModelProto:
+    """What `byte_graph` makes, in integers from the picture to the last layer's sums.
+
+    The ranges of the activations are those that the images have.
+    """
+    ranges = _ranges(model, images, options)
+    for given, taken in SAME.items():
+        ranges[given] = ranges[taken]
+    one = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
+    quantizer = QDQQuantizer(
+        onnx.shape_inference.infer_shapes(model),
+        per_channel=True,
+        reduce_range=options.weight_bits == 7,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=[],
+        nodes_to_exclude=[],
+        op_types_to_quantize=LAYERS,
+        extra_options={
+            "TensorQuantOverrides": {"x1": [one]},  # the picture is what it is
+            "QDQOpTypePerChannelSupportToAxis": {"Gemm": 1},
+        },
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    made: onnx.ModelProto = quantizer.model.model
+    _keep_integers(made.graph)
+    return made
+
+
+def _ranges(model: onnx.ModelProto, images: Images, options: Quantise) -> TensorsData:
+    """By tensor, the range of its values on the images."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        onnx.save(model, file)
+        calibrator = create_calibrator(
+            file,
+            LAYERS,
+            str(file.with_name("calibration.onnx")),
+            {
+                "minmax": CalibrationMethod.MinMax,
+                "entropy": CalibrationMethod.Entropy,
+                "percentile": CalibrationMethod.Percentile,
+            }[options.method],
+            extra_options={"symmetric": False, "percentile": options.percentile},
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # else the library says what it is doing
+            for batch in np.split(images, range(BATCH, len(images), BATCH)):
+                calibrator.collect_data(_Batch(batch))
+            return calibrator.compute_data()
+
+
+class _Batch(CalibrationDataReader):
+    def __init__(self, images: Images) -> None:
+        self._left = [{"images": images.astype(np.float32)}]
+
+    def get_next(self) -> dict[str, Probabilities] | None:
+        return self._left.pop() if self._left else None
+
+
+def _keep_integers(graph: onnx.GraphProto) -> None:
+    """Quantise nothing that is not computed with: what moves and compares integers does so itself.
+
+    The library quantises before each layer and dequantises behind it. But the picture is an integer already, the
+    maximum of integers is the integer of the maximum, and Softmax takes the sums as they are.
+    """
+    del graph.value_info[:]  # the types that the tensors had as floats
+    graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    _remove(graph, "QuantizeLinear", "x1")
+    for given, taken in SAME.items():
+        _remove(graph, "DequantizeLinear", f"{given}_QuantizeLinear_Output")
+        _remove(graph, "QuantizeLinear", taken)
+    _remove(graph, "QuantizeLinear", "logits")
+    _remove(graph, "DequantizeLinear", "logits")
+    used = {name for node in graph.node for name in node.input}
+    unused = [tensor for tensor in graph.initializer if tensor.name not in used]
+    for tensor in unused:
+        graph.initializer.remove(tensor)
+
+
+def _remove(graph: onnx.GraphProto, kind: str, taken: str) -> None:
+    """Take out the node of that kind that takes the tensor: who took what it gives takes the tensor itself."""
+    (node,) = (node for node in graph.node if node.op_type == kind and node.input[0] == taken)
+    for other in graph.node:
+        for i, name in enumerate(other.input):
+            if name == node.output[0]:
+                other.input[i] = taken
+    graph.node.remove(node)
+
+
+def _drawn(images: Images, options: Quantise) -> Images:
+    """So many of the images, or all where there are fewer; the same on every machine."""
+    # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
+    chosen = np.random.RandomState(options.seed).permutation(len(images))[: options.calibration_images]
+    return images[np.sort(chosen)]
+
+
+def _classified(content: bytes, images: Images, options: Quantise) -> Probabilities:
+    """Probabilities `(N, 10)`, after the classes were the same at each batch size and number of threads."""
+    first: Probabilities | None = None
+    for threads in options.parity_threads:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+        for batch_size in options.parity_batch_sizes:
+            batches = np.split(images, range(batch_size, len(images), batch_size))
+            found = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
+            if first is None:
+                first = found
+            differences = np.nan_to_num(np.abs(found - first), nan=np.inf).max(1)
+            others = found.argmax(1) != first.argmax(1)
+            if others.any() or not np.isfinite(found).all():
+                worst = int(np.where(others, 2 + differences, differences).argmax())
+                raise RunError(
+                    f"int8 gives other classes at batch size {batch_size}, threads {threads}: "
+                    f"{others.sum()} of {len(images)}, probabilities differ by up to {differences.max():.1e}; "
+                    f"worst on test image {worst}"
+                )
+    assert first is not None, "params.yaml has at least one batch size and number of threads"
+    return first
+
+
+def _describe(
+    model: onnx.ModelProto, exported: dict[str, str], accuracies: dict[str, float], options: Quantise
+) -> None:
+    calibration = {"images": options.calibration_images, "of": "train", "seed": options.seed}
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version = "cifarflow", ""
+    model.graph.name = "classifier"
+    model.graph.doc_string = DESCRIPTION
+    properties = exported | {name: json.dumps(value) for name, value in accuracies.items()}
+    properties["precision"] = "int8"
+    properties["calibration"] = json.dumps(calibration | {"method": options.method}, sort_keys=True)
+    onnx.helper.set_model_props(model, dict(sorted(properties.items())))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
