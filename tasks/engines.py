@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,14 +141,16 @@ def _of_torch(module: Any, threads: int, device: str) -> Run:
 def _openvino(engine: Engine, models: Models, threads: int) -> Run:
     if find_spec("openvino") is None:
         raise NotAtHandError("OpenVINO is not installed: pip install 'cifarflow[benchmarks]'")
-    import openvino
-
-    core = openvino.Core()
+    core: Any = import_module("openvino").Core()
     try:
         compiled = core.compile_model(
             core.read_model(engine.file(models)),
             engine.provider,
-            {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"},
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",  # where there is bfloat16 it would take that unasked
+            },
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

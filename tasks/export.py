@@ -65,7 +65,7 @@ def export(
 
 
 def converted(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> onnx.ModelProto:
-    """The classifier as ONNX with any number of images at once, of that operator set or of the lowest possible.
+    """The classifier as ONNX for any number of images, of that operator set or of the lowest possible.
 
     The talk's network has a graph of its own, which is faster than what PyTorch's exporter writes.
     """
