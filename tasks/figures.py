@@ -7,6 +7,8 @@ README, in `dvc plots`) brings both themes with it, one inside a page takes the 
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -170,22 +172,53 @@ def calibration(confidence: NDArray[np.float64], share: NDArray[np.float64], cou
     return _svg(figure)
 
 
+@dataclass(frozen=True)
+class Line:
+    """One engine's numbers over some batch sizes."""
+
+    label: str
+    batch_sizes: Sequence[int]
+    images_per_second: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+# Engines by colour, their second form (int8, or TorchScript beside PyTorch) dashed and with a hollow marker.
+LINES = [(BLUE, "o"), (ORANGE, "s"), (INK, "D"), (MUTED, "^")]
+
+
 @rc_context(STYLE)
-def throughput(labels: Sequence[str], images_per_second: Sequence[float]) -> str:
-    """A bar a row of the benchmark, with its number."""
-    figure, axes = _figure(height=0.27 * len(labels) + 0.5)
-    axes.barh(range(len(labels)), images_per_second, color=BLUE, height=0.62)
-    for row, value in enumerate(images_per_second):
-        axes.annotate(
-            f"{value:,.0f}", (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
-        )
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_xlim(0, max(images_per_second) * 1.22)
-    axes.set_xlabel("pictures a second")
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.grid(visible=False, axis="y")
+def throughput(families: Sequence[Sequence[Line]]) -> str:
+    """Pictures a second over the batch size, both logarithmic, with the span of the rounds.
+
+    A family of lines shares a colour.
+    """
+    figure, axes = _figure(height=4.4)
+    for (colour, marker), family in zip(cycle(LINES), families, strict=False):
+        for line, dash, face in zip(family, ("-", "--", ":"), (colour, PAPER, PAPER), strict=False):
+            axes.fill_between(line.batch_sizes, line.low, line.high, color=colour, alpha=0.12, linewidth=0)
+            axes.plot(
+                line.batch_sizes,
+                line.images_per_second,
+                color=colour,
+                linestyle=dash,
+                marker=marker,
+                markerfacecolor=face,
+                markersize=5.5,
+                linewidth=1.7,
+                label=line.label,
+            )
+    sizes = sorted({size for family in families for line in family for size in line.batch_sizes})
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("pictures in a batch")
+    axes.set_ylabel("pictures a second")
+    _legend(axes, columns=2)
     return _svg(figure)
 
 
@@ -199,6 +232,8 @@ def latency(labels: Sequence[str], p50: Sequence[float], p90: Sequence[float], p
     axes.plot(p90, rows, "|", color=INK, markersize=10, mew=1.6, label="p90")
     axes.plot(p99, rows, "s", color=ORANGE, markerfacecolor=PAPER, markersize=6, mew=1.6, label="p99")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_yticks(rows, labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
@@ -250,8 +285,8 @@ def _figure(height: float, rows: tuple[int, ...] = (1,)) -> Any:
     return figure, figure.subplots(len(rows), height_ratios=rows)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.2)
+def _legend(axes: Axes, columns: int = 3) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, handletextpad=0.2)
 
 
 def _svg(figure: Figure) -> str:

@@ -20,9 +20,10 @@ from torch import nn
 
 from tasks import figures as draw
 from tasks.artifacts import read_classifier, read_splits
+from tasks.engines import Engine
 from tasks.errors import RunError
 from tasks.files import written_whole
-from tasks.inference import read_model
+from tasks.inference import CPU, read_model
 from tasks.registry import read_ledger
 
 if TYPE_CHECKING:
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 SHOWN_DECISIONS = 10
-ENGINES = {"onnxruntime": "ONNX Runtime", "pytorch": "PyTorch", "openvino": "OpenVINO"}
+ENGINES = {
+    "onnxruntime": "ONNX Runtime",
+    "pytorch": "PyTorch",
+    "torchscript": "TorchScript",
+    "openvino": "OpenVINO",
+}
+FAMILIES = {"torchscript": "pytorch"}  # drawn in the same colour
+MOST_LOST = 0.005  # of accuracy, for the sake of speed
 
 
 def report(
@@ -101,6 +109,12 @@ def report(
         "benchmark": benchmark,
         "engine": _label,
         "advice": best_engines(benchmark["results"]),
+        "names": {
+            Engine(row["engine"], row["precision"], row["provider"]).name: _label(row)
+            for row in benchmark["results"]
+        },
+        "not_measured": _by_reason(benchmark["not_measured"]),
+        "int8": int8_verdict(benchmark["results"]),
         # The ledger is no dependency: most workspaces have none, and a decision makes no report out of date.
         "decisions": read_ledger()[::-1],
         "shown_decisions": SHOWN_DECISIONS,
@@ -198,7 +212,7 @@ def best_engines(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, An
 
     A row counts that is at most half a point of accuracy below the best.
     """
-    floor = max(row["accuracy"] for row in rows) - 0.005
+    floor = max(row["accuracy"] for row in rows) - MOST_LOST
     sound = [row for row in rows if row["accuracy"] >= floor]
     smallest = min(row["batch_size"] for row in sound)
     return {
@@ -249,16 +263,73 @@ def _draw_curves(epochs: Sequence[Mapping[str, float]], kept: int) -> dict[str, 
 
 
 def _draw_benchmark(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    labels = [f"{_label(row)} \N{MULTIPLICATION SIGN} {row['batch_size']}" for row in rows]
-    percentiles = ([row["latency_ms"][p] for row in rows] for p in ("p50", "p90", "p99"))
+    fastest: dict[tuple[str, int], Mapping[str, Any]] = {}
+    """by engine and batch size, of the numbers of threads the one that does best"""
+    for row in rows:
+        key = _label(row), row["batch_size"]
+        if key not in fastest or row["images_per_second"] > fastest[key]["images_per_second"]:
+            fastest[key] = row
+    families: dict[tuple[str, str], list[draw.Line]] = {}
+    for label in dict.fromkeys(label for label, _ in fastest):
+        own = [row for (other, _), row in fastest.items() if other == label]
+        spans = [row["images_per_second_range"] for row in own]
+        line = draw.Line(
+            label,
+            [row["batch_size"] for row in own],
+            [row["images_per_second"] for row in own],
+            *([span[end] for span in spans] for end in (0, 1)),
+        )
+        family = FAMILIES.get(own[0]["engine"], own[0]["engine"]), own[0]["provider"]
+        families.setdefault(family, []).append(line)
+    smallest = min(row["batch_size"] for row in rows)
+    single = [row for (_, size), row in fastest.items() if size == smallest]
+    percentiles = ([row["latency_ms"][p] for row in single] for p in ("p50", "p90", "p99"))
     return {
-        "throughput.svg": draw.throughput(labels, [row["images_per_second"] for row in rows]),
-        "latency.svg": draw.latency(labels, *percentiles),
+        "throughput.svg": draw.throughput(list(families.values())),
+        "latency.svg": draw.latency([_label(row) for row in single], *percentiles),
     }
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    return f"{ENGINES.get(row['engine'], row['engine'])} {row['precision']}"
+    on = {
+        "CUDAExecutionProvider": " on CUDA",
+        "TensorrtExecutionProvider": " on TensorRT",
+        "cuda": " on CUDA",
+    }
+    name = ENGINES.get(row["engine"], row["engine"])
+    return f"{name} {row['precision']}{on.get(row['provider'], '')}"
+
+
+def _by_reason(not_measured: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in not_measured.items():
+        reasons.setdefault(why, []).append(name)
+    return reasons
+
+
+def int8_verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Whether int8 pays off on ONNX Runtime, in a sentence; None where it was not measured."""
+    best: dict[tuple[str, bool], float] = {}
+    accuracy: dict[str, float] = {}
+    smallest = min(row["batch_size"] for row in rows)
+    for row in rows:
+        if row["engine"] == "onnxruntime" and row["provider"] == CPU:
+            key = row["precision"], row["batch_size"] == smallest
+            best[key] = max(best.get(key, 0.0), row["images_per_second"])
+            accuracy[row["precision"]] = row["accuracy"]
+    if accuracy.keys() < {"fp32", "int8"} or len(best) < 4:
+        return None
+    one, many = (best["int8", single] / best["fp32", single] for single in (True, False))
+    lost = accuracy["fp32"] - accuracy["int8"]
+    cost = f"loses {100 * lost:.2f} points of accuracy" if lost > 0 else "loses no accuracy"
+    speed = f"On ONNX Runtime int8 {cost} and is {one:.2f} times as fast as fp32 for one picture, {many:.2f} for many"
+    if lost > MOST_LOST:
+        return f"{speed}: too much is lost to recommend it."
+    if max(one, many) <= 1:
+        return f"{speed}: it is not recommended."
+    if min(one, many) > 1:
+        return f"{speed}: it is recommended for both."
+    return f"{speed}: it is recommended for {'one' if one > 1 else 'many'} alone."
 
 
 @torch.inference_mode()

@@ -13,6 +13,7 @@ from models.net import Net
 from tasks.artifacts import read_classifier, read_splits, read_tensors, write_tensors
 from tasks.errors import InputError, RunError
 from tasks.export import export
+from tasks.graph import LOWEST_OPSET
 from tasks.inference import read_model
 from tasks.params import Export, Params, read_params
 
@@ -75,7 +76,7 @@ def test_the_file_explains_itself(small_run: Params, model: Path) -> None:
     assert "float32 (N, 10)" in about["output"]
     assert about["license"] == "MIT"
     assert "uint8 (N, 32, 32, 3)" in read.graph.doc_string
-    assert read.opset_import[0].version == small_run.export.opset
+    assert read.opset_import[0].version == LOWEST_OPSET
 
 
 def test_no_path_of_the_machine_and_no_other_file(model: Path) -> None:
@@ -118,7 +119,8 @@ def test_what_differs_from_pytorch_is_not_written(
     plain = module.converted
     monkeypatch.setattr(module, "converted", lambda _, *rest: plain(other, *rest))
     with pytest.raises(
-        RunError, match=r"differs from PyTorch at batch size 1, threads 1: .* worst on test image \d+$"
+        RunError,
+        match=r"differs from PyTorch at batch size 1, threads 1, CPUExecutionProvider: .* worst on test image \d+$",
     ):
         exported(small_run, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -136,7 +138,9 @@ def test_a_truncated_file(model: Path, tmp_path: Path, share: int) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("opset: ", "opset: 0 #", "export.opset should be greater than or equal to 1, not 0"),
+        ("opset: ", "opset: 0 #", "export.opset: should be auto or an integer from 1 on, not 0"),
+        ("opset: ", "opset: automatic #", "export.opset: should be auto or an integer from 1 on, not 'auto"),
+        ("parity_providers: ", "parity_providers: [ROCm] #", "export.parity_providers.0 should be"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [0] #", "export.parity_batch_sizes.0 should be"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [] #", "export.parity_batch_sizes"),
         ("parity_threads: ", "parity_threads: [-1] #", "export.parity_threads.0 should be"),

@@ -1,4 +1,5 @@
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from tasks.errors import RunError
 from tasks.params import Params
 from tasks.registry import Entry, append
-from tasks.report import best_engines, calibration_bins, galleries, verdict
+from tasks.report import best_engines, calibration_bins, galleries, int8_verdict, verdict
 from tasks.stages import run_stage
 
 if TYPE_CHECKING:
@@ -167,6 +168,41 @@ def test_the_engine_to_use_is_fast_and_not_worse() -> None:
     best = best_engines(rows)
     assert best["soonest"]["engine"] == "exact"
     assert (best["most"]["engine"], best["most"]["batch_size"]) == ("close", 64)
+
+
+def engine_rows(fp32: tuple[float, float], int8: tuple[float, float], lost: float) -> list[dict[str, Any]]:
+    """Of ONNX Runtime in both precisions, with these pictures a second in batches of 1 and of 256."""
+    return [
+        {
+            "engine": "onnxruntime",
+            "provider": "CPUExecutionProvider",
+            "precision": precision,
+            "batch_size": size,
+            "images_per_second": speed,
+            "accuracy": 0.63 - (lost if precision == "int8" else 0),
+        }
+        for precision, speeds in (("fp32", fp32), ("int8", int8))
+        for size, speed in zip((1, 256), speeds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("int8", "lost", "says"),
+    [
+        ((200.0, 300.0), 0.001, "loses 0.10 points of accuracy and is 2.00 times .*recommended for both"),
+        ((50.0, 300.0), 0.0, "loses no accuracy .*, 3.00 for many: it is recommended for many alone"),
+        ((50.0, 90.0), 0.001, "0.50 times as fast .* 0.90 for many: it is not recommended"),
+        ((200.0, 300.0), 0.006, "too much is lost to recommend it"),
+    ],
+)
+def test_int8_is_recommended_only_where_it_is_faster(
+    int8: tuple[float, float], lost: float, says: str
+) -> None:
+    assert re.search(says, int8_verdict(engine_rows((100.0, 100.0), int8, lost)) or "")
+
+
+def test_nothing_is_said_of_int8_where_it_was_not_measured() -> None:
+    assert int8_verdict(engine_rows((1.0, 1.0), (1.0, 1.0), 0.0)[:2]) is None
 
 
 def test_champion_and_history_where_there_is_a_registry(
