@@ -161,8 +161,8 @@ class _Batch(CalibrationDataReader):
 def _keep_integers(graph: onnx.GraphProto) -> None:
     """Quantise nothing that is not computed with: what moves and compares integers does so itself.
 
-    The library quantises before each layer and dequantises behind it. But the picture is an integer already, the
-    maximum of integers is the integer of the maximum, and Softmax takes the sums as they are.
+    The library quantises before each layer and dequantises behind it. But the picture is an integer already,
+    the maximum of integers is the integer of the maximum, and Softmax takes the sums as they are.
     """
     del graph.value_info[:]  # the types that the tensors had as floats
     graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
@@ -179,7 +179,7 @@ def _keep_integers(graph: onnx.GraphProto) -> None:
 
 
 def _remove(graph: onnx.GraphProto, kind: str, taken: str) -> None:
-    """Take out the node of that kind that takes the tensor: who took what it gives takes the tensor itself."""
+    """Take out the node of that kind that takes the tensor; who took what it gave takes the tensor."""
     (node,) = (node for node in graph.node if node.op_type == kind and node.input[0] == taken)
     for other in graph.node:
         for i, name in enumerate(other.input):
@@ -213,7 +213,7 @@ def _classified(content: bytes, images: Images, options: Quantise) -> Probabilit
                 worst = int(np.where(others, 2 + differences, differences).argmax())
                 raise RunError(
                     f"int8 gives other classes at batch size {batch_size}, threads {threads}: "
-                    f"{others.sum()} of {len(images)}, probabilities differ by up to {differences.max():.1e}; "
+                    f"{others.sum()} of {len(images)}, probabilities by up to {differences.max():.1e}; "
                     f"worst on test image {worst}"
                 )
     assert first is not None, "params.yaml has at least one batch size and number of threads"
