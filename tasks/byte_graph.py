@@ -1,4 +1,4 @@
-"""The talk's network as the graph that ONNX Runtime runs fastest in 8 bits (docs/onnx.md has what was tried)."""
+"""The talk's network as the graph that is fastest in 8 bits (docs/onnx.md has what was tried)."""
 
 import numpy as np
 import onnx
