@@ -1,4 +1,4 @@
-"""The talk's network as the graph whose 8-bit form ONNX Runtime runs fastest (docs/onnx.md has what was tried)."""
+"""The talk's network as the graph that is fastest in 8 bits (docs/onnx.md has what was tried)."""
 
 import numpy as np
 import onnx
@@ -13,17 +13,17 @@ LOWEST_OPSET = 13  # DequantizeLinear with a scale a channel, Softmax over one a
 
 
 def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """The classifier of a `Net`, in floats still: pictures `(N, 32, 32, 3)`, 0 to 255, to probabilities `(N, 10)`.
+    """The classifier of a `Net`, still in floats: pictures `(N, 32, 32, 3)`, 0 to 255, to `(N, 10)`.
 
-    The same function as the network's, up to rounding, in the form that ONNX Runtime's 8-bit convolution likes.
-    That one keeps channels last, multiplies four of them at once and gives 16 at once, so:
+    The same function as the network's, up to rounding, in the form that ONNX Runtime's 8-bit convolution
+    likes. That one keeps channels last and is fast where it takes a multiple of four and gives 16 or more:
 
-    - Four pixels of three colours are one of twelve channels. The first convolution computes four neighbouring
-      columns of two neighbouring rows at once, as 48 channels, and moves by two rows and one such pixel. The
-      pool is then a maximum over four groups of twelve channels, which are two pixels of six.
-    - The second convolution takes them as they are and computes two columns at once, as 32 channels.
-    - The channels stay last from the picture to the features; `Transpose` only says so in ONNX's terms, and is
-      gone once ONNX Runtime has loaded the file.
+    - Four pixels of three colours are one of twelve channels. The first convolution computes four
+      neighbouring columns of two neighbouring rows at once, as 48 channels, and moves by two rows and one
+      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six.
+    - The second convolution takes them as they are, and computes two columns at once, as 32 channels.
+    - The channels stay last from the picture to the features: `Transpose` only says so in ONNX's terms, and
+      is gone once ONNX Runtime has loaded the file.
     - Normalisation is part of the first convolution, which pads nothing: what is quantised is the picture.
     """
     network = classifier.network
@@ -103,7 +103,7 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 def _moved(
     kernel: NDArray[np.float64], row: int, column: int, rows: int, columns: int
 ) -> NDArray[np.float64]:
-    """`(O, C, H, W)` within `(O, C, H + rows - 1, W + columns - 1)`, so many rows and columns from its start."""
+    """`(O, C, H, W)` in zeros `(O, C, H + rows - 1, W + columns - 1)`, from that row and column on."""
     return np.pad(kernel, ((0, 0), (0, 0), (row, rows - 1 - row), (column, columns - 1 - column)))
 
 

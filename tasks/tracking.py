@@ -193,13 +193,13 @@ class TrackedRun:
 
         self._use("the confusion matrix is lost", logged)
 
-    def model(self, file: Path, about: dict[str, Any]) -> None:
-        """The file as a model artifact."""
+    def model(self, file: Path, about: dict[str, Any], name: str = "cifar10-classifier") -> None:
+        """The file as a model artifact, another version of those of the same name."""
 
         def logged() -> None:
             import wandb
 
-            artifact = wandb.Artifact("cifar10-classifier", type="model", metadata=about)
+            artifact = wandb.Artifact(name, type="model", metadata=about)
             artifact.add_file(str(file))
             self._run.log_artifact(artifact)
 
