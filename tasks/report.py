@@ -322,7 +322,8 @@ def int8_verdict(rows: Sequence[Mapping[str, Any]]) -> str | None:
     one, many = (best["int8", single] / best["fp32", single] for single in (True, False))
     lost = accuracy["fp32"] - accuracy["int8"]
     cost = f"loses {100 * lost:.2f} points of accuracy" if lost > 0 else "loses no accuracy"
-    speed = f"On ONNX Runtime int8 {cost} and is {one:.2f} times as fast as fp32 for one picture, {many:.2f} for many"
+    ratios = f"{one:.2f} times as fast as fp32 for one picture, {many:.2f} for many"
+    speed = f"On ONNX Runtime int8 {cost} and is {ratios}"
     if lost > MOST_LOST:
         return f"{speed}: too much is lost to recommend it."
     if max(one, many) <= 1:
