@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tasks.artifacts import read_splits
+from tasks.cifar10 import read
 from tasks.inference import read_model
 from tasks.params import Params
 from tasks.pictures import read_picture
@@ -48,8 +49,8 @@ def printed(command: list[str], folder: Path) -> list[tuple[str, float]]:
 
 
 def expected(model: Path, images: np.ndarray) -> list[tuple[str, float]]:
-    read = read_model(model)
-    return [read.likeliest(probabilities, 1)[0] for probabilities in read.classify(images)]
+    runtime = read_model(model)
+    return [runtime.likeliest(probabilities, 1)[0] for probabilities in runtime.classify(images)]
 
 
 @pytest.fixture(params=["onnx_model", "int8_model"])
@@ -116,6 +117,13 @@ def test_javascript(small_run: Params, model: Path, packages: Path) -> None:
     images = read_splits(Path(small_run.paths.splits)).test.images.numpy()
     found, wanted = javascript(model, packages, images), expected(model, images)
     assert len(found) == len(images)
+    assert [name for name, _ in found] == [name for name, _ in wanted]
+    assert np.abs([a - b for (_, a), (_, b) in zip(found, wanted, strict=True)]).max() < 1e-5
+
+
+def test_javascript_on_the_test_images_of_cifar10(model: Path, packages: Path, cifar10: Path) -> None:
+    images = read(cifar10, "CIFAR-10").test_images
+    found, wanted = javascript(model, packages, images), expected(model, images)
     assert [name for name, _ in found] == [name for name, _ in wanted]
     assert np.abs([a - b for (_, a), (_, b) in zip(found, wanted, strict=True)]).max() < 1e-5
 
