@@ -7,8 +7,8 @@ from torch import Generator, Tensor
 def augmented(images: Tensor, *, flip: bool | Tensor, shift: int, generator: Generator) -> Tensor:
     """Each picture mirrored left to right with probability 1/2, and moved by up to `shift` pixels each way.
 
-    Takes and gives uint8 `(N, H, W, C)`. `flip` can also name the pictures to mirror, bool `(N,)`. What moves
-    in at a border is the picture's own reflection there: a random crop of the padded picture (He et al., "Deep
+    Takes and gives uint8 `(N, H, W, C)`. `flip` can also name the pictures to mirror, `(N,)`. What moves in
+    at a border is the picture's own reflection there: a random crop of the padded picture (He et al., "Deep
     Residual Learning", 2015, section 4.2, with reflection in place of zeros). Pictures that move alike are
     moved together, which is some 50 slices an epoch instead of an index a pixel.
     """
@@ -33,10 +33,10 @@ def augmented(images: Tensor, *, flip: bool | Tensor, shift: int, generator: Gen
 
 
 def cut_out(images: Tensor, *, size: int, colour: Tensor, generator: Generator) -> Tensor:
-    """Each picture with a square of `size` pixels, somewhere inside, covered with `colour`, uint8 `(C,)`.
+    """Each picture with a square of `size` pixels, somewhere inside, covered with `colour`, `(C,)`.
 
-    Takes and gives uint8 `(N, H, W, C)`. A network then cannot lean on one part of a picture alone (DeVries and
-    Taylor, "Cutout", 2017, https://arxiv.org/abs/1708.04552). In the mean colour it is 0 once normalised.
+    Takes and gives uint8 `(N, H, W, C)`. A network then cannot lean on one part of a picture alone (DeVries
+    and Taylor, "Cutout", 2017, https://arxiv.org/abs/1708.04552). In the mean colour it is 0 once normalised.
     """
     count, height, width, _ = images.shape
     covered = [
@@ -50,7 +50,7 @@ def cut_out(images: Tensor, *, size: int, colour: Tensor, generator: Generator) 
 
 
 def _interval(length: int, starts: Tensor, size: int) -> Tensor:
-    """bool `(N, length)`: the `size` places from each start on."""
+    """Whether a place is one of the `size` from the start on: `(N, length)`."""
     places = torch.arange(length) - starts[:, None]
     return (places >= 0) & (places < size)
 

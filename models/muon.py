@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# Of a x + b x³ + c x⁵, which is applied to the singular values again and again. They are chosen for the steepest
-# slope at 0: three steps bring all but the smallest to somewhere between 0.5 and 1.5, which serves as well as 1
-# exactly (Jordan et al., "Muon", 2024, https://kellerjordan.github.io/posts/muon/).
+# Of a x + b x³ + c x⁵, which is applied to the singular values again and again. They are chosen for a steep
+# slope at 0: three steps bring all but the smallest to somewhere near 1, which serves as well as 1 itself
+# (Jordan et al., "Muon", 2024, https://kellerjordan.github.io/posts/muon/).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 3
+
+_foreach_add = torch._foreach_add  # noqa: SLF001 - underscore and all, it is in PyTorch's documentation
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -20,7 +22,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     On CUDA in bfloat16, which is exact enough for a direction and runs on the tensor cores.
     """
     a, b, c = COEFFICIENTS
-    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)  # then no singular value is above 1
+    x: Tensor = matrices / (
+        torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7
+    )  # no value is above 1 now
     if x.device.type == "cuda":
         x = x.bfloat16()
     is_tall = x.shape[1] > x.shape[2]
@@ -63,14 +67,14 @@ class Muon(Optimizer):
                 continue
             gradients = [parameter.grad for parameter in parameters]
             if group["weight_decay"]:
-                gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+                gradients = list(_foreach_add(gradients, parameters, alpha=group["weight_decay"]))
             for parameter in parameters:
                 if not self.state[parameter]:
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
             momenta = [self.state[parameter]["momentum"] for parameter in parameters]
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, gradients)
-            updates = list(torch._foreach_add(gradients, momenta, alpha=group["momentum"]))
+            updates = list(_foreach_add(gradients, momenta, alpha=group["momentum"]))
             if group["orthogonal"]:
                 for parameter in parameters:
                     parameter.mul_(len(parameter) ** 0.5 / parameter.norm())

@@ -47,6 +47,7 @@ def initialised(network: type[nn.Module], generator: Generator, images: Tensor |
                 module.reset_parameters()  # ones and zeros: nothing to draw
             elif next(module.parameters(recurse=False), None) is not None:
                 raise TypeError(f"no rule for the first weights of a {type(module).__name__}")
-    if hasattr(net, "initialise"):
-        net.initialise(images)
+    initialise = getattr(net, "initialise", None)
+    if initialise is not None:
+        initialise(images)
     return net

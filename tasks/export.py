@@ -68,7 +68,7 @@ def converted(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     The talk's network has a graph of its own, which is faster than what PyTorch's exporter writes.
     """
-    if not isinstance(classifier.network, Net):
+    if not isinstance(classifier.network, Net) or classifier.test_time_augmentation != "none":
         return plainly_converted(classifier, opset)
     highest = onnx.defs.onnx_opset_version()
     if not LOWEST_OPSET <= opset <= highest:

@@ -63,8 +63,10 @@ class Train(Section):
     lr: float = Field(gt=0, allow_inf_nan=False, description="learning rate, the highest of the schedule")
     optimizer: Literal["adam", "adamw", "sgd", "muon"]
     momentum: float = Field(ge=0, lt=1, description="of sgd, and of muon's filters; Nesterov's")
-    head_lr: float = Field(gt=0, allow_inf_nan=False, description="muon: of linear layers, a picture of a batch")
-    bias_lr: float = Field(gt=0, allow_inf_nan=False, description="muon: of biases, a picture of a batch")
+    head_lr: float = Field(
+        gt=0, allow_inf_nan=False, description="muon: of linear layers, times the batch size"
+    )
+    bias_lr: float = Field(gt=0, allow_inf_nan=False, description="muon: of biases, times the batch size")
     weight_decay: float = Field(
         ge=0, allow_inf_nan=False, description="as PyTorch's; muon: the share of head and biases a step"
     )
@@ -75,7 +77,7 @@ class Train(Section):
     )
     label_smoothing: float = Field(ge=0, lt=1)
     flip: bool | Literal["alternating"] = Field(
-        description="augmentation: mirror every other picture; alternating: those one epoch, the others the next"
+        description="augmentation: mirror half of the pictures; alternating: the other half in the next epoch"
     )
     shift: Annotated[int, Field(ge=0, le=8)] = Field(description="augmentation: move by up to so many pixels")
     cutout: Annotated[int, Field(ge=0, le=32)] = Field(

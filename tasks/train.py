@@ -284,7 +284,7 @@ class _Training:
         """The training images as this epoch shows them.
 
         With `alternating`, a half that is drawn once is mirrored in one epoch and the other half in the next:
-        two epochs show every picture both ways, which chance would do for half of them (airbench, section 3.6).
+        two epochs show every picture both ways, which chance does for half of them (airbench, section 3.6).
         """
         options = self.options
         flip = self.mirrored
@@ -424,17 +424,15 @@ def _muon(net: nn.Module, options: Train, *, compiled: bool) -> Muon:
         if parameters and parameters != [None]:
             lr = rate * options.batch_size
             decay = {"weight_decay": options.weight_decay / lr}
-            groups.append(
-                {"params": parameters, "lr": lr, "momentum": MOMENTUM_BESIDE_MUON} | decay | more
-            )
+            groups.append({"params": parameters, "lr": lr, "momentum": MOMENTUM_BESIDE_MUON} | decay | more)
     return Muon(groups, torch.compile(orthogonalised) if compiled else orthogonalised)
 
 
 def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
     """By what `lr` is multiplied at a step, counted from 0: a linear warm-up, then as the schedule says.
 
-    `cosine` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear` in a
-    straight line.
+    `cosine` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear`
+    in a straight line.
     """
     warmup = round(options.warmup_epochs * steps_per_epoch)
     falling = max(options.epochs * steps_per_epoch - warmup, 1)
