@@ -39,6 +39,7 @@ class Paths(Section):
     metrics: str
     confusion: str
     benchmarks: str
+    sweep: str
     page: str
     figures: str
 
@@ -231,6 +232,14 @@ def merged(first: Overrides, second: Overrides) -> Overrides:
     for section, changes in second.model_dump(exclude_none=True).items():
         values.setdefault(section, {}).update(changes)
     return checked(Overrides, values, "--set")
+
+
+def overridden(params: Params, overrides: Overrides) -> Params:
+    """The parameters with these values, and no file changed."""
+    values = params.model_dump()
+    for section, changes in overrides.model_dump(exclude_none=True).items():
+        values[section].update(changes)
+    return checked(Params, values, "--set")
 
 
 def parse_value(assignment: str, text: str) -> Any:
