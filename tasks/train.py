@@ -119,6 +119,7 @@ def train(
         "best_epoch": best.epoch,
         "epochs": len(epochs),
         "training_s": training.seconds,
+        "set_up_s": training.set_up_seconds,
         "warm_up_s": training.warm_up_seconds,
     }
 
@@ -178,11 +179,14 @@ class _Training:
         self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
         self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
         self.generator = Generator().manual_seed(options.seed)
-        first = normalise(self.images[:WHITENING_IMAGES]).cpu()
+        began = time.perf_counter()
+        first = normalise(self.images[:WHITENING_IMAGES])
         net = initialised(NETWORKS[options.network], self.generator, first).to(self.device)
+        self.set_up_seconds = time.perf_counter() - began
+        """for the first weights: what is drawn, and the whitening, which is calculated"""
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = options.compile and self.device.type == "cuda"
-        self.network = torch.compile(self.net, mode=COMPILE_MODE) if compiled else self.net
+        self.network = torch.compile(self.net, mode=COMPILE_MODE, dynamic=False) if compiled else self.net
         self.average = (
             AveragedModel(
                 self.net,
