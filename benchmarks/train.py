@@ -8,8 +8,8 @@ epoch, and, where it says so, tracking offline. The others are measured in their
 pictures one by one, and one over batches of a tensor that lies, normalised, on the device, as airbench's
 loader does (github.com/KellerJordan/cifar10-airbench). Last comes the floor: the operations of a training
 step and the bytes that it has to move (a picture, and weights, gradients and Adam's state once in and out),
-each over what the device does in a large matrix product and in a copy, measured in the same run; the slower of
-the two counts.
+each over what the device does in a large matrix product and in a copy, measured in the same run; the slower
+of the two counts.
 
 `--to-best` trains the whole recipe of params.yaml once more and says in how many seconds its best validation
 epoch was there, and how long each way takes for as many pictures. Run it alone, after `cifarflow run`.
