@@ -58,7 +58,7 @@ def cli() -> None:
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="Take a recipe's parameters: talk, net76, or a YAML file. --set goes beyond.",
+    help="Take a recipe's parameters: talk, net76, fast94, strong96, or a YAML file. --set goes beyond.",
 )
 @click.option("--force", is_flag=True, help="Run every stage, up to date or not.")
 @click.option("--wait", is_flag=True, help="Wait for another run to end, instead of failing.")
@@ -82,11 +82,9 @@ def run(
       cifarflow run --recipe net76
       cifarflow run --sample
     """
-    from tasks.params import merged, parse_overrides, read_params, read_recipe
+    from tasks.params import read_params
 
-    overrides = parse_overrides(assignments) if assignments else None
-    if recipe is not None:
-        overrides = merged(read_recipe(recipe), overrides or parse_overrides(()))
+    overrides = _overrides(assignments, recipe)
     params = read_params(Path("params.yaml"))
     options: dict[str, Any] = {"overrides": overrides, "force": force, "wait": wait}
     if not sample:
@@ -107,6 +105,15 @@ def run(
         raise error
     print("These are results on a generated sample, not on CIFAR-10. They lie in sample/reports/.")
     _say_what_is_next("sample" / Path(params.paths.page))
+
+
+def _overrides(assignments: tuple[str, ...], recipe: str | None) -> Any:
+    from tasks.params import merged, parse_overrides, read_recipe
+
+    overrides = parse_overrides(assignments) if assignments else None
+    if recipe is not None:
+        overrides = merged(read_recipe(recipe), overrides or parse_overrides(()))
+    return overrides
 
 
 def _run_pipeline(**options: Any) -> BaseException | None:
@@ -136,6 +143,39 @@ def _is_want_of_data(error: BaseException) -> bool:
 
 def _say_what_is_next(page: Path) -> None:
     print(f"Next: open {page} in a browser, or try a picture: cifarflow predict PICTURE")
+
+
+@cli.command()
+@click.option("--seeds", type=click.IntRange(2, 1000), default=5, help="How many, from train.seed on; 5.")
+@click.option("--at-once", type=click.IntRange(1, 64), default=1, help="Trainings at the same time; 1.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Another parameter for this sweep; repeatable.",
+)
+@click.option("--recipe", metavar="NAME", help="A recipe's parameters for this sweep.")
+@click.option("--wait", is_flag=True, help="Wait for another run to end, instead of failing.")
+def sweep(*, seeds: int, at_once: int, assignments: tuple[str, ...], recipe: str | None, wait: bool) -> None:
+    """Train with several seeds: mean and spread, in reports/sweep.json. Changes nothing else.
+
+    It needs the splits: cifarflow run, or python -m tasks split. One that was killed goes on.
+
+    \b
+    Examples:
+      cifarflow sweep
+      cifarflow sweep --recipe fast94 --seeds 20 --at-once 4
+    """
+    from flows.console import prefect_at_work
+
+    overrides = _overrides(assignments, recipe)
+    with prefect_at_work():
+        from flows.sweep import sweep
+
+        error = _failure_of(sweep, seeds=seeds, at_once=at_once, overrides=overrides, wait=wait)
+    if error is not None:
+        raise error
 
 
 @cli.command()

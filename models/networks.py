@@ -3,5 +3,6 @@
 from torch import nn
 
 from models.net import Net
+from models.whitened_net import FastNet, StrongNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"net": Net}
+NETWORKS: dict[str, type[nn.Module]] = {"net": Net, "fast_net": FastNet, "strong_net": StrongNet}

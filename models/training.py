@@ -27,11 +27,12 @@ def training_step(
     return predictions.detach(), loss.detach()
 
 
-def initialised(network: type[nn.Module], generator: Generator) -> nn.Module:
+def initialised(network: type[nn.Module], generator: Generator, images: Tensor | None = None) -> nn.Module:
     """The network with the weights that PyTorch's layers start from, drawn from `generator`.
 
     PyTorch's own constructors draw from the global generator; the values are the same as those after
-    `torch.manual_seed(s)` where `generator` was seeded with `s`. Knows `Conv2d` and `Linear`.
+    `torch.manual_seed(s)` where `generator` was seeded with `s`. Knows `Conv2d`, `Linear` and `BatchNorm2d`.
+    A network with a method `initialise` then has it called, with `images`: normalised, of the training.
     """
     with torch.device("meta"):
         net = network()
@@ -42,6 +43,11 @@ def initialised(network: type[nn.Module], generator: Generator) -> nn.Module:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 for parameter in module.parameters():  # the weight, then the bias
                     parameter.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()  # ones and zeros: nothing to draw
             elif next(module.parameters(recurse=False), None) is not None:
                 raise TypeError(f"no rule for the first weights of a {type(module).__name__}")
+    initialise = getattr(net, "initialise", None)
+    if initialise is not None:
+        initialise(images)
     return net

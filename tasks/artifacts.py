@@ -89,4 +89,5 @@ def read_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
 def read_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
     """The trained network as it ships: pictures in, probabilities out."""
     network, about = read_network(file)
-    return Classifier(network, about["mean"], about["std"]).eval(), about
+    views = about.get("train", {}).get("test_time_augmentation", "none")
+    return Classifier(network, about["mean"], about["std"], views).eval(), about

@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from models.classifier import Classifier
 from tasks.artifacts import read_classifier, read_splits
 from tasks.errors import RunError
 from tasks.files import written_whole
@@ -25,7 +26,6 @@ from tasks.files import written_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from models.classifier import Classifier
     from tasks.artifacts import Subset
     from tasks.params import Evaluate
     from tasks.tracking import Tracker
@@ -46,7 +46,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
 
-    The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32.
+    The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32. Where what
+    ships averages over views of a picture, the accuracy of the network alone stands apart.
     """
     data = read_splits(splits)
     classifier, about = read_classifier(weights)
@@ -61,11 +62,18 @@ def evaluate(
         "epochs": about["epochs"],
         "device": about["device"],
     }
+    views = classifier.test_time_augmentation
+    alone = Classifier(classifier.network, about["mean"], about["std"]).eval()
+    if views != "none":
+        results["test_time_augmentation"] = views
     probabilities = predicted = torch.empty(0)
     for name, subset in (("val", data.val), ("test", data.test)):
         probabilities = classify(classifier, subset.images, options.batch_size)
         results[name] = measure(probabilities, subset.labels, classes, options.calibration_bins)
         predicted = probabilities.argmax(1)  # the last one is the test split's
+        if views != "none":
+            right = classify(alone, subset.images, options.batch_size).argmax(1) == subset.labels
+            results[name]["accuracy_without_augmentation"] = right.double().mean().item()
     results["test"]["accuracy_ci95"] = interval95(int((predicted == data.test.labels).sum()), len(predicted))
 
     with written_whole(metrics) as partial:
@@ -80,6 +88,9 @@ def evaluate(
     print(
         f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
     )
+    if views != "none":
+        plain = test["accuracy_without_augmentation"]
+        print(f"that is over the views {views}; of the network alone {plain:.4f}")
     if tracker is not None:
         step = about["epochs"] + 1
         with tracker.run_of(weights, "evaluate", {"data_md5": about["data_md5"]}) as run:

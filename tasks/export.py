@@ -69,7 +69,7 @@ def converted(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> 
 
     The talk's network has a graph of its own, which is faster than what PyTorch's exporter writes.
     """
-    if not isinstance(classifier.network, Net):
+    if not isinstance(classifier.network, Net) or classifier.test_time_augmentation != "none":
         return plainly_converted(classifier, EXPORTERS_OPSET if opset == "auto" else opset)
     if opset == "auto":
         return fast_graph(classifier, LOWEST_OPSET)

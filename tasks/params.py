@@ -67,6 +67,7 @@ class Paths(Section):
     metrics: str
     confusion: str
     benchmarks: str
+    sweep: str
     page: str
     figures: str
 
@@ -84,25 +85,43 @@ class Split(Section):
 
 
 class Train(Section):
-    network: Literal["net"]
+    network: Literal["net", "fast_net", "strong_net"]
     seed: Seed
     epochs: Count
     batch_size: Annotated[int, Field(ge=1, le=50_000)]
     lr: float = Field(gt=0, allow_inf_nan=False, description="learning rate, the highest of the schedule")
-    optimizer: Literal["adam", "adamw", "sgd"]
-    momentum: float = Field(ge=0, lt=1, description="of sgd, which is Nesterov's")
-    weight_decay: float = Field(ge=0, allow_inf_nan=False)
-    schedule: Literal["constant", "cosine"]
+    optimizer: Literal["adam", "adamw", "sgd", "muon"]
+    momentum: float = Field(ge=0, lt=1, description="of sgd, and of muon's filters; Nesterov's")
+    head_lr: float = Field(
+        gt=0, allow_inf_nan=False, description="muon: of linear layers, times the batch size"
+    )
+    bias_lr: float = Field(gt=0, allow_inf_nan=False, description="muon: of biases, times the batch size")
+    weight_decay: float = Field(
+        ge=0, allow_inf_nan=False, description="as PyTorch's; muon: the share of head and biases a step"
+    )
+    schedule: Literal["constant", "cosine", "linear"]
     warmup_epochs: float = Field(ge=0, allow_inf_nan=False, description="over which the rate rises, linearly")
+    whitening_epochs: Annotated[int, Field(ge=0)] = Field(
+        description="over which the bias of a network's whitening is trained; after them it stays"
+    )
     label_smoothing: float = Field(ge=0, lt=1)
-    flip: bool = Field(description="augmentation: mirror every other picture")
+    flip: bool | Literal["alternating"] = Field(
+        description="augmentation: mirror half of the pictures; alternating: the other half in the next epoch"
+    )
     shift: Annotated[int, Field(ge=0, le=8)] = Field(description="augmentation: move by up to so many pixels")
+    cutout: Annotated[int, Field(ge=0, le=32)] = Field(
+        description="augmentation: cover a square of so many pixels; 0: none"
+    )
     averaging: float = Field(
         ge=0,
         lt=1,
         description="decay a step of the weights' moving average, which then is the model; 0: none",
     )
     precision: Literal["float32", "bfloat16"]
+    compile: bool = Field(description="on CUDA: torch.compile, before the first step")
+    test_time_augmentation: Literal["none", "mirror", "mirror_shift"] = Field(
+        description="what the shipped model averages its logits over: itself, mirrored, and moved by a pixel"
+    )
     device: Literal["auto", "cpu", "cuda"]
     threads: Threads = Field(description="on a CPU; another number gives other bits")
     deterministic: bool = Field(description="on CUDA: the same bits twice, at some cost of time")
@@ -113,6 +132,8 @@ class Train(Section):
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("momentum 0 is not for sgd here, whose momentum is Nesterov's; 0.9 is usual")
+        if self.network == "net" and self.whitening_epochs:
+            raise ValueError("whitening_epochs is for a network that whitens its pictures; net does not: 0")
         return self
 
 
@@ -267,6 +288,14 @@ def merged(first: Overrides, second: Overrides) -> Overrides:
     for section, changes in second.model_dump(exclude_none=True).items():
         values.setdefault(section, {}).update(changes)
     return checked(Overrides, values, "--set")
+
+
+def overridden(params: Params, overrides: Overrides) -> Params:
+    """The parameters with these values, and no file changed."""
+    values = params.model_dump()
+    for section, changes in overrides.model_dump(exclude_none=True).items():
+        values[section].update(changes)
+    return checked(Params, values, "--set")
 
 
 def parse_value(assignment: str, text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import os
@@ -17,9 +18,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from models.augmentation import augmented
+from models.augmentation import augmented, cut_out
+from models.muon import Muon, orthogonalised
 from models.networks import NETWORKS
 from models.training import initialised, training_step
+from models.whitened_net import WHITENING_IMAGES, WhitenedNet
 from tasks.artifacts import read_splits, write_tensors
 from tasks.checkpoints import Checkpoints, key_of
 from tasks.errors import InputError, RunError
@@ -37,6 +40,11 @@ if TYPE_CHECKING:
 
 VALIDATION_BATCH = 1000
 TOLD_EVERY = 50  # batches
+COMPILE_MODE = "max-autotune"  # the fastest kernels of those tried, in a CUDA graph
+WARM_UP_STEPS = 3
+TIMED_STEPS = range(1, 4)  # by which the time of the whole is estimated on a CPU; the first one is slower
+LONG_S = 600.0  # a training that takes longer says so first
+MOMENTUM_BESIDE_MUON = 0.85  # of head and biases, as in airbench
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ def train(
         normalise = _Normalise(data.about["mean"], data.about["std"], device)
         training = _Training(data.train, data.val, normalise, options, progress)
         training.go_on_from(checkpoints)
+        if device.type == "cuda":
+            training.warm_up()
         about = {"data_md5": data.about["data_md5"], "device": device.type}
         resumes = bool(training.epochs)
         with nullcontext() if tracker is None else tracker.run("train", about, resumes=resumes) as run:
@@ -104,7 +114,14 @@ def train(
     checkpoints.remove()
     if tracker is not None:
         tracker.made(weights)
-    return {"val_accuracy": best.accuracy, "best_epoch": best.epoch, "epochs": len(epochs)}
+    return {
+        "val_accuracy": best.accuracy,
+        "best_epoch": best.epoch,
+        "epochs": len(epochs),
+        "training_s": training.seconds,
+        "set_up_s": training.set_up_seconds,
+        "warm_up_s": training.warm_up_seconds,
+    }
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -132,6 +149,8 @@ class _Normalise:
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         self.scale = scale.float().repeat(1024).to(device)
+        self.colour = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
+        """the colour that gives 0, as near as whole numbers come"""
         self.shift = (-255 * torch.tensor(mean, dtype=torch.float64) * scale).float().repeat(1024).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -160,24 +179,64 @@ class _Training:
         self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
         self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
         self.generator = Generator().manual_seed(options.seed)
-        net = initialised(NETWORKS[options.network], self.generator).to(self.device)
+        began = time.perf_counter()
+        first = normalise(self.images[:WHITENING_IMAGES])
+        net = initialised(NETWORKS[options.network], self.generator, first).to(self.device)
+        self.set_up_seconds = time.perf_counter() - began
+        """for the first weights: what is drawn, and the whitening, which is calculated"""
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = options.compile and self.device.type == "cuda"
+        self.network = torch.compile(self.net, mode=COMPILE_MODE, dynamic=False) if compiled else self.net
         self.average = (
-            AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))  # type: ignore[no-untyped-call]
+            AveragedModel(
+                self.net,
+                multi_avg_fn=get_ema_multi_avg_fn(options.averaging),  # type: ignore[no-untyped-call]
+                use_buffers=True,
+            )
             if options.averaging
             else None
         )
-        self.optimizer = _optimizer(self.net, options)
         self.steps_per_epoch = math.ceil(len(self.labels) / options.batch_size)
-        self.schedule = LambdaLR(self.optimizer, learning_rate_factor(options, self.steps_per_epoch))
+        self.optimizer = _optimizer(self.net, options, compiled=compiled)
+        rates = [
+            _whitening_factor(options, self.steps_per_epoch)
+            if group.get("whitening")
+            else learning_rate_factor(options, self.steps_per_epoch)
+            for group in self.optimizer.param_groups
+        ]
+        self.schedule = LambdaLR(self.optimizer, rates)
+        self.mirrored: bool | Tensor = options.flip is True
+        if options.flip == "alternating":
+            self.mirrored = torch.rand(len(self.labels), generator=self.generator) < 0.5
         self.epochs: list[Epoch] = []
         self.best: _Best | None = None
+        self.seconds = 0.0
+        """of training: from an epoch's first batch to its last, without validation"""
+        self.warm_up_seconds = 0.0
 
     def go_on_from(self, checkpoints: Checkpoints) -> None:
         state = checkpoints.latest()
         if state is not None:
             self.load(state)
             print(f"going on after epoch {len(self.epochs)}, from its checkpoint")
+
+    def warm_up(self) -> None:
+        """Take some steps and undo them: what the first ones compile or choose is then at hand.
+
+        Twice, with a whitening that learns and with one that does not, which are two graphs.
+        """
+        began = time.perf_counter()
+        before = copy.deepcopy(self.state())
+        batch = torch.arange(min(self.options.batch_size, len(self.labels)), device=self.device)
+        for number in (1, self.options.epochs):
+            self._prepare(number)
+            for _ in range(WARM_UP_STEPS):
+                inputs, targets = self.normalise(self.images[batch]), self.labels[batch]
+                _, loss = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
+            loss.item()  # waits for the device
+        self.load(before)
+        self.warm_up_seconds = time.perf_counter() - began
+        print(f"warmed up in {self.warm_up_seconds:.1f} s")
 
     def run(self, checkpoints: Checkpoints, tracked: TrackedRun | None) -> tuple[_Best, list[Epoch]]:
         saved = len(self.epochs)
@@ -218,14 +277,40 @@ class _Training:
             self.best = _Best(number, val_accuracy, val_loss, tensors)
         return epoch
 
+    def _prepare(self, number: int) -> None:
+        """For the epoch's training: batch normalisation by the batch, and the whitening learning or not."""
+        self.net.train()
+        if isinstance(self.net, WhitenedNet):
+            assert self.net.whitening.bias is not None
+            self.net.whitening.bias.requires_grad_(number <= self.options.whitening_epochs)
+
+    def _augmented(self, number: int) -> Tensor:
+        """The training images as this epoch shows them.
+
+        With `alternating`, a half that is drawn once is mirrored in one epoch and the other half in the next:
+        two epochs show every picture both ways, which chance does for half of them (airbench, section 3.6).
+        """
+        options = self.options
+        flip = self.mirrored
+        if isinstance(flip, Tensor) and number % 2 == 0:
+            flip = ~flip
+        images = augmented(self.images, flip=flip, shift=options.shift, generator=self.generator)
+        if options.cutout:
+            colour = self.normalise.colour
+            images = cut_out(images, size=options.cutout, colour=colour, generator=self.generator)
+        return images
+
     def _train(self, number: int) -> tuple[float, float, float]:
         """Mean loss, accuracy, and the last step's learning rate. Nothing in here waits for the device."""
         options = self.options
-        images = augmented(self.images, flip=options.flip, shift=options.shift, generator=self.generator)
+        began = time.perf_counter()
+        self._prepare(number)
+        images = self._augmented(number)
         order = torch.randperm(len(self.labels), generator=self.generator).to(self.device)
         losses = torch.empty(self.steps_per_epoch, device=self.device)
         hits = torch.zeros((), dtype=torch.int64, device=self.device)
         rates: list[float] = []
+        times = [time.perf_counter()]
         for step, indices in enumerate(self._shown(torch.split(order, options.batch_size), number)):
             targets = self.labels[indices]
             inputs = self.normalise(images[indices])
@@ -235,6 +320,9 @@ class _Training:
             self.schedule.step()
             if self.average is not None:
                 self.average.update_parameters(self.net)
+            times.append(time.perf_counter())
+            if step == TIMED_STEPS[-1] and self.seconds == 0 and self.device.type == "cpu":
+                self._say_how_long((times[-1] - times[TIMED_STEPS[0]]) / len(TIMED_STEPS))
         finite = torch.isfinite(losses)
         if not finite.all():
             step = int((~finite).nonzero()[0])
@@ -245,7 +333,18 @@ class _Training:
         sizes = torch.full_like(losses, options.batch_size)
         sizes[-1] = len(indices)
         mean_loss = ((losses * sizes).sum() / len(order)).item()
+        self.seconds += time.perf_counter() - began
         return mean_loss, hits.item() / len(order), rates[-1]
+
+    def _say_how_long(self, step_s: float) -> None:
+        """Say it where it is long; validation goes forward only, which is a third of a step a picture."""
+        of_validation = len(self.val_labels) / (3 * self.options.batch_size)
+        seconds = self.options.epochs * (self.steps_per_epoch + of_validation) * step_s
+        if seconds > LONG_S:
+            print(
+                f"{seconds / 3600:.1f} hours, or so, is what this training takes here: {self.options.epochs} "
+                f"epochs of {self.steps_per_epoch} steps of {step_s:.2f} s"
+            )
 
     def _shown(self, batches: Sequence[Tensor], number: int) -> Iterator[Tensor]:
         """The batches of an epoch, as they are taken: a bar on a terminal, or told to who asked."""
@@ -262,15 +361,14 @@ class _Training:
 
     def _forward(self, inputs: Tensor) -> Tensor:
         if self.options.precision == "float32":
-            return self.net(inputs)  # type: ignore[no-any-return]
+            return self.network(inputs)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.net(inputs).float()  # type: ignore[no-any-return]
+            return self.network(inputs).float()  # type: ignore[no-any-return]
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, label_smoothing=self.options.label_smoothing)
 
     def state(self) -> dict[str, Any]:
-        assert self.best is not None
         return {
             "net": self.net.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -278,7 +376,8 @@ class _Training:
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
             "epochs": [asdict(epoch) for epoch in self.epochs],
-            "best": vars(self.best),
+            "best": None if self.best is None else vars(self.best),
+            "seconds": self.seconds,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -289,10 +388,11 @@ class _Training:
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        self.best = _Best(**state["best"])
+        self.best = None if state["best"] is None else _Best(**state["best"])
+        self.seconds = state["seconds"]
 
 
-def _optimizer(net: nn.Module, options: Train) -> torch.optim.Optimizer:
+def _optimizer(net: nn.Module, options: Train, *, compiled: bool) -> torch.optim.Optimizer:
     common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, "fused": True}
     match options.optimizer:
         case "adam":
@@ -301,12 +401,42 @@ def _optimizer(net: nn.Module, options: Train) -> torch.optim.Optimizer:
             return torch.optim.AdamW(net.parameters(), **common)
         case "sgd":
             return torch.optim.SGD(net.parameters(), momentum=options.momentum, nesterov=True, **common)
+        case "muon":
+            return _muon(net, options, compiled=compiled)
+
+
+def _muon(net: nn.Module, options: Train, *, compiled: bool) -> Muon:
+    """Muon for filters; what it cannot do, vectors and the head, has rates of its own.
+
+    Their gradients are summed over a batch, as in airbench, so that a larger batch takes larger steps: to the
+    mean, which the loss is, the batch size is a factor of the rate. Weight decay is a share a step, whatever
+    the rate.
+    """
+    whitening = net.whitening.bias if isinstance(net, WhitenedNet) else None
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    filters = [parameter for parameter in trained if parameter.ndim == 4]
+    groups: list[dict[str, Any]] = [
+        {"params": filters, "lr": options.lr, "momentum": options.momentum, "orthogonal": True}
+    ]
+    matrices = [parameter for parameter in trained if parameter.ndim == 2]
+    biases = [parameter for parameter in trained if parameter.ndim == 1 and parameter is not whitening]
+    for parameters, rate, more in (
+        (matrices, options.head_lr, {}),
+        (biases, options.bias_lr, {}),
+        ([whitening], options.bias_lr, {"whitening": True}),
+    ):
+        if parameters and parameters != [None]:
+            lr = rate * options.batch_size
+            decay = {"weight_decay": options.weight_decay / lr}
+            groups.append({"params": parameters, "lr": lr, "momentum": MOMENTUM_BESIDE_MUON} | decay | more)
+    return Muon(groups, torch.compile(orthogonalised) if compiled else orthogonalised)
 
 
 def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
     """By what `lr` is multiplied at a step, counted from 0: a linear warm-up, then as the schedule says.
 
-    `cosine` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts).
+    `cosine` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear`
+    in a straight line.
     """
     warmup = round(options.warmup_epochs * steps_per_epoch)
     falling = max(options.epochs * steps_per_epoch - warmup, 1)
@@ -316,14 +446,22 @@ def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int]
             return (step + 1) / (warmup + 1)
         if options.schedule == "constant":
             return 1.0
-        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / falling, 1.0)))
+        done = min((step - warmup) / falling, 1.0)
+        return 1 - done if options.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
 
     return factor
 
 
+def _whitening_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
+    """The same for the whitening's bias, which is to stand still by the time it is left alone."""
+    steps = options.whitening_epochs * steps_per_epoch
+    return lambda step: 1 - step / steps if step < steps else 0.0
+
+
 @torch.inference_mode()
 def _validate(net: nn.Module, normalise: _Normalise, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy."""
+    """Mean loss and accuracy, without test-time augmentation."""
+    net.eval()
     logits = torch.cat([net(normalise(batch)) for batch in torch.split(images, VALIDATION_BATCH)])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
 

@@ -3,7 +3,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from models.augmentation import augmented
+from models.augmentation import augmented, cut_out
 
 
 def pictures(count: int) -> Tensor:
@@ -46,3 +46,41 @@ def test_the_generator_decides() -> None:
 def test_without_augmentation_the_pictures_stay() -> None:
     images = pictures(5)
     assert augmented(images, flip=False, shift=0, generator=Generator()) is images
+
+
+def test_the_pictures_that_are_named_are_mirrored() -> None:
+    images = pictures(20)
+    named = torch.arange(20) % 3 == 0
+    made = augmented(images, flip=named, shift=0, generator=Generator().manual_seed(0))
+    assert torch.equal(made[named], images[named].flip(2))
+    assert torch.equal(made[~named], images[~named])
+
+
+def test_named_pictures_are_moved_too() -> None:
+    image = pictures(1)
+    named = torch.arange(600) % 2 == 0
+    made = augmented(image.expand(600, -1, -1, -1), flip=named, shift=1, generator=Generator().manual_seed(0))
+    for flipped, some in ((False, made[~named]), (True, made[named])):
+        picture = image[0].flip(1) if flipped else image[0]
+        possible = {bytes(crop.flatten().tolist()) for crop in crops(picture, 1, flip=False)}
+        assert {bytes(picture.flatten().tolist()) for picture in some} == possible
+
+
+@pytest.mark.parametrize("size", [1, 12, 32])
+def test_a_square_somewhere_inside_is_covered(size: int) -> None:
+    image = pictures(1).clamp(max=200)  # nowhere of the colour itself
+    colour = torch.tensor([255, 254, 253], dtype=torch.uint8)
+    made = cut_out(
+        image.expand(3000, -1, -1, -1), size=size, colour=colour, generator=Generator().manual_seed(0)
+    )
+    covered = (made == colour).all(3)
+    places = set()
+    for mask, picture in zip(covered, made, strict=True):
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        top, left = int(rows[0]), int(columns[0])
+        expected = torch.zeros_like(mask)
+        expected[top : top + size, left : left + size] = True
+        assert torch.equal(mask, expected)
+        assert torch.equal(picture[~mask], image[0][~mask])
+        places.add((top, left))
+    assert {place for pair in places for place in pair} == set(range(33 - size))  # up to every border

@@ -152,7 +152,7 @@ def test_set_goes_beyond_the_recipe() -> None:
 
 
 def test_a_recipe_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no recipe net77; there are net76, talk"):
+    with pytest.raises(InputError, match="there is no recipe net77; there are fast94, net76, strong96, talk"):
         read_recipe("net77", RECIPES)
     (tmp_path / "own.yaml").write_text("train: {epoks: 3}")
     with pytest.raises(InputError, match=r"train\.epoks is not a parameter; did you mean epochs"):

@@ -1,6 +1,8 @@
 import csv
+import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -9,15 +11,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from models.net import Net
 from models.training import initialised, training_step
-from tasks.artifacts import read_tensors, write_tensors
+from tasks import train as module
+from tasks.artifacts import read_classifier, read_splits, read_tensors, write_tensors
 from tasks.errors import InputError, RunError
-from tasks.params import Train, override, parse_overrides, read_params
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.params import Train, overridden, override, parse_overrides, read_params, read_recipe
 from tasks.train import learning_rate_factor, train
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +127,24 @@ RECIPE = {
 }
 
 
+WHITENED = {
+    "network": "fast_net",
+    "batch_size": 40,
+    "optimizer": "muon",
+    "lr": 0.24,
+    "momentum": 0.6,
+    "weight_decay": 0.004,
+    "schedule": "linear",
+    "whitening_epochs": 2,
+    "label_smoothing": 0.2,
+    "flip": "alternating",
+    "shift": 1,
+    "cutout": 4,
+    "averaging": 0.5,
+    "test_time_augmentation": "mirror_shift",
+}
+
+
 @pytest.mark.parametrize("changes", [RECIPE, {"optimizer": "sgd", "lr": 0.01}, {"precision": "bfloat16"}])
 def test_every_kind_of_training_learns_and_gives_the_same_bytes_twice(
     splits: Path, changes: dict[str, object]
@@ -155,6 +179,11 @@ def test_learning_rate_rises_and_falls() -> None:
     assert rates[20:] == sorted(rates[20:], reverse=True)
     assert rates[60] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+def test_linear_schedule_is_a_straight_line_to_0() -> None:
+    factor = learning_rate_factor(options(epochs=10, schedule="linear", warmup_epochs=2.0), 10)
+    assert [factor(step) for step in (20, 40, 60, 80, 100)] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
 
 
 def test_warmup_longer_than_the_training() -> None:
@@ -301,3 +330,147 @@ def test_a_terminal_shows_a_bar_and_nothing_else_does(workspace: Path) -> None:
     silent.stdout.readline()
     silent.kill()
     assert silent.communicate()[1] == ""
+
+
+def test_a_whitening_layer_is_for_a_network_that_has_one() -> None:
+    with pytest.raises(ValueError, match="whitening_epochs is for a network that whitens"):
+        options(whitening_epochs=1)
+
+
+@pytest.fixture
+def few(splits: Path) -> Path:
+    """Of the splits so few pictures that a large network runs through them in a test."""
+    tensors, about = read_tensors(splits)
+    counts = {"train": 120, "val": 40, "test": 10}
+    cut = {name: tensor[: counts[name.partition("_")[0]]].clone() for name, tensor in tensors.items()}
+    write_tensors(splits.with_name("few.safetensors"), cut, about)
+    return splits.with_name("few.safetensors")
+
+
+def test_a_whitened_training_learns_and_gives_the_same_bytes_twice(few: Path) -> None:
+    first = trained(few, **WHITENED)
+    assert float(rows(few)[-1]["train_loss"]) < float(rows(few)[0]["train_loss"]) - 0.2
+    assert trained(few, **WHITENED) == first
+    assert trained(few, seed=1, **WHITENED) != first
+
+
+def test_a_whitened_training_that_is_stopped_ends_in_the_same_bytes(
+    few: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the statistics of batch normalisation, the average, the momenta, and who is mirrored."""
+    whole = trained(few, **WHITENED)
+    steps = 0
+
+    def until_the_8th(*arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 8:  # of 3 an epoch
+            raise Stop
+        return training_step(*arguments)
+
+    monkeypatch.setattr("tasks.train.training_step", until_the_8th)
+    with pytest.raises(Stop):
+        trained(few, **WHITENED)
+    monkeypatch.undo()
+    assert trained(few, **WHITENED) == whole
+    assert "going on after epoch 2" in capsys.readouterr().out
+
+
+def training(splits: Path, **changes: object) -> "module._Training":
+    data = read_splits(splits)
+    normalise = module._Normalise(data.about["mean"], data.about["std"], torch.device("cpu"))
+    return module._Training(data.train, data.val, normalise, options(**changes), lambda *_: None)
+
+
+def test_a_warm_up_leaves_nothing_behind(few: Path) -> None:
+    plain, warm = training(few, **WHITENED), training(few, **WHITENED)
+    warm.warm_up()
+    assert warm.warm_up_seconds > 0
+    for number in (1, 2, 3):
+        plain.turn(number)
+        warm.turn(number)
+    states = [one.state() for one in (plain, warm)]
+    for part in ("net", "average"):
+        assert all(torch.equal(states[1][part][name], tensor) for name, tensor in states[0][part].items())
+    assert torch.equal(states[0]["generator"], states[1]["generator"])
+    assert [epoch.val_loss for epoch in plain.epochs] == [epoch.val_loss for epoch in warm.epochs]
+
+
+def test_the_whitenings_bias_is_trained_at_first_and_its_filters_never(few: Path) -> None:
+    one = training(few, **WHITENED)
+    tensors = []
+    for number in (1, 2, 3):
+        before = {name: tensor.clone() for name, tensor in one.net.state_dict().items()}
+        one.turn(number)
+        tensors.append((before, one.net.state_dict()))
+    moved = [
+        not torch.equal(before["whitening.bias"], after["whitening.bias"]) for before, after in tensors[:1]
+    ]
+    assert moved == [True]
+    before, after = tensors[2]
+    assert torch.equal(before["whitening.bias"], after["whitening.bias"])
+    assert torch.equal(tensors[0][0]["whitening.weight"], after["whitening.weight"])
+    assert not torch.equal(before["blocks.0.norms.0.bias"], after["blocks.0.norms.0.bias"])
+
+
+def test_alternating_shows_every_picture_both_ways_in_two_epochs(splits: Path) -> None:
+    one = training(splits, flip="alternating")
+    first, second, third = (one._augmented(number) for number in (1, 2, 3))
+    assert torch.equal(second, first.flip(2))
+    assert torch.equal(third, first)
+    mirrored = [not torch.equal(a, b) for a, b in zip(first, one.images, strict=True)]
+    assert 150 < sum(mirrored) < 250  # of 400
+
+
+def test_validation_is_of_the_network_in_its_evaluation_mode_without_augmentation(few: Path) -> None:
+    trained(few, epochs=3, **WHITENED | {"averaging": 0.0})
+    classifier, about = read_classifier(few.with_name("weights.safetensors"))
+    val = read_splits(few).val
+    with torch.inference_mode():
+        logits = classifier.network(classifier.normalise(val.images))
+    row = rows(few)[about["epoch"] - 1]
+    assert (logits.argmax(1) == val.labels).double().mean().item() == float(row["val_accuracy"])
+    assert torch.nn.functional.cross_entropy(logits, val.labels).item() == pytest.approx(
+        float(row["val_loss"]), rel=1e-4
+    )
+
+
+def test_a_long_training_says_so_first(
+    splits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = trained(splits)
+    assert "hours" not in capsys.readouterr().out
+    monkeypatch.setattr(module, "LONG_S", 0.0)
+    assert trained(splits) == quick
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"0\.0 hours, or so, is what this training takes here: 3 epochs of 13 steps of 0\.\d\d s", lines[0]
+    )
+    assert len([line for line in lines if "hours" in line]) == 1
+
+
+@pytest.mark.parametrize("recipe", ["fast94", "strong96"])
+def test_a_recipe_for_a_gpu_runs_on_a_cpu_and_ships_what_it_was_judged_by(
+    few: Path, tmp_path: Path, recipe: str
+) -> None:
+    """Scaled down to a few steps, by the code that a full run takes."""
+    params = overridden(read_params(ROOT / "params.yaml"), read_recipe(recipe, ROOT / "recipes"))
+    scaled = params.train.model_dump() | {
+        "device": "cpu",
+        "epochs": 1,
+        "batch_size": 40,
+        "warmup_epochs": 0.0,
+    }
+    weights, metrics, onnx_model = tmp_path / "w", tmp_path / "m", tmp_path / "o"
+    train(few, weights, tmp_path / "h", Train.model_validate(scaled))
+    evaluate(few, weights, metrics, tmp_path / "c", params.evaluate)
+    judged = json.loads(metrics.read_text())
+    assert judged["test_time_augmentation"] == "mirror_shift"
+    assert {"accuracy", "accuracy_without_augmentation"} <= judged["test"].keys()
+    # PyTorch's exporter writes opset 18 for it.
+    done = export(few, weights, onnx_model, params.export.model_copy(update={"opset": 18}))
+    assert done["parity_images"] == 10
+    test = read_splits(few).test
+    session = onnxruntime.InferenceSession(onnx_model.read_bytes())
+    shipped = session.run(None, {"images": test.images.numpy()})[0].argmax(1)
+    assert (shipped == test.labels.numpy()).mean() == pytest.approx(judged["test"]["accuracy"])
