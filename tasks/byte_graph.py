@@ -9,8 +9,6 @@ from models.classifier import Classifier
 from models.net import Net
 from tasks.errors import InputError
 
-LOWEST_OPSET = 13  # DequantizeLinear with a scale a channel, Softmax over one axis
-
 
 def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     """The classifier of a `Net`, still in floats: pictures `(N, 32, 32, 3)`, 0 to 255, to `(N, 10)`.
@@ -29,9 +27,6 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     network = classifier.network
     if not isinstance(network, Net):
         raise InputError(f"an 8-bit graph of {type(network).__name__} is not known here, of Net alone")
-    highest = onnx.defs.onnx_opset_version()
-    if not LOWEST_OPSET <= opset <= highest:
-        raise InputError(f"quantise.opset {opset} is not possible, but {LOWEST_OPSET} to {highest} are")
     values = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
     mean, std = (x.double().numpy().reshape(3) for x in (classifier.mean, classifier.std))
     kernel = values["conv1.weight"]

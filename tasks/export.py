@@ -15,7 +15,7 @@ from models.net import Net
 from tasks.artifacts import read_classifier, read_splits
 from tasks.errors import InputError, RunError
 from tasks.files import written_whole
-from tasks.graph import LOWEST_OPSET, fast_graph
+from tasks.graph import fast_graph, possible_opset
 from tasks.inference import at_every_size
 
 if TYPE_CHECKING:
@@ -71,12 +71,7 @@ def converted(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> 
     """
     if not isinstance(classifier.network, Net) or classifier.test_time_augmentation != "none":
         return plainly_converted(classifier, EXPORTERS_OPSET if opset == "auto" else opset)
-    if opset == "auto":
-        return fast_graph(classifier, LOWEST_OPSET)
-    highest = onnx.defs.onnx_opset_version()
-    if not LOWEST_OPSET <= opset <= highest:
-        raise InputError(f"export.opset {opset} is not possible, but {LOWEST_OPSET} to {highest} are")
-    return fast_graph(classifier, opset)
+    return fast_graph(classifier, possible_opset(opset))
 
 
 def plainly_converted(classifier: Classifier, opset: int) -> onnx.ModelProto:

@@ -1,5 +1,7 @@
 """The talk's network as the ONNX graph that ONNX Runtime runs fastest (docs/onnx.md has what was tried)."""
 
+from typing import Literal
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -7,8 +9,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier import Classifier
 from models.net import Net
+from tasks.errors import InputError
 
-LOWEST_OPSET = 13  # Softmax over one axis
+LOWEST_OPSET = 13  # Softmax over one axis, DequantizeLinear with a scale a channel
+
+
+def possible_opset(wanted: int | Literal["auto"]) -> int:
+    """The operator set for graphs of the talk's network; `InputError` where they cannot be of that one."""
+    if wanted == "auto":
+        return LOWEST_OPSET
+    highest = onnx.defs.onnx_opset_version()
+    if not LOWEST_OPSET <= wanted <= highest:
+        raise InputError(f"export.opset {wanted} is not possible, but {LOWEST_OPSET} to {highest} are")
+    return wanted
 
 
 def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:

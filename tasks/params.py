@@ -154,7 +154,6 @@ class Export(Section):
 
 class Quantise(Section):
     seed: Seed
-    opset: Annotated[int, Field(ge=1)]
     method: Literal["minmax", "percentile", "entropy"] = Field(
         description="how the range of an activation follows from its values on training images"
     )
@@ -162,8 +161,6 @@ class Quantise(Section):
     calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(description="training images, drawn")
     weight_bits: Literal[7, 8]
     max_accuracy_loss: float = Field(ge=0, le=1, description="on test images; above it the stage says so")
-    parity_batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    parity_threads: Annotated[list[Threads], Field(min_length=1)]
 
 
 class Benchmark(Section):

@@ -79,6 +79,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "P
     values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu"}
     values["benchmark"] |= {
         "batch_sizes": [1, 8],
+        "threads": [1],
         "warmup_s": 0.01,
         "measure_s": 0.02,
         "server_trial_s": 0.02,

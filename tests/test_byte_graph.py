@@ -36,12 +36,6 @@ def test_it_is_the_function_of_the_network(classifier: Classifier, images: np.nd
     assert np.abs(actual - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("opset", [1, 12, 99])
-def test_an_opset_that_does_not_do(classifier: Classifier, opset: int) -> None:
-    with pytest.raises(InputError, match=rf"quantise\.opset {opset} is not possible, but 13 to \d+ are"):
-        byte_graph(classifier, opset)
-
-
 def test_another_network(classifier: Classifier) -> None:
     other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), [0.5] * 3, [0.2] * 3)
     with pytest.raises(InputError, match="an 8-bit graph of Sequential is not known here, of Net alone"):
