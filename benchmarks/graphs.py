@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier import Classifier
+from tasks.graph import folded
 
+First = dict[str, NDArray[np.float64]]
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 node = helper.make_node
 
@@ -29,57 +31,54 @@ def variants(classifier: Classifier) -> Iterator[tuple[str, onnx.ModelProto]]:
         yield name, _network(classifier, first)
 
 
-class _First:
-    """Weights of the first convolution with normalisation folded in, for values of 0 to 255."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        mean, std = (x.double().numpy().reshape(3) for x in (classifier.mean, classifier.std))
-        values = {name: value.double().numpy() for name, value in classifier.network.state_dict().items()}
-        kernel = values["conv1.weight"]
-        self.bias = values["conv1.bias"] - (kernel * (mean / std)[:, None, None]).sum((1, 2, 3))
-        self.kernel = kernel / (255 * std)[:, None, None]
+def _plain(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
+    return _pictures(
+        first["conv1.weight"], first["conv1.bias"], [node("Relu", ["c1"], ["r1"]), _pool("r1", "x1", 2, 2)]
+    )
 
 
-def _plain(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
-    return _pictures(first.kernel, first.bias, [node("Relu", ["c1"], ["r1"]), _pool("r1", "x1", 2, 2)])
+def _relu_after_pool(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
+    return _pictures(
+        first["conv1.weight"], first["conv1.bias"], [_pool("c1", "p1", 2, 2), node("Relu", ["p1"], ["x1"])]
+    )
 
 
-def _relu_after_pool(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
-    return _pictures(first.kernel, first.bias, [_pool("c1", "p1", 2, 2), node("Relu", ["p1"], ["x1"])])
-
-
-def _padded(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
-    kernel = np.pad(first.kernel, ((0, 10), (0, 0), (0, 0), (0, 0)))
+def _padded(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
+    kernel = np.pad(first["conv1.weight"], ((0, 10), (0, 0), (0, 0), (0, 0)))
     after = [node("Relu", ["c1"], ["r1"]), _pool("r1", "x1", 2, 2)]
-    return _pictures(kernel, np.pad(first.bias, (0, 10)), after)
+    return _pictures(kernel, np.pad(first["conv1.bias"], (0, 10)), after)
 
 
-def _pool_in_channels(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
+def _pool_in_channels(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
     """A 5x5 convolution and a 2x2 pool are one 6x6 convolution of stride 2 and a maximum over four groups."""
-    moved = [np.pad(first.kernel, ((0, 0), (0, 0), (y, 1 - y), (x, 1 - x))) for y in (0, 1) for x in (0, 1)]
-    nodes, tensors = _pictures(np.concatenate(moved), np.tile(first.bias, 4), [], strides=[2, 2])
+    moved = [
+        np.pad(first["conv1.weight"], ((0, 0), (0, 0), (y, 1 - y), (x, 1 - x)))
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    nodes, tensors = _pictures(np.concatenate(moved), np.tile(first["conv1.bias"], 4), [], strides=[2, 2])
     maximum, shapes = _maximum_over_groups("r1", 4)
     return [*nodes, node("Relu", ["c1"], ["r1"]), *maximum], tensors | shapes
 
 
-def _interleaved_rows(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
+def _interleaved_rows(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
     after = [node("Relu", ["c1"], ["r1"]), _pool("r1", "x1", 2, 2)]
-    return _rows(first.kernel, first.bias, after, strides=[1, 3])
+    return _rows(first["conv1.weight"], first["conv1.bias"], after, strides=[1, 3])
 
 
-def _two_columns(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
-    moved = [np.pad(first.kernel, ((0, 0), (0, 0), (0, 0), (x, 1 - x))) for x in (0, 1)]
+def _two_columns(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
+    moved = [np.pad(first["conv1.weight"], ((0, 0), (0, 0), (0, 0), (x, 1 - x))) for x in (0, 1)]
     maximum, shapes = _maximum_over_groups("p1", 2)
     after = [node("Relu", ["c1"], ["r1"]), _pool("r1", "p1", 2, 1), *maximum]
-    nodes, tensors = _rows(np.concatenate(moved), np.tile(first.bias, 2), after, strides=[1, 6])
+    nodes, tensors = _rows(np.concatenate(moved), np.tile(first["conv1.bias"], 2), after, strides=[1, 6])
     return nodes, tensors | shapes
 
 
-def _two_rows(first: _First) -> tuple[list[onnx.NodeProto], Tensors]:
-    moved = [np.pad(first.kernel, ((0, 0), (0, 0), (y, 1 - y), (0, 0))) for y in (0, 1)]
+def _two_rows(first: First) -> tuple[list[onnx.NodeProto], Tensors]:
+    moved = [np.pad(first["conv1.weight"], ((0, 0), (0, 0), (y, 1 - y), (0, 0))) for y in (0, 1)]
     maximum, shapes = _maximum_over_groups("p1", 2)
     after = [node("Relu", ["c1"], ["r1"]), _pool("r1", "p1", 1, 2), *maximum]
-    nodes, tensors = _rows(np.concatenate(moved), np.tile(first.bias, 2), after, strides=[2, 3])
+    nodes, tensors = _rows(np.concatenate(moved), np.tile(first["conv1.bias"], 2), after, strides=[2, 3])
     return nodes, tensors | shapes
 
 
@@ -130,8 +129,8 @@ def _maximum_over_groups(taken: str, groups: int) -> tuple[list[onnx.NodeProto],
 
 
 def _network(classifier: Classifier, first: object) -> onnx.ModelProto:
-    values = {name: value.numpy() for name, value in classifier.network.state_dict().items()}
-    nodes, tensors = first(_First(classifier))
+    values = folded(classifier)
+    nodes, tensors = first(values)
     channels = tensors["w1"].shape[0] if first is _padded else 6
     kernel = np.pad(values["conv2.weight"], ((0, 0), (0, channels - 6), (0, 0), (0, 0)))
     tensors |= {"w2": kernel, "b2": values["conv2.bias"]}
@@ -157,6 +156,11 @@ def _network(classifier: Classifier, first: object) -> onnx.ModelProto:
         "classifier",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 32, 32, 3])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
-        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in tensors.items()],
+        [numpy_helper.from_array(_stored(array), name) for name, array in tensors.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def _stored(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Shapes stay whole numbers, weights become float32."""
+    return np.ascontiguousarray(array, dtype=np.int64 if array.dtype.kind == "i" else np.float32)

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from models.classifier import Classifier
 from models.net import Net
 from tasks.errors import InputError
+from tasks.graph import folded
 
 
 def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
@@ -27,11 +28,8 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     network = classifier.network
     if not isinstance(network, Net):
         raise InputError(f"an 8-bit graph of {type(network).__name__} is not known here, of Net alone")
-    values = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
-    mean, std = (x.double().numpy().reshape(3) for x in (classifier.mean, classifier.std))
-    kernel = values["conv1.weight"]
-    bias = values["conv1.bias"] - (kernel * (mean / std)[:, None, None]).sum((1, 2, 3))
-    kernel = kernel / (255 * std)[:, None, None]
+    values = folded(classifier)
+    kernel, bias = values["conv1.weight"], values["conv1.bias"]
     moved = [
         _moved(kernel, row, column, rows=2, columns=4) for row in (0, 1) for column in (0, 2, 1, 3)
     ]  # neighbours that the pool compares, 0 with 1 and 2 with 3, stand in groups of their own

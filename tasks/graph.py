@@ -29,7 +29,7 @@ def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     The same function as the network's, up to rounding, in other words:
 
-    - Normalisation is part of the first convolution. That one pads nothing, so this is exact.
+    - Normalisation is part of the first convolution.
     - A picture stays in the order in which it is decoded: a 5x5 convolution over three channels is a 5x15 one
       over rows of interleaved RGB that moves by three. Nothing is transposed.
     - The first convolution computes two neighbouring rows at once, as 12 channels of a 6x15 kernel that moves
@@ -42,12 +42,8 @@ def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     network = classifier.network
     if not isinstance(network, Net):
         raise TypeError(f"a graph of {type(network).__name__} is not known here")
-    values = {name: value.detach().double().numpy() for name, value in network.state_dict().items()}
-    mean, std = (x.double().numpy().reshape(3) for x in (classifier.mean, classifier.std))
-    kernel = values["conv1.weight"]
-    bias = values["conv1.bias"] - (kernel * (mean / std)[:, None, None]).sum((1, 2, 3))
-    kernel = kernel / (255 * std)[:, None, None]
-
+    values = folded(classifier)
+    kernel, bias = values["conv1.weight"], values["conv1.bias"]
     tensors: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "rows": np.array([0, 1, 32, 96]),  # 0: as it is
         "channels": np.array([1]),  # the axis that is cut at
@@ -96,6 +92,19 @@ def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     return helper.make_model(
         graph, opset_imports=operators, ir_version=helper.find_min_ir_version_for(operators)
     )
+
+
+def folded(classifier: Classifier) -> dict[str, NDArray[np.float64]]:
+    """The weights of a `Net` with normalisation in the first convolution, which takes values of 0 to 255.
+
+    That convolution pads nothing, so this is exact.
+    """
+    values = {name: value.double().numpy() for name, value in classifier.network.state_dict().items()}
+    mean, std = (x.double().numpy().reshape(3, 1, 1) for x in (classifier.mean, classifier.std))
+    kernel = values["conv1.weight"]
+    values["conv1.bias"] = values["conv1.bias"] - (kernel * (mean / std)).sum((1, 2, 3))
+    values["conv1.weight"] = kernel / (255 * std)
+    return values
 
 
 def _two_rows(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
