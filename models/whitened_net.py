@@ -76,7 +76,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(_norm(width) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pooling stands before normalisation and GELU, which then have a quarter of the values (Page, part 8).
+        # Pooling stands before normalisation and GELU: they have a quarter of the values then (Page, part 8).
         x = F.gelu(self.norms[0](F.max_pool2d(self.convolutions[0](x), 2)))
         # A residual connection (He et al., "Deep Residual Learning", 2015, https://arxiv.org/abs/1512.03385)
         # where the block is deeper than two (airbench96).
