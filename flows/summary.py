@@ -58,11 +58,19 @@ def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
     return [
         f"Test accuracy **{metrics['test']['accuracy']:.2%}** (95% interval {low:.2%} to {high:.2%})",
         f"of {metrics['model']}, {metrics['epochs']} epochs on {metrics['device']}, seed {metrics['seed']}.",
+        *_views_lines(metrics),
         "",
         "| | val | test |",
         "| --- | ---: | ---: |",
         *(f"| {name} | {metrics['val'][name]:.4f} | {metrics['test'][name]:.4f} |" for name in names),
     ]
+
+
+def _views_lines(metrics: dict[str, Any]) -> list[str]:
+    if "test_time_augmentation" not in metrics:
+        return []
+    alone = metrics["test"]["accuracy_without_augmentation"]
+    return [f"That is over the views {metrics['test_time_augmentation']}; of the network alone {alone:.2%}."]
 
 
 def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:

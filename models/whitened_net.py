@@ -76,7 +76,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(_norm(width) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pooling stands before normalisation and GELU, which then have a quarter of the values.
+        # Pooling stands before normalisation and GELU: they have a quarter of the values then (Page, part 8).
         x = F.gelu(self.norms[0](F.max_pool2d(self.convolutions[0](x), 2)))
         # A residual connection (He et al., "Deep Residual Learning", 2015, https://arxiv.org/abs/1512.03385)
         # where the block is deeper than two (airbench96).
@@ -91,7 +91,7 @@ class Block(nn.Module):
 def _norm(width: int) -> nn.BatchNorm2d:
     """Batch normalisation (Ioffe and Szegedy 2015) whose bias is learned and whose scale stays 1.
 
-    The next layer's weights can take any scale over, so it is one parameter less to get wrong (Page, part 7).
+    The next layer's weights can take any scale over, so it is one parameter less to get wrong (Page, part 8).
     A training of some hundred steps has no time for the usual running statistics, a mean of the last ten
     batches: here the last two or three count (airbench).
     """

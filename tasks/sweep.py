@@ -140,7 +140,7 @@ def _trained_and_judged(splits: Path, folder: Path, options: Train, judging: Eva
         done = train(splits, weights, folder / "history.csv", options, progress=lambda *_: None)
         evaluate(splits, weights, metrics, folder / "confusion.csv", judging)
     row = {"seed": options.seed, "best_epoch": done["best_epoch"]}
-    row |= {name: done[name] for name in ("training_s", "warm_up_s")}
+    row |= {name: done[name] for name in ("training_s", "set_up_s", "warm_up_s")}
     for split, measured in json.loads(metrics.read_text(encoding="utf-8")).items():
         if split in {"val", "test"}:
             row |= {f"{split}_{name}": measured[name] for name in measured if name.startswith("accuracy")}

@@ -429,7 +429,7 @@ def _muon(net: nn.Module, options: Train, *, compiled: bool) -> Muon:
             lr = rate * options.batch_size
             decay = {"weight_decay": options.weight_decay / lr}
             groups.append({"params": parameters, "lr": lr, "momentum": MOMENTUM_BESIDE_MUON} | decay | more)
-    return Muon(groups, torch.compile(orthogonalised) if compiled else orthogonalised)
+    return Muon(groups, torch.compile(orthogonalised, dynamic=False) if compiled else orthogonalised)
 
 
 def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
@@ -478,9 +478,20 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def _deterministic(device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """On CUDA, PyTorch's deterministic algorithms; on a CPU what is used here is deterministic anyway."""
-    if device.type == "cpu" or not wanted:
+    """On CUDA, PyTorch's deterministic algorithms, or where they are not wanted cuDNN's fastest.
+
+    On a CPU what is used here is deterministic anyway.
+    """
+    if device.type == "cpu":
         yield
+        return
+    if not wanted:
+        searches = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True  # tries its algorithms at the first step of a shape
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = searches
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
     before = torch.are_deterministic_algorithms_enabled()
