@@ -21,8 +21,10 @@ import onnx
 import onnxruntime
 import psutil
 import torch
+import torch._inductor
 from graphs import variants
 
+from models.classifier import Classifier
 from tasks.artifacts import read_classifier, read_splits
 from tasks.engines import Models, NotAtHandError, engines
 from tasks.export import plainly_converted
@@ -98,6 +100,19 @@ def in_turns(ways: dict[str, Run], images: np.ndarray, rounds: int) -> None:
         print(f"| {way} | {' | '.join(cells[way])} | {others} |")
 
 
+def aot_inductor(classifier: Classifier, folder: str) -> Run:
+    """PyTorch's ahead-of-time compiler, with the weights frozen into the code; needs a C++ compiler."""
+    classifier.to(memory_format=torch.channels_last)
+    example = torch.zeros(32, 32, 32, 3, dtype=torch.uint8)
+    with torch.inference_mode(), torch._inductor.config.patch(freezing=True):
+        exported = torch.export.export(
+            classifier, (example,), dynamic_shapes={"images": {0: torch.export.Dim.DYNAMIC}}
+        )
+        package = torch._inductor.aoti_compile_and_package(exported, package_path=f"{folder}/model.pt2")
+    compiled = torch._inductor.aoti_load_package(package)
+    return lambda batch: compiled(torch.from_numpy(batch)).numpy()
+
+
 def graphs_and_engines(ships: Path, threads: int) -> dict[str, Run]:
     classifier, _ = read_classifier(Path("artifacts/model.safetensors"))
     plain = plainly_converted(classifier, 18).SerializeToString()
@@ -122,6 +137,8 @@ def graphs_and_engines(ships: Path, threads: int) -> dict[str, Run]:
                     print(f"{engine.name}: not measured; {error}")
                     continue
                 ways[f"{engine.name}{f', {of}' if engine.name == 'openvino-fp32' else ''}"] = run
+        torch.set_num_threads(threads)
+        ways["AOTInductor, channels last"] = aot_inductor(classifier, folder)
     return ways
 
 
