@@ -62,6 +62,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 def dataloader_loop(subset: Subset, count: int, batch_size: int, workers: int, device: torch.device) -> float:
     """Images a second of the loop of PyTorch's tutorial "Training a Classifier"."""
+    count = min(count, len(subset.labels))
     loader = DataLoader(Pictures(subset, count), batch_size=batch_size, shuffle=True, num_workers=workers)
     net, criterion = Net().to(device), nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.001)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 VALIDATION_BATCH = 1000
 TOLD_EVERY = 50  # batches
-COMPILE_MODE = "max-autotune"  # the fastest kernels of those tried, in a CUDA graph
+COMPILE_MODE = "max-autotune"  # tries kernels for each product, and records a CUDA graph
 WARM_UP_STEPS = 3
 TIMED_STEPS = range(1, 4)  # by which the time of the whole is estimated on a CPU; the first one is slower
 LONG_S = 600.0  # a training that takes longer says so first
@@ -82,12 +82,12 @@ def train(
         normalise = _Normalise(data.about["mean"], data.about["std"], device)
         training = _Training(data.train, data.val, normalise, options, progress)
         training.go_on_from(checkpoints)
-        if device.type == "cuda":
-            training.warm_up()
         about = {"data_md5": data.about["data_md5"], "device": device.type}
         resumes = bool(training.epochs)
         with nullcontext() if tracker is None else tracker.run("train", about, resumes=resumes) as run:
             try:
+                if device.type == "cuda":
+                    training.warm_up()
                 best, epochs = training.run(checkpoints, run)
             except torch.cuda.OutOfMemoryError as error:
                 raise RunError(

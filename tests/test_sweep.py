@@ -117,7 +117,7 @@ from pathlib import Path
 from tests.test_sweep import swept
 
 if __name__ == "__main__":
-    swept(Path({splits!r}), 3, 1, epochs=40)
+    swept(Path({splits!r}), 2, 1, epochs=100)
 """
 
 
@@ -140,7 +140,7 @@ def test_killed_it_leaves_no_process_and_goes_on(splits: Path, signal_number: in
     assert log.read_bytes() == before
     (done,) = (json.loads(row.read_text()) for row in folder.glob("*/seed-3/row.json"))
 
-    result = swept(splits, 3, 1, epochs=40)
+    result = swept(splits, 2, 1, epochs=100)
     assert result["seeds"][0] == done
     assert "going on after epoch" in log.read_text()
 
