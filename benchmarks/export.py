@@ -32,7 +32,9 @@ from tasks.params import read_params
 
 SIZES = (1, 32, 256)
 SECONDS = 0.15
-SETTLE_S = 0.01  # unmeasured, at the start of a turn: the threads of the one before still spin
+REST_S = (
+    0.06  # before a turn: ONNX Runtime's threads spin for 40 ms in wait for work, and take it from the next
+)
 Run = Callable[[np.ndarray], object]
 
 
@@ -86,7 +88,8 @@ def in_turns(ways: dict[str, Run], images: np.ndarray, rounds: int) -> None:
         rates: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, run in ways.items():
-                rate(run, batch, SETTLE_S)
+                time.sleep(REST_S)
+                run(batch)
                 rates[way].append(rate(run, batch, SECONDS))
         first = next(iter(rates.values()))
         for way, measured in rates.items():

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 ACCURACY_BATCH = 250
 SERVER_STEPS = 6  # halvings of the span in which the highest rate lies: it is known to 1/64 of it
-SETTLE_S = 0.003  # of a turn, unmeasured: threads of the engine before still spin, in wait for work
+REST_S = (
+    0.06  # before a turn: ONNX Runtime's threads spin for 40 ms in wait for work, and take it from the next
+)
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "openvino", "numpy")
 FLAGS = ("sse4_2", "f16c", "fma", "avx", "amx", "asimd", "sve", "bf16")  # what kernels are chosen by
 
@@ -146,10 +148,16 @@ def _take_turns(
         _time_calls(contestant.runs[threads], batches, options.warmup_s)
     for _ in range(options.rounds):
         for contestant in contestants:
-            _time_calls(contestant.runs[threads], batches, SETTLE_S)
+            _rest(contestant.runs[threads], batches[0])
             contestant.seconds[threads, batch_size].append(
                 _time_calls(contestant.runs[threads], batches, options.measure_s / options.rounds)
             )
+
+
+def _rest(run: Run, batch: Images) -> None:
+    """Wait until the threads of the engine before sleep, and wake those of the next."""
+    time.sleep(REST_S)
+    run(batch)
 
 
 def _batch(images: Images, start: int, size: int) -> Images:
@@ -183,6 +191,7 @@ def _serve(contestants: Sequence[Contestant], images: Images, options: Benchmark
             state = served[contestant.engine]
             rate = (state.holds + state.fails) / 2
             for attempt in range(2):  # a neighbour on the machine is no fault of the engine's
+                _rest(contestant.runs[state.threads], images[:1])
                 arrivals = arrivals_of(rate, options.server_trial_s, seed=2 * step + attempt)
                 latencies = serve(contestant.runs[state.threads], images, arrivals, max(options.batch_sizes))
                 p99_ms = float(np.percentile(latencies, 99) * 1000)
