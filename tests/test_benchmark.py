@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import kstest
 
 from tasks.benchmark import arrivals_of, benchmark, serve
@@ -135,6 +135,19 @@ def test_parity_and_environment(measured: dict[str, Any]) -> None:
     assert {"cpu", "flags", "cores", "threads", "versions"} <= environment.keys()
     assert 0 <= environment["other_load_percent"] <= 100
     assert {"python", "onnxruntime", "torch"} <= measured["environment"]["versions"].keys()
+
+
+def test_parity_is_of_the_file_whichever_engines_are_measured(small_run: Params, tmp_path: Path) -> None:
+    """A model of other weights than PyTorch's has to show, also where only PyTorch is measured."""
+    model = onnx.load(small_run.paths.onnx_model)
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc3.bias")
+    shifted = numpy_helper.to_array(bias) + 5 * np.eye(10, dtype=np.float32)[3]
+    bias.CopyFrom(numpy_helper.from_array(shifted, bias.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    file = benchmarked(small_run, tmp_path, tmp_path / "other.onnx", engines=["pytorch-fp32"])
+    parity = json.loads(file.read_text(encoding="utf-8"))["parity"]
+    assert parity["max_abs_diff"] > 0.1
+    assert parity["argmax_agreement"] < 1
 
 
 @pytest.mark.parametrize("share", [0, 50, 99])
