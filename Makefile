@@ -35,8 +35,8 @@ run: $(SETUP)  ## the whole pipeline, on CIFAR-10 (where that cannot be had: on 
 	$(BIN)/cifarflow run --or-sample
 
 test: $(SETUP)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/test_deployments.py
-	$(BIN)/python -m pytest tests/test_deployments.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_deployments.py
+	$(BIN)/python -m pytest tests/e2e/test_deployments.py
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -25,10 +25,11 @@ import torch._inductor
 from graphs import variants
 
 from models.classifier import Classifier
-from tasks.artifacts import read_classifier, read_splits
-from tasks.engines import Models, NotAtHandError, engines
 from tasks.export import plainly_converted
+from tasks.inference.backends import Models, NotAtHandError, engines
 from tasks.params import read_params
+from tasks.workspace.splits import read_splits
+from tasks.workspace.weights import read_classifier
 
 SIZES = (1, 32, 256)
 SECONDS = 0.15
@@ -124,9 +125,9 @@ def graphs_and_engines(ships: Path, threads: int) -> dict[str, Run]:
         ways[name] = plain_call(session(model.SerializeToString(), threads))
     ways["… and padded to 16 channels: **what ships**"] = plain_call(session(str(ships), threads))
     with tempfile.TemporaryDirectory() as folder:
-        optimised = str(Path(folder, "optimised.onnx"))
-        session(str(ships), threads, optimized_model_filepath=optimised)
-        ways["what ships, optimised offline for this machine"] = plain_call(session(optimised, threads))
+        optimized = str(Path(folder, "optimized.onnx"))
+        session(str(ships), threads, optimized_model_filepath=optimized)
+        ways["what ships, optimized offline for this machine"] = plain_call(session(optimized, threads))
         Path(folder, "plain.onnx").write_bytes(plain)
         for of, file in (("PyTorch's exporter", str(Path(folder, "plain.onnx"))), ("what ships", str(ships))):
             models = Models("artifacts/model.safetensors", file, "artifacts/model.int8.onnx")
@@ -154,10 +155,10 @@ def session_options(ships: Path, threads: int) -> dict[str, Run]:
         "one thread": plain_call(session(file, 1)),
         "no spinning": plain_call(session(file, threads, **{spinning: "0"})),
         "spinning ends with the call": plain_call(session(file, threads, **{stop: "1"})),
-        "optimisation: extended, no layout": plain_call(
+        "optimization: extended, no layout": plain_call(
             session(file, threads, graph_optimization_level=level.ORT_ENABLE_EXTENDED)
         ),
-        "optimisation: none": plain_call(
+        "optimization: none": plain_call(
             session(file, threads, graph_optimization_level=level.ORT_DISABLE_ALL)
         ),
         "no arena": plain_call(session(file, threads, enable_cpu_mem_arena=False)),

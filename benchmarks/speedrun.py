@@ -3,7 +3,7 @@
     python benchmarks/speedrun.py [--recipe fast94] [--runs 20] [--rounds 2] [--against SCRIPT ...]
 
 `training` is what the field calls the time: from the first batch on the device to the last, with
-augmentation, synchronised. Beside it stand what a run has before (`set-up`: drawing the first weights and
+augmentation, synchronized. Beside it stand what a run has before (`set-up`: drawing the first weights and
 the whitening) and after it (`test`: all test images as the model ships, with test-time augmentation, if the
 recipe has it), and, as they come once a process and not once a training, warm-up and compilation.
 Validation, by which the recipe keeps an epoch, is in none of these. `all` is set-up, training and test.
@@ -33,11 +33,12 @@ from pathlib import Path
 
 import torch
 
-from tasks.artifacts import Splits, read_classifier, read_splits
-from tasks.errors import RunError
 from tasks.evaluate import classify
 from tasks.params import Train, merged, overridden, parse_overrides, read_params, read_recipe
 from tasks.train import choose_device, train
+from tasks.workspace.errors import RunError
+from tasks.workspace.splits import Splits, read_splits
+from tasks.workspace.weights import read_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"\| *(\w*) *\| *(\w+) *\|((?: *[\d.]* *\|)+)")  # run, epoch, figures

@@ -16,9 +16,9 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from tasks.errors import RunError
+from flows.runtime.seeds import sweep
 from tasks.params import merged, overridden, parse_overrides, read_params, read_recipe
-from tasks.sweep import sweep
+from tasks.workspace.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 

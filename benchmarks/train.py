@@ -5,7 +5,7 @@
 All train the talk's network with Adam on CIFAR-10's training split and take turns; images a second, medians
 with the lowest and the highest. `train` is measured whole: reading the splits, validation and a checkpoint an
 epoch, and, where it says so, tracking offline. The others are measured in their loop alone: two that load
-pictures one by one, and one over batches of a tensor that lies, normalised, on the device, as airbench's
+pictures one by one, and one over batches of a tensor that lies, normalized, on the device, as airbench's
 loader does (github.com/KellerJordan/cifar10-airbench). Last comes the floor: the operations of a training
 step and the bytes that it has to move (a picture, and weights, gradients and Adam's state once in and out),
 each over what the device does in a large matrix product and in a copy, measured in the same run; the slower
@@ -35,10 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from models.net import Net
-from tasks.artifacts import Subset, read_splits
 from tasks.params import Params, read_params
 from tasks.tracking import Tracker
 from tasks.train import train
+from tasks.workspace.splits import Subset, read_splits
 
 ROOT = Path(__file__).resolve().parents[1]
 AUGMENTATION = {"flip": True, "shift": 2}
@@ -78,7 +78,7 @@ def dataloader_loop(subset: Subset, count: int, batch_size: int, workers: int, d
 
 
 def resident_loop(subset: Subset, batch_size: int, device: torch.device) -> float:
-    """Images a second over batches of normalised pictures on the device, the last, smaller one left out."""
+    """Images a second over batches of normalized pictures on the device, the last, smaller one left out."""
     images = ((subset.images.to(device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).contiguous()
     labels = subset.labels.to(device)
     net = Net().to(device)

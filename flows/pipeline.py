@@ -15,14 +15,14 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
-from flows import summary
-from flows.logs import is_news
-from flows.reproduction import fetch_data, opened, record_data, reproduce, stages_in_order
+from flows.cli.logs import is_news
+from flows.runtime import markdown
+from flows.runtime.dvc_repro import fetch_data, opened, record_data, reproduce, stages_in_order
 from tasks.download import DataUnavailableError
-from tasks.errors import RunError
-from tasks.lock import BusyError, alone
 from tasks.params import Overrides, Params, override, read_params
 from tasks.stages import run_stage
+from tasks.workspace.errors import RunError
+from tasks.workspace.lock import BusyError, alone
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -57,10 +57,10 @@ def pipeline(
         with at_work(workspace, wait=wait):
             params = given_params(overrides)
             failed = course.download(download_retries) or course.stages(force=force)
-            get_run_logger().info("The stages:\n%s", summary.as_table(course.runs))
+            get_run_logger().info("The stages:\n%s", markdown.as_table(course.runs))
             if failed is not None:
                 return failed
-            create_markdown_artifact(summary.as_markdown(course.runs, params), key="pipeline")
+            create_markdown_artifact(markdown.as_markdown(course.runs, params), key="pipeline")
     except RunError as error:
         return ended_by(error)
     return Completed(message=course.outcome)
@@ -97,7 +97,7 @@ class Course:
     """The tasks of a flow run, one after the other, each waiting for the one before it."""
 
     def __init__(self) -> None:
-        self.runs: list[summary.StageRun] = []
+        self.runs: list[markdown.StageRun] = []
         self._upstream: list[State[Any]] = []
 
     def download(self, retries: int) -> State[Any] | None:
@@ -121,7 +121,7 @@ class Course:
         logger.info(name)
         state = step(*arguments, wait_for=self._upstream, return_state=True)
         seconds = time.perf_counter() - began
-        self.runs.append(summary.StageRun(name, str(state.name), seconds, state.message or ""))
+        self.runs.append(markdown.StageRun(name, str(state.name), seconds, state.message or ""))
         if not state.is_completed():
             return Failed(message=f"{name}: {state.message}", data=state.data)
         self._upstream = [state]

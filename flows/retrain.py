@@ -14,17 +14,17 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import records, summary
-from flows.champion import crown, hashes_of, settle
 from flows.pipeline import DOWNLOAD_RETRIES, PARAMS, Course, at_work, ended_by, given_params
-from flows.reproduction import opened, outdated, record_data
-from tasks import registry
-from tasks.compare import Decision, compare
-from tasks.errors import RunError
-from tasks.incoming import Intake, as_rows, take_in, waiting
-from tasks.inference import read_model
+from flows.runtime import markdown, publish
+from flows.runtime.champion import crown, hashes_of, settle
+from flows.runtime.dvc_repro import opened, outdated, record_data
+from tasks.dataset.ingest import Intake, as_rows, take_in, waiting
+from tasks.inference.onnx_classifier import read_model
 from tasks.params import Overrides, Params, read_params
-from tasks.registry import CHAMPION, Entry
+from tasks.registry import ledger
+from tasks.registry.compare import Decision, compare
+from tasks.registry.ledger import CHAMPION, Entry
+from tasks.workspace.errors import RunError
 
 MODEL = "cifarflow.model.cifar10-classifier"
 
@@ -62,7 +62,7 @@ def retrain(
                 failed = course.stages(force=False)
             if failed is None:
                 failed = course.follow("compare", judge, push, commit)
-            get_run_logger().info("The stages:\n%s", summary.as_table(course.runs))
+            get_run_logger().info("The stages:\n%s", markdown.as_table(course.runs))
             if failed is not None:
                 return failed
     except RunError as error:
@@ -76,9 +76,9 @@ def _undecided(params: Params) -> str | None:
     with opened() as repo:
         if outdated(repo) or not model.is_file():
             return None
-    md5 = registry.file_md5(model)
-    entries = registry.read_ledger()
-    champion = registry.champion(entries)
+    md5 = ledger.file_md5(model)
+    entries = ledger.read_ledger()
+    champion = ledger.champion(entries)
     if champion is None:
         return None
     if champion.model_md5 == md5:
@@ -119,9 +119,9 @@ def judge(push: bool, commit: bool) -> State[Any]:
         params = read_params(PARAMS)
         entry = _decided(params)
         print(f"{entry.verdict}: {entry.why}")
-        create_markdown_artifact(summary.as_decision(entry), key="decision")
+        create_markdown_artifact(markdown.as_decision(entry), key="decision")
         _tell(entry)
-        records.keep(entry, params, push=push, commit=commit)
+        publish.keep(entry, params, push=push, commit=commit)
     except RunError as error:
         return Failed(message=str(error), data=error)
     return Completed(message=f"{entry.verdict}: {entry.why}")
@@ -130,12 +130,12 @@ def judge(push: bool, commit: bool) -> State[Any]:
 def _decided(params: Params) -> Entry:
     began = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
-    before = registry.champion(registry.read_ledger())
+    before = ledger.champion(ledger.read_ledger())
     decision = compare(
         challenger,
         CHAMPION if before else None,
         Path(params.paths.splits),
-        summary.read_json(params.paths.benchmarks)["parity"],
+        markdown.read_json(params.paths.benchmarks)["parity"],
         params.compare,
         champion_val_sha256=before.evidence.get("val_sha256") if before else None,
     )
@@ -149,14 +149,14 @@ def _entered(repo: Repo, decision: Decision, challenger: Path, params: Params) -
     entry = Entry(
         verdict="promoted" if decision.promote else "refused",
         why=decision.why,
-        model_md5=registry.file_md5(challenger),
+        model_md5=ledger.file_md5(challenger),
         model_bytes=challenger.stat().st_size,
         run=str(flow_run.name),
         run_id=str(flow_run.id),
         hashes=hashes_of(repo, params.model_dump_json(), read_model(challenger).run),
         evidence=decision.evidence.as_dict(),
     )
-    return crown(repo, entry) if decision.promote else registry.append(entry)
+    return crown(repo, entry) if decision.promote else ledger.append(entry)
 
 
 def _tell(entry: Entry) -> None:
@@ -187,7 +187,7 @@ def rollback(number: int | None = None, wait: bool = True, workspace: Path = Pat
     """
     try:
         with at_work(workspace, wait=wait), opened() as repo:
-            earlier = registry.earlier(registry.read_ledger(), number)
+            earlier = ledger.earlier(ledger.read_ledger(), number)
             if number == 0:
                 settle(repo)
                 return Completed(message=f"{CHAMPION} is {earlier.title}")
@@ -201,7 +201,7 @@ def rollback(number: int | None = None, wait: bool = True, workspace: Path = Pat
                     run_id=str(flow_run.id),
                 ),
             )
-            create_markdown_artifact(summary.as_decision(entry), key="decision")
+            create_markdown_artifact(markdown.as_decision(entry), key="decision")
             _tell(entry)
     except RunError as error:
         return ended_by(error)

@@ -10,10 +10,10 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.pipeline import PARAMS, at_work, ended_by
-from tasks.errors import RunError
+from flows.runtime.seeds import as_text
+from flows.runtime.seeds import sweep as swept
 from tasks.params import Overrides, overridden, read_params
-from tasks.sweep import as_text
-from tasks.sweep import sweep as swept
+from tasks.workspace.errors import RunError
 
 Seeds = Annotated[int, Field(ge=2, le=1000)]
 AtOnce = Annotated[int, Field(ge=1, le=64)]

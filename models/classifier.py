@@ -8,7 +8,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 
 class Classifier(nn.Module):
-    """Normalises pictures, runs the network and gives probabilities.
+    """Normalizes pictures, runs the network and gives probabilities.
 
     Takes uint8 pictures `(N, 32, 32, 3)`, RGB, as a program holds them after decoding, and gives float32
     probabilities `(N, 10)`. `mean` and `std` are per channel, for values in 0 to 1.
@@ -34,15 +34,15 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory."""
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.logits(self.normalise(images)), dim=1)
+        return torch.softmax(self.logits(self.normalize(images)), dim=1)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Of normalised pictures `(N, 3, 32, 32)`, averaged over their views: `(N, 10)`."""
+        """Of normalized pictures `(N, 3, 32, 32)`, averaged over their views: `(N, 10)`."""
         if self.test_time_augmentation == "none":
             return self.network(inputs)  # type: ignore[no-any-return]
         logits = self._both_ways(inputs)

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 class Net(nn.Module):
     """The network of the talk's code demo (slide "Netzwerk"), which is also the PyTorch tutorial's.
 
-    Takes normalised images `(N, 3, 32, 32)` and gives logits `(N, 10)`.
+    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`.
     """
 
     def __init__(self) -> None:

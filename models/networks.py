@@ -2,7 +2,7 @@
 
 from torch import nn
 
+from models.cifarnet import FastNet, StrongNet
 from models.net import Net
-from models.whitened_net import FastNet, StrongNet
 
 NETWORKS: dict[str, type[nn.Module]] = {"net": Net, "fast_net": FastNet, "strong_net": StrongNet}

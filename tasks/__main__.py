@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 try:
-    from tasks.errors import InputError, RunError
     from tasks.params import read_params
     from tasks.stages import STAGES, run_stage
+    from tasks.workspace.errors import InputError, RunError
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"

@@ -20,11 +20,11 @@ import numpy as np
 import psutil
 import torch
 
-from tasks.artifacts import read_splits
-from tasks.engines import Engine, Images, Models, NotAtHandError, Run, engines, resident_mb
-from tasks.errors import RunError
-from tasks.files import written_whole
-from tasks.inference import CPU
+from tasks.inference.backends import Engine, Images, Models, NotAtHandError, Run, engines, resident_mb
+from tasks.inference.onnx_classifier import CPU
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import written_whole
+from tasks.workspace.splits import read_splits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +77,7 @@ def benchmark(
     load = _Load()
     with _torch_threads_kept():
         contestants, not_measured = _opened(models, options)
-        # Parity is held whichever engines are measured: a promotion rests on it (tasks/compare.py).
+        # Parity is held whichever engines are measured: a promotion rests on it (tasks/registry/compare.py).
         exported, reference = (
             _classified(engine.open(models, max(options.threads)), images)
             for engine in (Engine("onnxruntime", "fp32", CPU), Engine("pytorch", "fp32", "cpu"))
@@ -191,7 +191,7 @@ def _serve(contestants: Sequence[Contestant], images: Images, options: Benchmark
         for contestant in contestants:
             state = served[contestant.engine]
             rate = (state.holds + state.fails) / 2
-            for attempt in range(2):  # a neighbour on the machine is no fault of the engine's
+            for attempt in range(2):  # a neighbor on the machine is no fault of the engine's
                 _rest(contestant.runs[state.threads], images[:1])
                 arrivals = arrivals_of(rate, options.server_trial_s, seed=2 * step + attempt)
                 latencies = serve(contestant.runs[state.threads], images, arrivals, max(options.batch_sizes))

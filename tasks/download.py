@@ -25,8 +25,8 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from tasks import cifar10
-from tasks.errors import RunError
+from tasks.dataset import cifar10
+from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

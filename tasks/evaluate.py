@@ -19,16 +19,17 @@ from torchmetrics.functional.classification import (
 )
 
 from models.classifier import Classifier
-from tasks.artifacts import read_classifier, read_splits
-from tasks.errors import RunError
-from tasks.files import written_whole
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import written_whole
+from tasks.workspace.splits import read_splits
+from tasks.workspace.weights import read_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.artifacts import Subset
     from tasks.params import Evaluate
     from tasks.tracking import Tracker
+    from tasks.workspace.splits import Subset
 
 
 CLASS_METRICS = ["precision", "recall", "f1"]
@@ -94,7 +95,7 @@ def evaluate(
     if tracker is not None:
         step = about["epochs"] + 1
         with tracker.run_of(weights, "evaluate", {"data_md5": about["data_md5"]}) as run:
-            run.summarise({split: results[split] for split in ("val", "test")})
+            run.summarize({split: results[split] for split in ("val", "test")})
             run.confusion(data.test.labels.tolist(), predicted.tolist(), classes, step)
             run.table("per class", ["class", *CLASS_METRICS], _class_rows(results["test"]["per_class"]), step)
             run.table("surest mistakes", MISTAKE, _surest_mistakes(data.test, probabilities, classes), step)

@@ -12,11 +12,12 @@ import onnx
 import torch
 
 from models.net import Net
-from tasks.artifacts import read_classifier, read_splits
-from tasks.errors import InputError, RunError
-from tasks.files import written_whole
-from tasks.graph import fast_graph, possible_opset
-from tasks.inference import at_every_size
+from tasks.inference.fp32_graph import fast_graph, possible_opset
+from tasks.inference.onnx_classifier import at_every_size
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import written_whole
+from tasks.workspace.splits import read_splits
+from tasks.workspace.weights import read_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ BATCH = 1000  # PyTorch's, when the file is held against it
 
 DESCRIPTION = (
     "CIFAR-10 classifier. images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: float32 (N, 10), in "
-    "the order of `classes`. Normalisation is inside."
+    "the order of `classes`. Normalization is inside."
 )
 
 

@@ -18,8 +18,8 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.errors import InputError
-from tasks.files import written_whole
+from tasks.workspace.errors import InputError
+from tasks.workspace.files import written_whole
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -56,7 +56,7 @@ class Section(BaseModel):
 
 
 class Paths(Section):
-    """Where each artefact lies, relative to the workspace."""
+    """Where each artifact lies, relative to the workspace."""
 
     data: str
     splits: str
@@ -152,7 +152,7 @@ class Export(Section):
     parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
 
 
-class Quantise(Section):
+class Quantize(Section):
     seed: Seed
     method: Literal["minmax", "percentile", "entropy"] = Field(
         description="how the range of an activation follows from its values on training images"
@@ -218,7 +218,7 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     export: Export
-    quantise: Quantise
+    quantize: Quantize
     benchmark: Benchmark
     report: Report
     incoming: Incoming

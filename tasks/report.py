@@ -18,13 +18,14 @@ from markupsafe import Markup
 from PIL import Image
 from torch import nn
 
-from tasks import figures as draw
-from tasks.artifacts import read_classifier, read_splits
-from tasks.engines import Engine
-from tasks.errors import RunError
-from tasks.files import written_whole
-from tasks.inference import CPU, read_model
-from tasks.registry import read_ledger
+from tasks.inference.backends import Engine
+from tasks.inference.onnx_classifier import CPU, read_model
+from tasks.registry.ledger import read_ledger
+from tasks.reporting import charts as draw
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import written_whole
+from tasks.workspace.splits import read_splits
+from tasks.workspace.weights import read_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
     from tasks.params import Evaluate, Report
 
-TEMPLATE = Path(__file__).with_suffix(".html")
+TEMPLATE = Path(__file__).parent / "reporting" / "page.html"
 SHOWN_DECISIONS = 10
 ENGINES = {
     "onnxruntime": "ONNX Runtime",
@@ -42,7 +43,7 @@ ENGINES = {
     "torchscript": "TorchScript",
     "openvino": "OpenVINO",
 }
-FAMILIES = {"torchscript": "pytorch"}  # drawn in the same colour
+FAMILIES = {"torchscript": "pytorch"}  # drawn in the same color
 MOST_LOST = 0.005  # of accuracy, for the sake of speed
 
 
@@ -89,7 +90,7 @@ def report(
 
     mistakes, hits = galleries(probabilities, labels, options.gallery)
     values = {
-        "theme": Markup(draw.theme_css(":root")),  # noqa: S704 - colours
+        "theme": Markup(draw.theme_css(":root")),  # noqa: S704 - colors
         "page": page,
         "about": about,
         "results": results,
@@ -339,7 +340,7 @@ def _draw_filters(classifier: Classifier, picture: NDArray[np.uint8]) -> bytes |
     first = next((m for m in classifier.network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:
         return None
-    responses = first(classifier.normalise(torch.from_numpy(picture)[None]))[0]
+    responses = first(classifier.normalize(torch.from_numpy(picture)[None]))[0]
     return draw.filters(first.weight.numpy(), picture, responses.numpy())
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tasks import cifar10
-from tasks.additions import read_additions
-from tasks.artifacts import write_tensors
-from tasks.errors import InputError, RunError
+from tasks.dataset import cifar10
+from tasks.dataset.additions import read_additions
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.splits import write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def split(data: Path, splits: Path, dataset: str, options: Split) -> dict[str, Any]:
-    """Write `splits` (safetensors, as `tasks.artifacts.Splits` says).
+    """Write `splits` (safetensors, as `tasks.workspace.splits.Splits` says).
 
     Test is the data set's own; validation is drawn from its training images, from each class the same share.
     Pictures that were added are all for training, so that validation stays what it was.

@@ -9,7 +9,7 @@ from typing import Any
 from tasks.params import Params
 from tasks.tracking import Tracker
 
-STAGES = ("download", "split", "train", "evaluate", "export", "quantise", "benchmark", "report")
+STAGES = ("download", "split", "train", "evaluate", "export", "quantize", "benchmark", "report")
 
 
 def run_stage(

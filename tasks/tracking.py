@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.files import written_whole
+from tasks.workspace.files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,7 +168,7 @@ class TrackedRun:
     def log(self, values: dict[str, Any], step: int) -> None:
         self._use("a row is lost", lambda: self._run.log(values, step=step))
 
-    def summarise(self, values: dict[str, Any]) -> None:
+    def summarize(self, values: dict[str, Any]) -> None:
         self._use("a summary is lost", lambda: self._run.summary.update(values))
 
     def table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:

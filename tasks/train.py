@@ -18,23 +18,24 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from models.augmentation import augmented, cut_out
-from models.muon import Muon, orthogonalised
+from models.cifarnet import WHITENING_IMAGES, WhitenedNet
+from models.init import initialized
 from models.networks import NETWORKS
-from models.training import initialised, training_step
-from models.whitened_net import WHITENING_IMAGES, WhitenedNet
-from tasks.artifacts import read_splits, write_tensors
-from tasks.checkpoints import Checkpoints, key_of
-from tasks.errors import InputError, RunError
-from tasks.files import written_whole
+from models.step import training_step
+from tasks.training.augment import augmented, cut_out
+from tasks.training.checkpoints import Checkpoints, key_of
+from tasks.training.muon import Muon, orthogonalized
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import written_whole
+from tasks.workspace.splits import read_splits, write_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tasks.artifacts import Subset
     from tasks.params import Train
     from tasks.tracking import TrackedRun, Tracker
+    from tasks.workspace.splits import Subset
 
     Progress = Callable[[float, str], None]
 
@@ -79,8 +80,8 @@ def train(
     device = choose_device(options.device)
     checkpoints = Checkpoints(weights.with_name("checkpoints"), key_of(splits, options.model_dump(), device))
     with _threads(options.threads), _deterministic(device, wanted=options.deterministic):
-        normalise = _Normalise(data.about["mean"], data.about["std"], device)
-        training = _Training(data.train, data.val, normalise, options, progress)
+        normalize = _Normalize(data.about["mean"], data.about["std"], device)
+        training = _Training(data.train, data.val, normalize, options, progress)
         training.go_on_from(checkpoints)
         about = {"data_md5": data.about["data_md5"], "device": device.type}
         resumes = bool(training.epochs)
@@ -139,18 +140,18 @@ class _Best:
     tensors: dict[str, Tensor]
 
 
-class _Normalise:
+class _Normalize:
     """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory.
 
-    What `Classifier.normalise` gives, up to rounding, but in rows of 3,072 values, which is several times as
+    What `Classifier.normalize` gives, up to rounding, but in rows of 3,072 values, which is several times as
     fast as with a mean a channel.
     """
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         self.scale = scale.float().repeat(1024).to(device)
-        self.colour = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
-        """the colour that gives 0, as near as whole numbers come"""
+        self.color = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
+        """the color that gives 0, as near as whole numbers come"""
         self.shift = (-255 * torch.tensor(mean, dtype=torch.float64) * scale).float().repeat(1024).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -168,20 +169,20 @@ class _Training:
         self,
         train: Subset,
         val: Subset,
-        normalise: _Normalise,
+        normalize: _Normalize,
         options: Train,
         progress: Progress | None = None,
     ) -> None:
         self.options = options
         self.progress = progress
-        self.normalise = normalise
-        self.device = normalise.scale.device
+        self.normalize = normalize
+        self.device = normalize.scale.device
         self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
         self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
         self.generator = Generator().manual_seed(options.seed)
         began = time.perf_counter()
-        first = normalise(self.images[:WHITENING_IMAGES])
-        net = initialised(NETWORKS[options.network], self.generator, first).to(self.device)
+        first = normalize(self.images[:WHITENING_IMAGES])
+        net = initialized(NETWORKS[options.network], self.generator, first).to(self.device)
         self.set_up_seconds = time.perf_counter() - began
         """for the first weights: what is drawn, and the whitening, which is calculated"""
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -231,7 +232,7 @@ class _Training:
         for number in (1, self.options.epochs):
             self._prepare(number)
             for _ in range(WARM_UP_STEPS):
-                inputs, targets = self.normalise(self.images[batch]), self.labels[batch]
+                inputs, targets = self.normalize(self.images[batch]), self.labels[batch]
                 _, loss = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
             loss.item()  # waits for the device
         self.load(before)
@@ -266,7 +267,7 @@ class _Training:
         began = time.perf_counter()
         train_loss, train_accuracy, learning_rate = self._train(number)
         net = self.net if self.average is None else self.average.module
-        val_loss, val_accuracy = _validate(net, self.normalise, self.val_images, self.val_labels)
+        val_loss, val_accuracy = _validate(net, self.normalize, self.val_images, self.val_labels)
         seconds = time.perf_counter() - began
         epoch = Epoch(number, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds)
         self.epochs.append(epoch)
@@ -278,7 +279,7 @@ class _Training:
         return epoch
 
     def _prepare(self, number: int) -> None:
-        """For the epoch's training: batch normalisation by the batch, and the whitening learning or not."""
+        """For the epoch's training: batch normalization by the batch, and the whitening learning or not."""
         self.net.train()
         if isinstance(self.net, WhitenedNet):
             assert self.net.whitening.bias is not None
@@ -296,8 +297,8 @@ class _Training:
             flip = ~flip
         images = augmented(self.images, flip=flip, shift=options.shift, generator=self.generator)
         if options.cutout:
-            colour = self.normalise.colour
-            images = cut_out(images, size=options.cutout, colour=colour, generator=self.generator)
+            color = self.normalize.color
+            images = cut_out(images, size=options.cutout, color=color, generator=self.generator)
         return images
 
     def _train(self, number: int) -> tuple[float, float, float]:
@@ -313,7 +314,7 @@ class _Training:
         times = [time.perf_counter()]
         for step, indices in enumerate(self._shown(torch.split(order, options.batch_size), number)):
             targets = self.labels[indices]
-            inputs = self.normalise(images[indices])
+            inputs = self.normalize(images[indices])
             logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
             hits += (logits.argmax(1) == targets).sum()
             rates.append(float(self.schedule.get_last_lr()[0]))
@@ -429,7 +430,7 @@ def _muon(net: nn.Module, options: Train, *, compiled: bool) -> Muon:
             lr = rate * options.batch_size
             decay = {"weight_decay": options.weight_decay / lr}
             groups.append({"params": parameters, "lr": lr, "momentum": MOMENTUM_BESIDE_MUON} | decay | more)
-    return Muon(groups, torch.compile(orthogonalised, dynamic=False) if compiled else orthogonalised)
+    return Muon(groups, torch.compile(orthogonalized, dynamic=False) if compiled else orthogonalized)
 
 
 def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
@@ -459,10 +460,10 @@ def _whitening_factor(options: Train, steps_per_epoch: int) -> Callable[[int], f
 
 
 @torch.inference_mode()
-def _validate(net: nn.Module, normalise: _Normalise, images: Tensor, labels: Tensor) -> tuple[float, float]:
+def _validate(net: nn.Module, normalize: _Normalize, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean loss and accuracy, without test-time augmentation."""
     net.eval()
-    logits = torch.cat([net(normalise(batch)) for batch in torch.split(images, VALIDATION_BATCH)])
+    logits = torch.cat([net(normalize(batch)) for batch in torch.split(images, VALIDATION_BATCH)])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
 
 

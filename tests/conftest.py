@@ -58,7 +58,7 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `data` of a generated sample."""
-    from tasks.sample import generate
+    from tasks.dataset.synthetic import generate
 
     data = tmp_path_factory.mktemp("sample") / "data"
     generate(data)
@@ -85,7 +85,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "P
         "server_trial_s": 0.02,
     }
     params = Params.model_validate(values)
-    for stage in ("split", "train", "evaluate", "export", "quantise", "benchmark"):
+    for stage in ("split", "train", "evaluate", "export", "quantize", "benchmark"):
         run_stage(stage, params)
     return params
 
@@ -118,7 +118,7 @@ def copy_of_project(folder: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
     """A sample workspace in which the pipeline ran once."""
     from flows.pipeline import pipeline
-    from flows.sample import prepared
+    from flows.runtime.sample_workspace import prepared
     from tasks.params import parse_overrides
 
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
+
 MODULES = sorted(
     path.relative_to(ROOT) for top in ("flows", "tasks", "models") for path in (ROOT / top).rglob("*.py")
 )

@@ -9,7 +9,7 @@ from dataclasses import astuple
 from typing import Literal
 
 from flows.toys import figures
-from flows.toys.lesson import Number, Table, publish, step, toy
+from flows.toys.base import Number, Table, publish, step, toy
 from models.toys import backprop as chain
 from models.toys.backprop import Forward, Gradients
 

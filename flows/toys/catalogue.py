@@ -4,7 +4,7 @@ import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import InputError
+from tasks.workspace.errors import InputError
 
 if TYPE_CHECKING:
     from prefect import Flow

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flows.toys import figures
-from flows.toys.lesson import Number, Probability, Table, publish, step, toy
+from flows.toys.base import Number, Probability, Table, publish, step, toy
 from models.toys.discounted_return import discounted
 
 Rewards = Annotated[Sequence[Number], Field(min_length=1, max_length=40)]

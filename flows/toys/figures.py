@@ -1,4 +1,4 @@
-"""The toys' pictures as SVG, in the report's style: readable in light and dark, and without colour."""
+"""The toys' pictures as SVG, in the report's style: readable in light and dark, and without color."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,7 +17,7 @@ from models.toys.backprop import Forward, Gradients
 from models.toys.gradient_descent import Descent
 from models.toys.loss import predicted
 from models.toys.neuron import ACTIVATIONS, sigmoid
-from tasks.figures import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, drawn
+from tasks.reporting.charts import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, drawn
 
 WIDTH = 7.2  # inches
 Values = NDArray[np.float64]
@@ -38,7 +38,7 @@ def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, z: fl
         _on_line(scheme, (1.0, height + (1.5 - height) * 1.0 / 2.35), weight, BLUE)
     _arrow(scheme, (2.35, 1.5), (3.75, 1.5))
     _node(scheme, (2.35, 1.5), f"Σ\n{_short(z)}", size=40)
-    _node(scheme, (3.75, 1.5), f"f\n{_short(output)}", size=40, colour=ORANGE)
+    _node(scheme, (3.75, 1.5), f"f\n{_short(output)}", size=40, color=ORANGE)
     scheme.text(3.75, 2.25, activation, ha="center", color=ORANGE)
     scheme.text(2.35, 2.25, "sum, bias", ha="center", color=MUTED)
 
@@ -81,11 +81,9 @@ def layers(
         sides = [to_rgba(ORANGE, 0.16), to_rgba(BLUE, 0.16)]
         panel.contourf(x, y, logits > 0, levels=[-0.5, 0.5, 1.5], colors=sides)
         panel.contour(x, y, logits, levels=[0], colors=INK, linewidths=2)
-        for value, colour, marker in ((0, ORANGE, "s"), (1, BLUE, "o")):
+        for value, color, marker in ((0, ORANGE, "s"), (1, BLUE, "o")):
             of_class = points[classes == value]
-            panel.plot(
-                of_class[:, 0], of_class[:, 1], marker, color=colour, markersize=3.2, markeredgewidth=0
-            )
+            panel.plot(of_class[:, 0], of_class[:, 1], marker, color=color, markersize=3.2, markeredgewidth=0)
         panel.set_title(title, fontsize=10)
         panel.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xticks=[], yticks=[])
         panel.grid(visible=False)
@@ -99,7 +97,7 @@ def loss(
     points: tuple[Sequence[float], Sequence[float]],
     neurons: Sequence[tuple[float, float]],
 ) -> str:
-    """Squared errors of named predictions; both cross-entropies; what minimising each has learnt.
+    """Squared errors of named predictions; both cross-entropies; what minimizing each has learnt.
 
     `points` are inputs and classes, `neurons` weight and bias by either formula.
     """
@@ -138,9 +136,9 @@ def loss(
     xs, classes = (np.array(values) for values in points)
     margin = 0.15 * (xs.max() - xs.min()) + 0.1
     grid = np.linspace(xs.min() - margin, xs.max() + margin, 161)
-    for (weight, bias), colour, style in zip(neurons, (BLUE, ORANGE), ("-", "--"), strict=True):
+    for (weight, bias), color, style in zip(neurons, (BLUE, ORANGE), ("-", "--"), strict=True):
         chance = [sigmoid(weight * float(x) + bias) for x in grid]
-        learnt.plot(grid, chance, color=colour, linestyle=style, linewidth=2)
+        learnt.plot(grid, chance, color=color, linestyle=style, linewidth=2)
     learnt.plot(xs, classes, "o", color=INK, markersize=5)
     learnt.text(0.98, 0.7, "with minus", color=BLUE, ha="right", transform=learnt.transAxes)
     learnt.text(0.98, 0.2, "slide", color=ORANGE, ha="right", transform=learnt.transAxes)
@@ -219,13 +217,13 @@ def gradient_descent(
         panel.set(xlim=across[[0, -1]], ylim=along[[0, -1]], xlabel="w0", ylabel="b0" if column == 0 else "")
         panel.grid(visible=False)
         panel.xaxis.set_major_locator(MaxNLocator(4))
-        panel.tick_params(labelleft=column == 0)
+        panel.tick_params(labeleft=column == 0)
     below = figure.add_subplot(grid[1, :])
     looks = (("--", MUTED), ("-", BLUE), (":", ORANGE))
     longest = 1.25 * max(len(losses) for _, descent, losses in descents if descent.outcome != "diverged")
-    for (rate, _, losses), (style, colour) in zip(descents, looks[: len(descents)], strict=True):
+    for (rate, _, losses), (style, color) in zip(descents, looks[: len(descents)], strict=True):
         shown = np.maximum(losses[: int(longest)], 1e-16)
-        below.plot(shown, linestyle=style, color=colour, linewidth=2, label=f"α = {rate:g}")
+        below.plot(shown, linestyle=style, color=color, linewidth=2, label=f"α = {rate:g}")
     below.set_yscale("log")
     below.set(xlabel="step", ylabel="J(θ)")
     below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -259,7 +257,7 @@ def backprop(
     for start, end in (("x1", "z"), ("w1", "z"), ("b", "z"), ("z", "ŷ"), ("ŷ", "J")):
         _arrow(axes, nodes[start][0], nodes[end][0])
     for name, (at, value, label, slope) in nodes.items():
-        _node(axes, at, f"{name}\n{_short(value)}", size=38, colour=BLUE)
+        _node(axes, at, f"{name}\n{_short(value)}", size=38, color=BLUE)
         if slope is not None:
             axes.annotate(
                 f"{label} = {_short(slope)}",
@@ -331,10 +329,10 @@ def fit(
     low, high = axes.get_ylim()
     ends = max(train[-1], low), max(val[-1], low)
     close = abs(np.log(ends[0] / ends[1])) < 0.08 * np.log(high / low)
-    for name, end, other, colour in (("training", *ends, ORANGE), ("validation", *ends[::-1], BLUE)):
-        away = 0 if not close else (7 if (end, colour) > (other, ORANGE) else -7)
+    for name, end, other, color in (("training", *ends, ORANGE), ("validation", *ends[::-1], BLUE)):
+        away = 0 if not close else (7 if (end, color) > (other, ORANGE) else -7)
         axes.annotate(
-            name, (degrees[-1], end), xytext=(8, away), textcoords="offset points", va="center", color=colour
+            name, (degrees[-1], end), xytext=(8, away), textcoords="offset points", va="center", color=color
         )
     axes.annotate(
         f"sweet spot: degree {sweet}",
@@ -408,9 +406,9 @@ def _short(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def _node(axes: Axes, at: tuple[float, float], text: str, *, size: float = 34, colour: str = INK) -> None:
-    axes.plot(*at, "o", markersize=size, markerfacecolor=PAPER, markeredgecolor=colour, markeredgewidth=1.4)
-    axes.text(*at, text, ha="center", va="center", fontsize=9, color=colour, linespacing=1.1)
+def _node(axes: Axes, at: tuple[float, float], text: str, *, size: float = 34, color: str = INK) -> None:
+    axes.plot(*at, "o", markersize=size, markerfacecolor=PAPER, markeredgecolor=color, markeredgewidth=1.4)
+    axes.text(*at, text, ha="center", va="center", fontsize=9, color=color, linespacing=1.1)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -418,6 +416,6 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     axes.annotate("", end, start, arrowprops=arrow)
 
 
-def _on_line(axes: Axes, at: tuple[float, float], text: str, colour: str) -> None:
+def _on_line(axes: Axes, at: tuple[float, float], text: str, color: str) -> None:
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
-    axes.text(*at, text, ha="center", va="center", fontsize=9, color=colour, bbox=box)
+    axes.text(*at, text, ha="center", va="center", fontsize=9, color=color, bbox=box)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from flows.toys import figures
-from flows.toys.lesson import NotNegative, Table, publish, step, toy
+from flows.toys.base import NotNegative, Table, publish, step, toy
 from models.toys.fit import Fit, error, fitted, points, predicted, sweet_spot
 from tasks.params import Seed
 

@@ -1,6 +1,6 @@
 """Gradient descent (slides "Gradient Descent", "Learning Rate" and "Loss Function - Beispiel").
 
-1. Initialise the parameters at random.
+1. Initialize the parameters at random.
 2. Repeat until convergence: compute the gradient ∇J of the loss, then update θ <- θ - α·∇J.
 
 On the loss of the talk's example, J(w0, b0) = (y - (x·w0 + b0))². Its minimum is no point but a valley: one
@@ -10,13 +10,13 @@ equation does not settle two parameters, so where the descent ends depends on wh
 import random
 
 from flows.toys import figures
-from flows.toys.lesson import Count, Number, Positive, Table, publish, step, toy
+from flows.toys.base import Count, Number, Positive, Table, publish, step, toy
 from models.toys.gradient_descent import Descent, Point, descend, gradient, loss
 from tasks.params import Seed
 
 
 @step
-def initialise(seed: int) -> Point:
+def initialize(seed: int) -> Point:
     """w0 and b0, uniform from -5 to 5."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     return chance.uniform(-5, 5), chance.uniform(-5, 5)
@@ -53,7 +53,7 @@ def gradient_descent(
         max_steps: updates after which to give up
         seed: of the random start
     """
-    start = initialise(seed)
+    start = initialize(seed)
     descents = [
         (rate, repeat_until_convergence(start, rate, (x, y), max_steps))
         for rate in (too_small, fitting, too_large)

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from flows.toys import figures
-from flows.toys.lesson import Count, NotNegative, Positive, Table, publish, step, toy
+from flows.toys.base import Count, NotNegative, Positive, Table, publish, step, toy
 from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
 from models.toys.training_cycle import Recipe, trained
 from tasks.params import Seed

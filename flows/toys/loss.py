@@ -4,7 +4,7 @@ The talk's example: x = 2, y = 7, w0 = 1, b0 = 3; the prediction is 5 and J = (7
 talk's losses on a good and a bad prediction.
 
 The slide prints the binary cross-entropy as 1/n Σ y·log ŷ + (1-y)·log(1-ŷ). A minus sign is missing: this is
-largest where predictions are right. Here it is -1/n Σ …, and the last task shows what minimising the slide's
+largest where predictions are right. Here it is -1/n Σ …, and the last task shows what minimizing the slide's
 version does: the network learns the opposite. The next slide says why: "Wenn die Loss Function die Distanz
 zwischen Prediction und Target schlecht oder falsch beschreibt lernt das Netzwerk falsch".
 """
@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flows.toys import figures
-from flows.toys.lesson import Count, Number, Positive, Probability, Table, publish, step, toy
+from flows.toys.base import Count, Number, Positive, Probability, Table, publish, step, toy
 from models.toys.loss import (
     binary_cross_entropy,
     learned_neuron,
@@ -112,7 +112,7 @@ def loss(
         ],
     )
     learnt = Table(
-        ["learnt by minimising", "weight", "bias", "accuracy"],
+        ["learnt by minimizing", "weight", "bias", "accuracy"],
         [
             ("-1/n Σ …", *right, f"{right_accuracy:.0%}"),
             ("the slide's 1/n Σ …", *wrong, f"{wrong_accuracy:.0%}"),
@@ -121,7 +121,7 @@ def loss(
     smaller = "smaller" if slide_bad < slide_good else "larger"
     says = [
         f"The slide leaves out the minus sign: by its formula the bad prediction has the {smaller} loss.",
-        f"Minimising it, {wrong_accuracy:.0%} of the answers are right instead of {right_accuracy:.0%}.",
+        f"Minimizing it, {wrong_accuracy:.0%} of the answers are right instead of {right_accuracy:.0%}.",
     ]
     picture = figures.loss(
         y, {"the talk": prediction, "good": good_value, "bad": bad_value}, (INPUTS, CLASSES), (right, wrong)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from flows.toys import figures
-from flows.toys.lesson import Number, Table, publish, step, toy
+from flows.toys.base import Number, Table, publish, step, toy
 from models.toys.neuron import ACTIVATIONS, activated, multiplied
 
 

@@ -1,7 +1,7 @@
 """The training cycle (slides "Neuronales Netzwerk Training Cycle" and the code demo's loop).
 
 Forward pass, loss, backward pass, update, again and again. The turn is `training_step` of
-`models/training.py`, the very one that `tasks/train.py` trains the pipeline's network with; the first turn is
+`models/init.py`, the very one that `tasks/train.py` trains the pipeline's network with; the first turn is
 watched step by step.
 """
 
@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from flows.toys import figures
-from flows.toys.lesson import Count, NotNegative, Positive, Table, publish, step, toy
+from flows.toys.base import Count, NotNegative, Positive, Table, publish, step, toy
 from models.toys.training_cycle import Curve, Event, Recipe, noisy_sine, observed_turn, outputs, trained
 from tasks.params import Seed
 

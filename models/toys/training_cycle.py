@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim import SGD, Adam, Optimizer
 
-from models.training import training_step
+from models.step import training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

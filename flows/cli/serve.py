@@ -1,0 +1,151 @@
+"""`cifarflow serve`: the deployments of prefect.yaml, run from this folder, with a server where none runs."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from ruamel.yaml import YAML
+
+from tasks.workspace.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+DEPLOYMENTS = Path("prefect.yaml")
+AUTOMATIONS = Path("automations.yaml")
+HOST = "127.0.0.1"
+PORT = 4200
+AT_ONCE = 2  # runs: one at work, and one that waits for it or is turned away
+START_S = 120
+STOP_S = 20
+
+
+def serve(port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM, which end the runs, the schedules and a server that was started here."""
+    for file in (DEPLOYMENTS, AUTOMATIONS):
+        if not file.is_file():
+            raise InputError(f"{Path.cwd()} has no {file}; run this in the project's folder")
+    with _server(port) as url:
+        os.environ["PREFECT_API_URL"] = url  # before Prefect is imported, and for the runs' own processes
+        for name, value in _environment().items():
+            os.environ.setdefault(name, value)
+        import prefect
+
+        deployments = [_deployment(entry) for entry in _entries()]
+        _have_automations()
+        print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
+        print(f"look at it: {url.removesuffix('/api')}; end it: Ctrl-C", flush=True)
+        prefect.serve(*deployments, print_starting_message=False, limit=AT_ONCE)
+    print("ended; schedules rest until the next cifarflow serve")
+
+
+def _entries() -> list[dict[str, Any]]:
+    try:
+        entries: list[dict[str, Any]] = YAML(typ="safe").load(DEPLOYMENTS)["deployments"]
+    except Exception as error:
+        raise InputError(f"{DEPLOYMENTS} cannot be read: {' '.join(str(error).split())}") from error
+    return entries
+
+
+def _environment() -> dict[str, str]:
+    """What prefect.yaml gives the runs of a work pool."""
+    definitions = YAML(typ="safe").load(DEPLOYMENTS)["definitions"]
+    environment: dict[str, str] = definitions["here"]["job_variables"]["env"]
+    return environment
+
+
+def _deployment(entry: dict[str, Any]) -> "RunnerDeployment":
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.flows import load_flow_from_entrypoint
+
+    flow: Any = load_flow_from_entrypoint(entry["entrypoint"])
+    schedules = [
+        DeploymentScheduleCreate(
+            schedule=CronSchedule(cron=schedule["cron"], timezone=schedule.get("timezone")),
+            slug=schedule.get("slug"),
+        )
+        for schedule in entry.get("schedules", [])
+    ]
+    deployment: RunnerDeployment = flow.to_deployment(
+        entry["name"],
+        schedules=schedules or None,
+        parameters=entry.get("parameters"),
+        description=entry.get("description"),
+    )
+    return deployment
+
+
+def _have_automations() -> None:
+    """Create what automations.yaml says, unless the server has one of that name."""
+    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
+
+    for entry in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
+        with get_client(sync_client=True) as client:
+            known = client.request("POST", "/automations/filter", json={}).json()
+        if entry["name"] not in {automation["name"] for automation in known}:
+            Automation(**entry).create()
+
+
+@contextlib.contextmanager
+def _server(port: int) -> Iterator[str]:
+    """The address of the server that is set, of one that runs here, or of one that is started for as long."""
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        if not _answers(url):
+            raise RunError(f"no server answers at {urlsplit(url).hostname}, which PREFECT_API_URL names")
+        yield url
+        return
+    url = f"http://{HOST}:{port}/api"
+    if _answers(url):
+        print(f"a server runs at {HOST}:{port} already")
+        yield url
+        return
+    print(f"starting a Prefect server at {HOST}:{port}, some 10 s", flush=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    environment = os.environ | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_API_URL": url}
+    log = Path(".cifarflow-server.log")
+    # Its own session: Ctrl-C goes to all of a terminal's, and the server is to end after the runs.
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(  # noqa: S603
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        ) as server,
+    ):
+        try:
+            _wait_for(server, url, log)
+            yield url
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            try:
+                server.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while not _answers(url):
+        if server.poll() is not None or time.monotonic() > deadline:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise RunError(f"the server did not start: {lines[-1] if lines else 'it said nothing'} ({log})")
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - the address that the user set
+            return bool(answer.status == 200)
+    except (URLError, OSError, ValueError):
+        return False

@@ -1,0 +1,94 @@
+"""The champion's model: from DVC's cache or remote to its place in `registry/`, as the ledger says."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dvc.config import NoRemoteError
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+from ruamel.yaml import YAML
+
+from tasks.registry import ledger
+from tasks.registry.ledger import CHAMPION, Entry
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import written_whole
+
+POINTER = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
+
+
+def crown(repo: Repo, entry: Entry) -> Entry:
+    """Make the entry's model the champion. The line in the ledger is the one step that decides.
+
+    `RunError` where DVC has not got the model; then nothing has changed.
+    """
+    _in_cache(repo, entry.model_md5)
+    entry = ledger.append(entry)
+    settle(repo)
+    return entry
+
+
+def settle(repo: Repo) -> Entry | None:
+    """Have the model and its pointer for DVC be those of the ledger's champion, which this gives.
+
+    What a kill between the ledger's line and these files left behind is put right by this as well.
+    """
+    champion = ledger.champion(ledger.read_ledger())
+    if champion is None:
+        return None
+    md5 = champion.model_md5
+    if not CHAMPION.is_file() or ledger.file_md5(CHAMPION) != md5:
+        cached = _in_cache(repo, md5)
+        with written_whole(CHAMPION) as partial:
+            shutil.copyfile(cached, partial)
+    out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
+    yaml = YAML()
+    if not POINTER.is_file() or yaml.load(POINTER).get("outs") != [out]:
+        with written_whole(POINTER) as partial:
+            yaml.dump({"desc": champion.title, "outs": [out]}, partial)
+    return champion
+
+
+def _in_cache(repo: Repo, md5: str) -> Path:
+    """The file of that hash in DVC's cache, fetched from the remote if need be, whole."""
+    file = Path(repo.cache.local.oid_to_path(md5))
+    if _is_whole(file, md5):
+        return file
+    remote = "there is no DVC remote to ask"
+    try:
+        repo.cloud.pull([HashInfo("md5", md5)])
+    except NoRemoteError:
+        pass
+    except (DvcException, OSError) as error:
+        remote = f"the DVC remote did not give it: {str(error).splitlines()[0]}"
+    else:
+        remote = "the DVC remote has not got it"
+    if not _is_whole(file, md5):
+        raise RunError(f"the model {md5} is not in DVC's cache, and {remote}")
+    return file
+
+
+def _is_whole(file: Path, md5: str) -> bool:
+    return file.is_file() and ledger.file_md5(file) == md5
+
+
+def hashes_of(repo: Repo, params_text: str, about: Mapping[str, Any]) -> dict[str, str]:
+    """What a model was made from: `data`, `params`, `code` (all that the stages depend on) and `weights`."""
+    code = hashlib.sha256()
+    files = {
+        Path(dep.fspath)
+        for stage in repo.index.stages
+        for dep in stage.deps
+        if Path(dep.fspath).suffix in {".py", ".html"}
+    }
+    for file in sorted(files):
+        code.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    return {
+        "data": str(about["data_md5"]),
+        "params": hashlib.sha256(params_text.encode()).hexdigest(),
+        "code": code.hexdigest(),
+        "weights": str(about["weights_sha256"]),
+    }

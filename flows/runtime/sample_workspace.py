@@ -1,0 +1,52 @@
+"""A workspace of its own for the generated sample: the same pipeline, apart from the project's results."""
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from tasks.dataset.synthetic import generate
+from tasks.workspace.lock import alone
+
+FOLDER = "sample"
+SMALLER = {
+    "train": {"epochs": 4, "batch_size": 32},
+    "benchmark": {"warmup_s": 0.02, "measure_s": 0.1, "threads": [1], "server_trial_s": 0.05},
+}
+
+
+def prepared(project: Path, *, wait: bool = False) -> Path:
+    """The folder `sample/` in the project: data, the project's graph and code, parameters for a small run.
+
+    It has a DVC repository of its own. Its `params.yaml` says `dataset: sample`, and so does every result.
+    """
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    project = project.resolve()
+    workspace = project / FOLDER
+    workspace.mkdir(exist_ok=True)
+    with contextlib.chdir(workspace), alone(wait=wait):
+        shutil.copy(project / "dvc.yaml", ".")
+        for package in ("tasks", "models"):  # what the stages depend on
+            shutil.rmtree(package, ignore_errors=True)
+            shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
+        _write_params(project / "params.yaml", Path("params.yaml"))
+        if not Path(".dvc").is_dir():
+            with Repo.init(no_scm=True):
+                pass
+        if not Path("data").is_dir():
+            generate(Path("data"))
+        with Repo() as repo:
+            repo.add("data")
+    return workspace
+
+
+def _write_params(source: Path, target: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(source)
+    params["dataset"] = "sample"
+    for section, values in SMALLER.items():
+        params[section].update(values)
+    yaml.dump(params, target)

@@ -1,0 +1,149 @@
+"""What all toys share: a Prefect flow of small tasks that ends in tables, a picture and a Prefect artifact.
+
+Outside of a flow run the same code is plain Python: `neuron.fn(w1=2.0)` calls its steps as functions, needs
+no server, and leaves no artifact.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
+
+from prefect import Flow, flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.states import Failed
+from pydantic import Field, create_model
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from flows.cli.logs import is_news
+from flows.toys.catalogue import TOYS
+from tasks.params import Section, checked, parse_value
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import written_whole
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PICTURES = Path("reports/toys")
+
+# What a form takes. The bounds keep sums and squares far from a float's own.
+Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def toy(function: Callable[P, R]) -> Flow[P, R]:
+    """The function as a Prefect flow of its name, which checks its parameters by their types.
+
+    A wrong parameter, or a `ValueError` of the mathematics, is an `InputError`: a flow run ends in the state
+    `Failed` that carries it, without a traceback; a plain call raises it.
+    """
+    name = function.__name__
+    options = _options_of(function)
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            values = checked(options, given, name)
+            return function(**dict(values))  # type: ignore[call-arg]
+        except (RunError, ValueError) as error:
+            wrong = error if isinstance(error, RunError) else InputError(f"{name}: {error}")
+            if FlowRunContext.get() is None:
+                raise wrong from None
+            return cast("R", Failed(message=str(wrong), data=wrong))
+
+    # Prefect's own check would turn the string "3" into a number, and answer in several lines.
+    return flow(name=name, description=TOYS[name], log_prints=True, validate_parameters=False)(run)
+
+
+def parsed(flow_of_toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Parameters from texts such as `w1=2`, with values in YAML. `InputError` with one line a mistake."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not (equals and key):
+            raise InputError(f"--set {assignment}: give it as key=value, such as seed=1")
+        values[key] = parse_value(assignment, text)
+    return checked(_options_of(flow_of_toy.fn), values, "--set").model_dump(include=set(values))
+
+
+def _options_of(function: Callable[..., Any]) -> type[Section]:
+    """The function's parameters as a model."""
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        key: (hints[key], parameter.default)
+        for key, parameter in inspect.signature(function).parameters.items()
+    }
+    return create_model(function.__name__, __base__=Section, **fields)
+
+
+def step(function: Callable[P, R]) -> Callable[P, R]:
+    """A step of a toy: in a flow run a Prefect task, elsewhere the function itself."""
+
+    @wraps(function)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (
+            ValueError
+        ) as error:  # of the mathematics; a state, as an exception would be logged with traceback
+            return cast("R", Failed(message=str(error), data=error))
+
+    as_task = task(cache_policy=NO_CACHE, persist_result=False)(explained)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if FlowRunContext.get() is None:
+            return function(*args, **kwargs)
+        logging.getLogger("prefect.task_runs").addFilter(is_news)
+        return as_task(*args, **kwargs, return_state=True).result()
+
+    return call
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers as a toy prints them; texts stay as they are."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+    def as_text(self) -> str:
+        table = RichTable(*self.columns, box=None, pad_edge=False)
+        for row in self._cells():
+            table.add_row(*row)
+        for column, values in zip(table.columns, zip(*self.rows, strict=True), strict=True):
+            column.justify = "left" if any(isinstance(value, str) for value in values) else "right"
+        console = Console(width=120, color_system=None)
+        with console.capture() as capture:
+            console.print(table)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def as_markdown(self) -> str:
+        rows = [self.columns, ["---"] * len(self.columns), *self._cells()]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def _cells(self) -> list[list[str]]:
+        return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
+
+
+def publish(name: str, tables: Sequence[Table], says: Sequence[str], picture: str) -> None:
+    """Print the tables and what they say, save the picture (SVG), and leave an artifact of the flow run."""
+    file = PICTURES / f"{name}.svg"
+    with written_whole(file) as partial:
+        partial.write_text(picture, encoding="utf-8")
+    text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(says), f"picture: {file}"])
+    print(f"{name}: {TOYS[name]}\n\n{text}\n")
+    if FlowRunContext.get() is not None:
+        parts = [f"# {name}: {TOYS[name]}", *(table.as_markdown() for table in tables)]
+        parts += ["\n".join(f"- {line}" for line in says), f"Picture: `{file}`"]
+        create_markdown_artifact("\n\n".join(parts) + "\n", key=f"toy-{name.replace('_', '-')}")

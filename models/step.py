@@ -1,0 +1,25 @@
+"""One training step, as the talk's code demo and the toy `training_cycle` show it."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def training_step(
+    net: Callable[[Tensor], Tensor],
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    optimizer: Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Forward pass, loss, backward pass, update of the parameters.
+
+    Returns the predictions and the mean loss of the batch, both from before the update and detached.
+    """
+    optimizer.zero_grad()
+    predictions = net(inputs)
+    loss = loss_function(predictions, targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return predictions.detach(), loss.detach()

@@ -1,0 +1,69 @@
+"""What a killed training goes on from: its whole state after each epoch, in files."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.workspace.files import written_whole
+
+PACKAGES = ("models", "tasks")
+KEPT = 2  # of a training: should the newest be damaged, the one before it serves
+TRAININGS = 3  # whose checkpoints are kept, the one at work among them
+DIGEST_BYTES = 32
+
+
+def key_of(splits: Path, options: dict[str, Any], device: torch.device) -> str:
+    """Names a training: equal for equal data, parameters, code, PyTorch and kind of device, else another."""
+    digest = hashlib.sha256()
+    with splits.open("rb") as data:
+        digest.update(hashlib.file_digest(data, "sha256").digest())
+    digest.update(json.dumps([options, torch.__version__, device.type], sort_keys=True).encode())
+    root = Path(__file__).parents[2]
+    for file in sorted(file for package in PACKAGES for file in (root / package).rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+class Checkpoints:
+    """The checkpoints of one training, in `folder/key/`; of other trainings there, the oldest are removed."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._all = folder
+        self._folder = folder / key
+        others = (other for other in folder.glob("*/") if other != self._folder)
+        for old in sorted(others, key=lambda other: other.stat().st_mtime)[: -(TRAININGS - 1)]:
+            shutil.rmtree(old)
+
+    def latest(self) -> Any:
+        """The newest state that is whole, or None. A damaged one is left aside, and a line says so."""
+        for file in self._newest_first():
+            stored = file.read_bytes()
+            digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+            if hashlib.sha256(content).digest() == digest:
+                return torch.load(io.BytesIO(content), weights_only=True)
+            print(f"the checkpoint {file} is damaged and left aside")
+            file.rename(file.with_suffix(".damaged"))
+        return None
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        with written_whole(self._folder / f"epoch-{epoch:06}.pt") as partial:
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
+        for old in self._newest_first()[KEPT:]:
+            old.unlink()
+
+    def remove(self) -> None:
+        """The training has ended: nobody will go on from here."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._all.is_dir() and not any(self._all.iterdir()):
+            self._all.rmdir()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self._folder.glob("epoch-*.pt"), reverse=True)

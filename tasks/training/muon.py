@@ -1,0 +1,94 @@
+"""Muon: momentum whose update of a matrix is made orthogonal."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+# Of a x + b x³ + c x⁵, which is applied to the singular values again and again. They are chosen for a steep
+# slope at 0: three steps bring all but the smallest to somewhere near 1, which serves as well as 1 itself
+# (Jordan et al., "Muon", 2024, https://kellerjordan.github.io/posts/muon/).
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 3
+
+_foreach_add = torch._foreach_add  # noqa: SLF001 - underscore and all, it is in PyTorch's documentation
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """About U Vᵀ of each matrix U S Vᵀ, `(B, M, N)`: by Newton and Schulz's iteration, products alone.
+
+    On CUDA in bfloat16, which is exact enough for a direction and runs on the tensor cores.
+    """
+    a, b, c = COEFFICIENTS
+    x: Tensor = matrices / (
+        torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7
+    )  # no value is above 1 now
+    if x.device.type == "cuda":
+        x = x.bfloat16()
+    is_tall = x.shape[1] > x.shape[2]
+    if is_tall:
+        x = x.mT
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).to(matrices.dtype)
+
+
+class Muon(Optimizer):
+    """Muon for the filters of convolutions, and for all else SGD, both with Nesterov's momentum.
+
+    Plain gradient descent mostly moves along the few directions in which gradients are large; an orthogonal
+    update moves along all of them alike, so that a filter bank learns in fewer steps (Jordan et al. 2024;
+    Bernstein and Newhouse, "Old Optimizer, New Norm", 2024, https://arxiv.org/abs/2409.20325). What batch
+    normalization follows has no scale of its own: filters are brought back to norm 1, a filter on average,
+    before each step, so that the learning rate alone says how far a step turns them, and they need no weight
+    decay (`airbench94_muon.py` of https://github.com/KellerJordan/cifar10-airbench).
+
+    A group has `params`, `lr`, `momentum`, `weight_decay` as PyTorch's SGD, and `orthogonal`: whether it is
+    one of filters `(O, I, H, W)`. Filters of one shape are made orthogonal together.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        orthogonalize: Callable[[Tensor], Tensor] = orthogonalized,
+    ) -> None:
+        super().__init__(groups, {"weight_decay": 0.0, "orthogonal": False})
+        self._orthogonalize = orthogonalize
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            gradients = [parameter.grad for parameter in parameters]
+            if group["weight_decay"]:
+                gradients = list(_foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, gradients)
+            updates = list(_foreach_add(gradients, momenta, alpha=group["momentum"]))
+            if group["orthogonal"]:
+                for parameter in parameters:
+                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                updates = self._all_orthogonal(updates)
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+    def _all_orthogonal(self, updates: list[Tensor]) -> list[Tensor]:
+        # Channels last, as they lie in memory: the order of a matrix's columns does not matter here.
+        planes = [update.permute(0, 2, 3, 1) for update in updates]
+        shapes = {plane.shape for plane in planes}
+        result = list(updates)
+        for shape in sorted(shapes):
+            places = [i for i, plane in enumerate(planes) if plane.shape == shape]
+            matrices = torch.stack([planes[i].flatten(1) for i in places])
+            for i, matrix in zip(places, self._orthogonalize(matrices), strict=True):
+                result[i] = matrix.view(shape).permute(0, 3, 1, 2)
+        return result

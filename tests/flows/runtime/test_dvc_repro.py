@@ -1,0 +1,186 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+
+from flows.runtime.dvc_repro import Outcome, opened, reproduce, stages_in_order
+from tasks.workspace.errors import InputError, RunError
+
+DVC_YAML = """
+stages:
+  total:
+    cmd: python -m tasks total
+    deps: [scaled.txt]
+    metrics:
+      - total.json:
+          cache: false
+  scale:
+    cmd: python -m tasks scale
+    deps: [numbers.txt]
+    params: [scale]
+    outs: [scaled.txt]
+  other:
+    cmd: cp total.json copy.json
+    deps: [total.json]
+    outs: [copy.json]
+"""
+
+
+class Workspace:
+    """Two stages that a flow can call, one with a command of its own; counts the calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[str] = []
+        (folder / "dvc.yaml").write_text(DVC_YAML)
+        (folder / "numbers.txt").write_text("1 2 3")
+        self.set_factor(2)
+        Repo.init(str(folder), no_scm=True).close()
+
+    def set_factor(self, factor: int) -> None:
+        (self.folder / "params.yaml").write_text(f"scale: {{by: {{factor: {factor}}}, unused: 0}}\n")
+
+    def scale(self) -> dict[str, Any]:
+        self.calls.append("scale")
+        factor = int((self.folder / "params.yaml").read_text().split("factor: ")[1].split("}")[0])
+        numbers = [factor * int(n) for n in (self.folder / "numbers.txt").read_text().split()]
+        (self.folder / "scaled.txt").write_text(" ".join(map(str, numbers)))
+        return {"count": len(numbers)}
+
+    def total(self) -> dict[str, Any]:
+        self.calls.append("total")
+        total = sum(int(n) for n in (self.folder / "scaled.txt").read_text().split())
+        (self.folder / "total.json").write_text(json.dumps({"total": total}))
+        return {}
+
+    def reproduce(self, name: str, call: Callable[[], Any] | None = None, **options: Any) -> Outcome:
+        with opened() as repo:
+            return reproduce(repo, name, call or getattr(self, name), **options)
+
+    def all(self) -> list[str]:
+        return [self.reproduce(name).state for name in ("scale", "total")]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(tmp_path)
+    return Workspace(tmp_path)
+
+
+def test_order_is_that_of_the_graph(workspace: Workspace) -> None:
+    with opened() as repo:
+        assert [stage.name for stage in stages_in_order(repo)] == ["scale", "total", "other"]
+
+
+def test_dvc_finds_nothing_to_do_afterwards(workspace: Workspace) -> None:
+    assert workspace.reproduce("scale") == Outcome("ran", "never run before", {"count": 3})
+    workspace.reproduce("total")
+    with Repo() as repo:
+        assert repo.status(["scale", "total"]) == {}
+        assert repo.reproduce(["scale", "total"]) == []
+
+
+def test_second_time_is_cached(workspace: Workspace) -> None:
+    assert workspace.all() == ["ran", "ran"]
+    assert workspace.all() == ["cached", "cached"]
+    assert workspace.calls == ["scale", "total"]
+
+
+def test_flow_finds_nothing_to_do_after_dvc_repro(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "python -c \"open('scaled.txt', 'w').write('2 4 6')\""
+    file = workspace.folder / "dvc.yaml"
+    file.write_text(file.read_text().replace("python -m tasks scale", command))
+    with Repo() as repo:
+        repo.reproduce(["scale"])
+    assert workspace.reproduce("scale").state == "cached"
+    assert workspace.calls == []
+
+
+def test_says_which_parameter_changed(workspace: Workspace) -> None:
+    workspace.all()
+    workspace.set_factor(3)
+    assert workspace.reproduce("scale").why == "params scale.by.factor changed"
+    assert workspace.reproduce("total").why == "scaled.txt changed"
+    assert json.loads((workspace.folder / "total.json").read_text()) == {"total": 18}
+
+
+def test_run_cache_restores_an_earlier_result(workspace: Workspace) -> None:
+    workspace.all()
+    workspace.set_factor(3)
+    workspace.all()
+    workspace.calls.clear()
+    workspace.set_factor(2)
+    assert workspace.all() == ["restored", "restored"]
+    assert workspace.calls == []
+    assert (workspace.folder / "scaled.txt").read_text() == "2 4 6"
+    assert json.loads((workspace.folder / "total.json").read_text()) == {"total": 12}
+
+
+def test_missing_output_is_restored(workspace: Workspace) -> None:
+    workspace.all()
+    (workspace.folder / "scaled.txt").unlink()
+    outcome = workspace.reproduce("scale")
+    assert (outcome.state, outcome.why) == ("restored", "scaled.txt is missing")
+
+
+def test_force_runs_what_is_up_to_date(workspace: Workspace) -> None:
+    workspace.all()
+    assert workspace.reproduce("scale", force=True).state == "ran"
+
+
+@pytest.mark.parametrize("link", ["hardlink", "symlink"])
+def test_rerun_does_not_write_through_a_link_into_the_cache(workspace: Workspace, link: str) -> None:
+    (workspace.folder / ".dvc" / "config").write_text(
+        f"[cache]\n    type = {link}\n[core]\n    no_scm = True\n"
+    )
+    workspace.all()
+    linked = workspace.folder / "scaled.txt"
+    assert linked.is_symlink() == (link == "symlink")
+    assert link == "symlink" or linked.stat().st_nlink == 2
+    workspace.set_factor(5)
+    workspace.all()
+    with Repo() as repo:
+        cached = [Path(path) for path in map(repo.cache.local.oid_to_path, repo.cache.local.all())]
+        contents = {file.read_text() for file in cached if file.is_file() and not file.name.endswith(".dir")}
+    assert {"2 4 6", "5 10 15"} <= contents
+
+
+def test_failure_comes_through_and_records_nothing(workspace: Workspace) -> None:
+    workspace.reproduce("scale")
+    before = (workspace.folder / "dvc.lock").read_text()
+
+    def fail() -> None:
+        raise RunError("the disk is full")
+
+    with pytest.raises(RunError, match=r"^the disk is full$"):
+        workspace.reproduce("total", fail)
+    assert (workspace.folder / "dvc.lock").read_text() == before
+    assert workspace.all() == ["cached", "ran"]
+
+
+def test_other_commands_stay_as_they_are(workspace: Workspace) -> None:
+    workspace.all()
+    assert workspace.reproduce("other", workspace.total).state == "ran"
+    assert (workspace.folder / "copy.json").read_text() == (workspace.folder / "total.json").read_text()
+    assert workspace.calls == ["scale", "total"]
+
+
+def test_dvc_command_at_work_is_one_line(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
+    with (
+        Repo() as repo,
+        repo.lock,
+        pytest.raises(RunError, match="a DVC command is at work"),
+    ):
+        workspace.all()
+
+
+def test_folder_without_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"has no dvc\.yaml"), opened():
+        pass

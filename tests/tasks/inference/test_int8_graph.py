@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from models.classifier import Classifier
+from tasks.inference.int8_graph import byte_graph
+from tasks.params import Params
+from tasks.workspace.errors import InputError
+from tasks.workspace.weights import read_classifier
+
+
+@pytest.fixture
+def classifier(small_run: Params) -> Classifier:
+    return read_classifier(Path(small_run.paths.weights))[0]
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "images", [noise(1), noise(9), np.zeros((2, 32, 32, 3)), np.full((2, 32, 32, 3), 255)]
+)
+def test_it_is_the_function_of_the_network(classifier: Classifier, images: np.ndarray) -> None:
+    with torch.inference_mode():
+        expected = classifier(torch.from_numpy(images.astype(np.uint8))).numpy()
+    model = byte_graph(classifier, 13)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {"images": images.astype(np.float32)})
+    assert np.abs(actual - expected).max() < 1e-5
+
+
+def test_another_network(classifier: Classifier) -> None:
+    other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), [0.5] * 3, [0.2] * 3)
+    with pytest.raises(InputError, match="an 8-bit graph of Sequential is not known here, of Net alone"):
+        byte_graph(other, 13)

@@ -1,0 +1,98 @@
+"""dvc.yaml, the stages' signatures and their imports have to say the same."""
+
+import ast
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tasks.params import Params, read_params
+from tasks.stages import STAGES, run_stage
+from tests.conftest import ROOT
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+GIVEN = {"tracker", "progress"}  # what run_stage makes, and no file or parameter holds
+
+
+def code_of(module: Path, seen: set[str] | None = None) -> set[str]:
+    """The project's own files that run when `module` is imported, with the template beside one."""
+    seen = set() if seen is None else seen
+    seen |= {str(file) for file in (module, module.with_suffix(".html")) if (ROOT / file).is_file()}
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    for node in _runtime_nodes(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            file = Path(*name.split(".")).with_suffix(".py")
+            if (ROOT / file).is_file() and str(file) not in seen:
+                code_of(file, seen)
+    return seen
+
+
+def _runtime_nodes(tree: ast.AST) -> Any:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _runtime_nodes(node)
+
+
+def test_the_graph_holds_every_stage_but_the_download() -> None:
+    assert list(PIPELINE) == [stage for stage in STAGES if stage != "download"]
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_one_word_in_all_places(stage: str) -> None:
+    assert PIPELINE[stage]["cmd"] == f"python -m tasks {stage}"
+    assert stage in Params.model_fields
+    assert callable(getattr(import_module(f"tasks.{stage}"), stage))
+    assert (ROOT / "tests" / f"test_{stage}.py").is_file()
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_dependencies_are_the_code_that_runs(stage: str) -> None:
+    declared = [dep for dep in PIPELINE[stage]["deps"] if not dep.startswith("${")]
+    assert declared == sorted(code_of(Path("tasks") / f"{stage}.py"))
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_files_and_parameters_are_those_of_the_signature(stage: str) -> None:
+    entry = PIPELINE[stage]
+    outs = [out for kind in ("outs", "metrics", "plots") for out in entry.get(kind, [])]
+    outs = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+    deps = [dep for dep in entry["deps"] if dep.startswith("${")]
+    asked = set(inspect.signature(getattr(import_module(f"tasks.{stage}"), stage)).parameters) - GIVEN
+    paths = {name for name in asked if name in type(read_params(ROOT / "params.yaml").paths).model_fields}
+    assert {f"${{paths.{name}}}" for name in paths} == {*deps, *outs}
+    assert set(entry["params"]) == {stage if name == "options" else name for name in asked - paths}
+
+
+@pytest.mark.parametrize("stage", [stage for stage in PIPELINE if stage != "report"])
+def test_the_run_cache_is_on(stage: str) -> None:
+    """DVC leaves it off for a stage with outputs that persist or (metrics and plots aside) are not cached.
+
+    The report's page is such an output: it is in git, it is no plot, and it is made in two seconds.
+    """
+    outs = [out for out in PIPELINE[stage].get("outs", []) if isinstance(out, dict)]
+    assert not [
+        out for out in outs if any(not o.get("cache", True) or o.get("persist") for o in out.values())
+    ]
+
+
+def test_arguments_are_wired_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def split(data: Path, dataset: str, options: Any) -> dict[str, Any]:
+        given.update(data=data, dataset=dataset, options=options)
+        return {"images": 3}
+
+    monkeypatch.setattr("tasks.split.split", split)
+    params = read_params(ROOT / "params.yaml")
+    assert run_stage("split", params) == {"images": 3}
+    assert given == {"data": Path(params.paths.data), "dataset": params.dataset, "options": params.split}
