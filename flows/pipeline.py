@@ -18,11 +18,11 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.cli.logs import is_news
 from flows.runtime import markdown
 from flows.runtime.dvc_repro import fetch_data, opened, record_data, reproduce, stages_in_order
+from flows.runtime.lock import BusyError, alone
 from tasks.download import DataUnavailableError
 from tasks.params import Overrides, Params, override, read_params
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
-from tasks.workspace.lock import BusyError, alone
 
 if TYPE_CHECKING:
     from uuid import UUID

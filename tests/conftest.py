@@ -109,7 +109,7 @@ def browser() -> Iterator["Browser"]:
 def copy_of_project(folder: Path) -> Path:
     for name in ("tasks", "models"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", "data.dvc"):
+    for name in (".dvcignore", "dvc.yaml", "params.yaml", "data.dvc"):
         shutil.copy(ROOT / name, folder)
     return folder
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.runtime.dvc_repro import opened, stages_in_order, why_outdated
+from flows.runtime.lock import LOCK_FILE
 from tasks.dataset import cifar10
 from tasks.params import Params, read_params
 from tasks.registry.ledger import LEDGER, damaged_end, model_to_serve
 from tasks.tracking import has_key, mode_of
 from tasks.workspace.errors import RunError
-from tasks.workspace.lock import LOCK_FILE
 
 NEEDED_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
 STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}

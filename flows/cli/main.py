@@ -294,7 +294,7 @@ def predict(images: tuple[str, ...], *, as_json: bool) -> None:
     Example:
       cifarflow predict cat.jpg holiday/
     """
-    from tasks.inference.predict import predict
+    from flows.cli.predict import predict
     from tasks.params import read_params
     from tasks.registry.ledger import model_to_serve
 

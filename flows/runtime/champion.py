@@ -12,8 +12,10 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from ruamel.yaml import YAML
 
+from flows.runtime.dvc_repro import stages_in_order
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, Entry
+from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import written_whole
 
@@ -77,18 +79,10 @@ def _is_whole(file: Path, md5: str) -> bool:
 
 def hashes_of(repo: Repo, params_text: str, about: Mapping[str, Any]) -> dict[str, str]:
     """What a model was made from: `data`, `params`, `code` (all that the stages depend on) and `weights`."""
-    code = hashlib.sha256()
-    files = {
-        Path(dep.fspath)
-        for stage in repo.index.stages
-        for dep in stage.deps
-        if Path(dep.fspath).suffix in {".py", ".html"}
-    }
-    for file in sorted(files):
-        code.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
+    stages = [str(stage.name) for stage in stages_in_order(repo)]
     return {
         "data": str(about["data_md5"]),
         "params": hashlib.sha256(params_text.encode()).hexdigest(),
-        "code": code.hexdigest(),
+        "code": code_sha256(*stages),
         "weights": str(about["weights_sha256"]),
     }

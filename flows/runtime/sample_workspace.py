@@ -8,8 +8,8 @@ from pathlib import Path
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from flows.runtime.lock import alone
 from tasks.dataset.synthetic import generate
-from tasks.workspace.lock import alone
 
 FOLDER = "sample"
 SMALLER = {
@@ -28,7 +28,8 @@ def prepared(project: Path, *, wait: bool = False) -> Path:
     workspace = project / FOLDER
     workspace.mkdir(exist_ok=True)
     with contextlib.chdir(workspace), alone(wait=wait):
-        shutil.copy(project / "dvc.yaml", ".")
+        for name in (".dvcignore", "dvc.yaml"):
+            shutil.copy(project / name, ".")
         for package in ("tasks", "models"):  # what the stages depend on
             shutil.rmtree(package, ignore_errors=True)
             shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from tasks.workspace.code import code_sha256
 from tasks.workspace.files import written_whole
 
-PACKAGES = ("models", "tasks")
 KEPT = 2  # of a training: should the newest be damaged, the one before it serves
 TRAININGS = 3  # whose checkpoints are kept, the one at work among them
 DIGEST_BYTES = 32
@@ -22,10 +22,8 @@ def key_of(splits: Path, options: dict[str, Any], device: torch.device) -> str:
     digest = hashlib.sha256()
     with splits.open("rb") as data:
         digest.update(hashlib.file_digest(data, "sha256").digest())
-    digest.update(json.dumps([options, torch.__version__, device.type], sort_keys=True).encode())
-    root = Path(__file__).parents[2]
-    for file in sorted(file for package in PACKAGES for file in (root / package).rglob("*.py")):
-        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    made_with = [options, torch.__version__, device.type, code_sha256("train")]
+    digest.update(json.dumps(made_with, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

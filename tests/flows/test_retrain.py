@@ -13,10 +13,10 @@ from PIL import Image
 from prefect.client.schemas.objects import State
 
 from flows.retrain import retrain, rollback
+from flows.runtime.lock import LOCK_FILE
 from tasks.params import parse_overrides
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
-from tasks.workspace.lock import LOCK_FILE
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

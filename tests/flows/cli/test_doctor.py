@@ -6,8 +6,8 @@ import pytest
 from dvc.repo import Repo
 
 from flows.cli.doctor import doctor, findings
+from flows.runtime.lock import alone
 from flows.runtime.sample_workspace import prepared
-from tasks.workspace.lock import alone
 from tests.conftest import copy_of_project
 
 

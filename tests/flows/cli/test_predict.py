@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
+from flows.cli.predict import BATCH, predict
 from tasks.inference.onnx_classifier import Model, read_model
-from tasks.inference.predict import BATCH, predict
 from tasks.params import Params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.weights import read_classifier
@@ -157,7 +157,7 @@ def test_likeliest() -> None:
 
 def test_needs_neither_pytorch_nor_an_engine(model: Path, pictures: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tasks.inference.predict import predict;"
+        "import sys; from pathlib import Path; from flows.cli.predict import predict;"
         f"predict([{str(pictures / 'b.png')!r}], Path({str(model)!r}));"
         "sys.exit(', '.join({'torch', 'prefect', 'dvc', 'pydantic', 'scipy', 'onnx'} & set(sys.modules)))"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.workspace.lock import BusyError, alone
+from flows.runtime.lock import BusyError, alone
 
-HOLD = "from tasks.workspace.lock import alone\nwith alone():\n    print('held', flush=True)\n    input()\n"
+HOLD = "from flows.runtime.lock import alone\nwith alone():\n    print('held', flush=True)\n    input()\n"
 
 
 @pytest.fixture
