@@ -32,7 +32,7 @@ $(SETUP): requirements.lock
 	touch $@
 
 run: $(SETUP)  ## the whole pipeline, on CIFAR-10 (where that cannot be had: on a generated sample)
-	$(BIN)/cifarflow run --or-sample
+	$(BIN)/cifarflow run --sample-fallback
 
 test: $(SETUP)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_deployments.py

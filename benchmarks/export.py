@@ -25,11 +25,11 @@ import torch._inductor
 from graphs import variants
 
 from models.classifier import Classifier
-from tasks.export import plainly_converted
-from tasks.inference.backends import Models, NotAtHandError, engines
+from tasks.export import torch_onnx_export
+from tasks.inference.backends import BackendUnavailableError, ModelPaths, expand_backends
 from tasks.params import read_params
-from tasks.workspace.splits import read_splits
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.splits import load_splits
+from tasks.workspace.weights import load_classifier
 
 SIZES = (1, 32, 256)
 SECONDS = 0.15
@@ -118,8 +118,8 @@ def aot_inductor(classifier: Classifier, folder: str) -> Run:
 
 
 def graphs_and_engines(ships: Path, threads: int) -> dict[str, Run]:
-    classifier, _ = read_classifier(Path("artifacts/model.safetensors"))
-    plain = plainly_converted(classifier, 18).SerializeToString()
+    classifier, _ = load_classifier(Path("artifacts/model.safetensors"))
+    plain = torch_onnx_export(classifier, 18).SerializeToString()
     ways = {"PyTorch's exporter": plain_call(session(plain, threads))}
     for name, model in variants(classifier):
         ways[name] = plain_call(session(model.SerializeToString(), threads))
@@ -130,14 +130,14 @@ def graphs_and_engines(ships: Path, threads: int) -> dict[str, Run]:
         ways["what ships, optimized offline for this machine"] = plain_call(session(optimized, threads))
         Path(folder, "plain.onnx").write_bytes(plain)
         for of, file in (("PyTorch's exporter", str(Path(folder, "plain.onnx"))), ("what ships", str(ships))):
-            models = Models("artifacts/model.safetensors", file, "artifacts/model.int8.onnx")
+            models = ModelPaths("artifacts/model.safetensors", file, "artifacts/model.int8.onnx")
             names = ["openvino-fp32"]
             if of == "what ships":
                 names += ["openvino-int8", "pytorch-fp32", "torchscript-fp32", "onnxruntime-int8"]
-            for engine in engines(names, ["CPUExecutionProvider"]):
+            for engine in expand_backends(names, ["CPUExecutionProvider"]):
                 try:
-                    run = engine.open(models, threads)
-                except NotAtHandError as error:
+                    run = engine.load(models, threads)
+                except BackendUnavailableError as error:
                     print(f"{engine.name}: not measured; {error}")
                     continue
                 ways[f"{engine.name}{f', {of}' if engine.name == 'openvino-fp32' else ''}"] = run
@@ -207,10 +207,10 @@ def main() -> None:
     chosen = parser.parse_args()
     params = read_params(Path("params.yaml"))
     ships = Path(params.paths.onnx_model)
-    images = read_splits(Path(params.paths.splits)).test.images.numpy()
+    images = load_splits(Path(params.paths.splits)).test.images.numpy()
     if chosen.profile:
-        classifier, _ = read_classifier(Path(params.paths.weights))
-        plain = plainly_converted(classifier, 18)
+        classifier, _ = load_classifier(Path(params.paths.weights))
+        plain = torch_onnx_export(classifier, 18)
         onnx.checker.check_model(plain)
         models = {"PyTorch's exporter": plain.SerializeToString(), "what ships": ships.read_bytes()}
         profile(models, images, (32, 256))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier import Classifier
-from tasks.inference.fp32_graph import folded
+from tasks.inference.fp32_graph import fold_normalization
 
 First = dict[str, NDArray[np.float64]]
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.int64]]
@@ -129,7 +129,7 @@ def _maximum_over_groups(taken: str, groups: int) -> tuple[list[onnx.NodeProto],
 
 
 def _network(classifier: Classifier, first: object) -> onnx.ModelProto:
-    values = folded(classifier)
+    values = fold_normalization(classifier)
     nodes, tensors = first(values)
     channels = tensors["w1"].shape[0] if first is _padded else 6
     kernel = np.pad(values["conv2.weight"], ((0, 0), (0, channels - 6), (0, 0), (0, 0)))

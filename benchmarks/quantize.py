@@ -21,12 +21,12 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
-from tasks.export import plainly_converted
-from tasks.inference.fp32_graph import fast_graph
-from tasks.inference.int8_graph import byte_graph
-from tasks.quantize import LAYERS
-from tasks.workspace.splits import read_splits
-from tasks.workspace.weights import read_classifier
+from tasks.export import torch_onnx_export
+from tasks.inference.fp32_graph import build_fp32_graph
+from tasks.inference.int8_graph import build_int8_graph
+from tasks.quantize import QUANTIZED_OPS
+from tasks.workspace.splits import load_splits
+from tasks.workspace.weights import load_classifier
 
 SECONDS = 0.2
 REST_S = (
@@ -56,15 +56,15 @@ def quantized(model: onnx.ModelProto, images: np.ndarray, **options: object) -> 
 def forms() -> dict[str, tuple[bytes, type]]:
     """By name, a file and the type of the pictures that it takes."""
     logging.disable()
-    classifier, _ = read_classifier(Path("artifacts/model.safetensors"))
-    images = read_splits(Path("artifacts/splits.safetensors")).train.images.numpy()[:1000]
+    classifier, _ = load_classifier(Path("artifacts/model.safetensors"))
+    images = load_splits(Path("artifacts/splits.safetensors")).train.images.numpy()[:1000]
     floats = images.astype(np.float32)
-    ours, layers = byte_graph(classifier, 13), {"op_types_to_quantize": LAYERS}
+    ours, layers = build_int8_graph(classifier, 13), {"op_types_to_quantize": QUANTIZED_OPS}
     return {
         "fp32, as it ships": (Path("artifacts/model.onnx").read_bytes(), np.uint8),
         "int8, as it ships": (Path("artifacts/model.int8.onnx").read_bytes(), np.uint8),
-        "exporter's graph, quantized": (quantized(plainly_converted(classifier, 18), images), np.uint8),
-        "fp32's graph, quantized": (quantized(fast_graph(classifier, 13), images), np.uint8),
+        "exporter's graph, quantized": (quantized(torch_onnx_export(classifier, 18), images), np.uint8),
+        "fp32's graph, quantized": (quantized(build_fp32_graph(classifier, 13), images), np.uint8),
         "int8's graph, quantized": (quantized(ours, floats, **layers), np.float32),
         "the same, activations int8": (
             quantized(ours, floats, activation_type=QuantType.QInt8, **layers),
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    test = read_splits(Path("artifacts/splits.safetensors")).test
+    test = load_splits(Path("artifacts/splits.safetensors")).test
     images, labels = test.images.numpy(), test.labels.numpy()
     running = {name: (session(file, arguments.threads), kind) for name, (file, kind) in forms().items()}
     print(f"load average {os.getloadavg()[0]:.1f}, threads {arguments.threads}, {arguments.rounds} rounds")

@@ -33,12 +33,19 @@ from pathlib import Path
 
 import torch
 
-from tasks.evaluate import classify
-from tasks.params import Train, merged, overridden, parse_overrides, read_params, read_recipe
-from tasks.train import choose_device, train
+from tasks.evaluate import predict_proba
+from tasks.params import (
+    TrainConfig,
+    merge_overrides,
+    parse_overrides,
+    read_params,
+    read_recipe,
+    with_overrides,
+)
+from tasks.train import resolve_device, train
 from tasks.workspace.errors import RunError
-from tasks.workspace.splits import Splits, read_splits
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.splits import Splits, load_splits
+from tasks.workspace.weights import load_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = re.compile(r"\| *(\w*) *\| *(\w+) *\|((?: *[\d.]* *\|)+)")  # run, epoch, figures
@@ -61,17 +68,17 @@ class Way:
             self.seconds.setdefault(name, []).append(value)
 
 
-def run_recipe(way: Way, splits: Path, data: Splits, options: Train) -> None:
-    device = choose_device(options.device)
+def run_recipe(way: Way, splits: Path, data: Splits, options: TrainConfig) -> None:
+    device = resolve_device(options.device)
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         weights = Path(folder) / "weights"
         with redirect_stdout(nowhere):
             done = train(splits, weights, Path(folder) / "history", options, progress=lambda *_: None)
-        classifier = read_classifier(weights)[0].to(device)
+        classifier = load_classifier(weights)[0].to(device)
         images, labels = data.test.images.to(device), data.test.labels
-        classify(classifier, images[:BATCH], BATCH)  # warm-up
+        predict_proba(classifier, images[:BATCH], BATCH)  # warm-up
         began = time.perf_counter()
-        predicted = classify(classifier, images, BATCH).argmax(1).cpu()  # waits for the device
+        predicted = predict_proba(classifier, images, BATCH).argmax(1).cpu()  # waits for the device
         test = time.perf_counter() - began
     way.once.append(done["warm_up_s"])
     accuracy = (predicted == labels).double().mean().item()
@@ -164,10 +171,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(chosen: argparse.Namespace) -> None:
-    overrides = merged(read_recipe(chosen.recipe, ROOT / "recipes"), parse_overrides(chosen.set))
-    params = overridden(read_params(ROOT / "params.yaml"), overrides)
+    overrides = merge_overrides(read_recipe(chosen.recipe, ROOT / "recipes"), parse_overrides(chosen.set))
+    params = with_overrides(read_params(ROOT / "params.yaml"), overrides)
     splits = chosen.splits or ROOT / params.paths.splits
-    data = read_splits(splits)
+    data = load_splits(splits)
     ways = {chosen.recipe: Way()} | {script.name: Way() for script in chosen.against}
     for turn in range(chosen.rounds):
         runs = range(turn * chosen.runs // chosen.rounds, (turn + 1) * chosen.runs // chosen.rounds)
@@ -177,7 +184,9 @@ def measure(chosen: argparse.Namespace) -> None:
         for script in chosen.against:
             run_script(ways[script.name], script, data, len(runs))
     where = (
-        torch.cuda.get_device_name() if chosen.device == "cuda" else f"CPU, {params.train.threads} threads"
+        torch.cuda.get_device_name()
+        if chosen.device == "cuda"
+        else f"CPU, {params.train.num_threads} threads"
     )
     print(f"{where}, PyTorch {torch.__version__}, {chosen.rounds} rounds\n\n{table(ways)}")
 

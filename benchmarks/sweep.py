@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from flows.runtime.seeds import sweep
-from tasks.params import merged, overridden, parse_overrides, read_params, read_recipe
+from tasks.params import merge_overrides, parse_overrides, read_params, read_recipe, with_overrides
 from tasks.workspace.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         overrides = parse_overrides(chosen.set)
         if chosen.recipe:
-            overrides = merged(read_recipe(chosen.recipe, ROOT / "recipes"), overrides)
-        params = overridden(read_params(ROOT / "params.yaml"), overrides)
+            overrides = merge_overrides(read_recipe(chosen.recipe, ROOT / "recipes"), overrides)
+        params = with_overrides(read_params(ROOT / "params.yaml"), overrides)
         splits = chosen.splits or ROOT / params.paths.splits
         seconds: dict[int, list[float]] = {count: [] for count in chosen.at_once}
         for _ in range(chosen.rounds):

@@ -38,7 +38,7 @@ from models.net import Net
 from tasks.params import Params, read_params
 from tasks.tracking import Tracker
 from tasks.train import train
-from tasks.workspace.splits import Subset, read_splits
+from tasks.workspace.splits import Split, load_splits
 
 ROOT = Path(__file__).resolve().parents[1]
 AUGMENTATION = {"flip": True, "shift": 2}
@@ -50,7 +50,7 @@ TO_TENSOR = transforms.Compose(
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """As torchvision's CIFAR10: a Pillow picture at a time, through the tutorial's transforms."""
 
-    def __init__(self, subset: Subset, count: int) -> None:
+    def __init__(self, subset: Split, count: int) -> None:
         self.images, self.labels = subset.images[:count].numpy(), subset.labels[:count].tolist()
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return TO_TENSOR(Image.fromarray(self.images[index])), self.labels[index]
 
 
-def dataloader_loop(subset: Subset, count: int, batch_size: int, workers: int, device: torch.device) -> float:
+def dataloader_loop(subset: Split, count: int, batch_size: int, workers: int, device: torch.device) -> float:
     """Images a second of the loop of PyTorch's tutorial "Training a Classifier"."""
     count = min(count, len(subset.labels))
     loader = DataLoader(Pictures(subset, count), batch_size=batch_size, shuffle=True, num_workers=workers)
@@ -77,7 +77,7 @@ def dataloader_loop(subset: Subset, count: int, batch_size: int, workers: int, d
     return count / (time.perf_counter() - began)
 
 
-def resident_loop(subset: Subset, batch_size: int, device: torch.device) -> float:
+def resident_loop(subset: Split, batch_size: int, device: torch.device) -> float:
     """Images a second over batches of normalized pictures on the device, the last, smaller one left out."""
     images = ((subset.images.to(device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).contiguous()
     labels = subset.labels.to(device)
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
     device = torch.device(chosen.device)
     params = read_params(ROOT / "params.yaml")
     splits = (chosen.splits or ROOT / params.paths.splits).resolve()
-    subset = read_splits(splits).train
+    subset = load_splits(splits).train
     count = len(subset.labels)
     batch_size = chosen.batch_size or params.train.batch_size
     changes: dict[str, object] = {
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
         "device": chosen.device,
         "batch_size": batch_size,
     }
-    torch.set_num_threads(params.train.threads)
+    torch.set_num_threads(params.train.num_threads)
 
     def stage(mode: str, more: dict[str, object]) -> Callable[[], float]:
         return lambda: whole_stage(params, splits, count, mode, changes | more)
@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     most, why = floor(batch_size, device)
     where = torch.cuda.get_device_name() if chosen.device == "cuda" else "CPU"
     print(f"{where}, PyTorch {torch.__version__}")
-    print(f"batch size of train: {batch_size}, {params.train.threads} threads, rounds: {chosen.rounds}\n")
+    print(f"batch size of train: {batch_size}, {params.train.num_threads} threads, rounds: {chosen.rounds}\n")
     best, seconds = to_best(params, splits, chosen.device) if chosen.to_best else (0, 0.0)
     head = "| way | images/s, median | lowest to highest | to the tutorial's | to the DataLoader's |"
     print(head + " of the floor |" + (f" s for {best} epochs |" if best else ""))

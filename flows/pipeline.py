@@ -15,12 +15,12 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.cli.logs import is_news
+from flows.cli.logs import drop_duplicate_failure
 from flows.runtime import markdown
-from flows.runtime.dvc_repro import fetch_data, opened, record_data, reproduce, stages_in_order
-from flows.runtime.lock import BusyError, alone
+from flows.runtime.dvc_repro import commit_data, open_repo, pull_data, repro_stage, topological_stages
+from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 from tasks.download import DataUnavailableError
-from tasks.params import Overrides, Params, override, read_params
+from tasks.params import Overrides, Params, read_params, write_overrides
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PARAMS = Path("params.yaml")
 DOWNLOAD_RETRIES = 2
 RETRY_DELAYS_S = [10.0, 60.0]
-ARTIFACT_EVERY_S = 5.0
+PROGRESS_UPDATE_INTERVAL_S = 5.0
 
 logger = logging.getLogger(__name__)  # for whoever shows what is at work; the run's own log is Prefect's
 
@@ -52,38 +52,38 @@ def pipeline(
         download_retries: how often to go through the sources of the data again, after a while
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    course = Course()
+    course = TaskChain()
     try:
-        with at_work(workspace, wait=wait):
-            params = given_params(overrides)
-            failed = course.download(download_retries) or course.stages(force=force)
-            get_run_logger().info("The stages:\n%s", markdown.as_table(course.runs))
+        with exclusive_workspace(workspace, wait=wait):
+            params = load_params(overrides)
+            failed = course.run_download(download_retries) or course.run_stages(force=force)
+            get_run_logger().info("The stages:\n%s", markdown.format_table(course.runs))
             if failed is not None:
                 return failed
-            create_markdown_artifact(markdown.as_markdown(course.runs, params), key="pipeline")
+            create_markdown_artifact(markdown.pipeline_markdown(course.runs, params), key="pipeline")
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=course.outcome)
+        return failed_state(error)
+    return Completed(message=course.message)
 
 
 @contextlib.contextmanager
-def at_work(workspace: Path, *, wait: bool) -> Iterator[None]:
+def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
     """The workspace as the current folder, held alone. A scheduled run does not wait: another is at work."""
-    logging.getLogger("prefect.task_runs").addFilter(is_news)
-    with contextlib.chdir(workspace), alone(wait=wait and not _is_scheduled()):
+    logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
+    with contextlib.chdir(workspace), workspace_lock(wait=wait and not _is_scheduled()):
         yield
 
 
-def given_params(overrides: Overrides | None) -> Params:
+def load_params(overrides: Overrides | None) -> Params:
     """`params.yaml`, with the overrides written into it."""
     if overrides is not None:
-        override(PARAMS, overrides)
+        write_overrides(PARAMS, overrides)
     return read_params(PARAMS)
 
 
-def ended_by(error: RunError) -> State[Any]:
+def failed_state(error: RunError) -> State[Any]:
     """The flow's last state: a scheduled run that found another at work was cancelled, it did not fail."""
-    if isinstance(error, BusyError) and _is_scheduled():
+    if isinstance(error, WorkspaceLockedError) and _is_scheduled():
         return Cancelled(message=str(error))
     return Failed(message=str(error), data=error)
 
@@ -93,47 +93,47 @@ def _is_scheduled() -> bool:
     return context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
 
 
-class Course:
+class TaskChain:
     """The tasks of a flow run, one after the other, each waiting for the one before it."""
 
     def __init__(self) -> None:
-        self.runs: list[markdown.StageRun] = []
+        self.runs: list[markdown.TaskRunSummary] = []
         self._upstream: list[State[Any]] = []
 
-    def download(self, retries: int) -> State[Any] | None:
+    def run_download(self, retries: int) -> State[Any] | None:
         """Have the data in the workspace; gives the flow's state if that failed."""
-        return self.follow("download", download.with_options(retries=retries))
+        return self.run_task("download", download.with_options(retries=retries))
 
-    def stages(self, *, force: bool) -> State[Any] | None:
+    def run_stages(self, *, force: bool) -> State[Any] | None:
         """Run the stages in DVC's order until one fails; gives the flow's state if one did."""
-        with opened() as repo:
-            names = [str(stage.name) for stage in stages_in_order(repo)]
+        with open_repo() as repo:
+            names = [str(stage.name) for stage in topological_stages(repo)]
         for name in names:
             stage = reproduce_stage.with_options(name=name, task_run_name=name)
-            failed = self.follow(name, stage, name, force)
+            failed = self.run_task(name, stage, name, force)
             if failed is not None:
                 return failed
         return None
 
-    def follow(self, name: str, step: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
+    def run_task(self, name: str, task: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
         """Run a task; gives the flow's state if it failed."""
-        began = time.perf_counter()
+        started = time.perf_counter()
         logger.info(name)
-        state = step(*arguments, wait_for=self._upstream, return_state=True)
-        seconds = time.perf_counter() - began
-        self.runs.append(markdown.StageRun(name, str(state.name), seconds, state.message or ""))
+        state = task(*arguments, wait_for=self._upstream, return_state=True)
+        seconds = time.perf_counter() - started
+        self.runs.append(markdown.TaskRunSummary(name, str(state.name), seconds, state.message or ""))
         if not state.is_completed():
             return Failed(message=f"{name}: {state.message}", data=state.data)
         self._upstream = [state]
         return None
 
     @property
-    def outcome(self) -> str:
+    def message(self) -> str:
         ran = [run.stage for run in self.runs if run.state != "Cached"]
         return f"made anew: {', '.join(ran)}" if ran else "everything was up to date"
 
 
-def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, DataUnavailableError)
 
 
@@ -144,17 +144,17 @@ def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any
     cache_policy=NO_CACHE,
     persist_result=False,
     retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=_is_worth_another_try,
+    retry_condition_fn=_is_retryable,
 )
 def download() -> State[Any]:
     """CIFAR-10 in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
     try:
         params = read_params(PARAMS)
-        with opened() as repo:
-            fetched = fetch_data(repo)
+        with open_repo() as repo:
+            fetched = pull_data(repo)
         report = run_stage("download", params)
-        with opened() as repo:
-            record_data(repo)
+        with open_repo() as repo:
+            commit_data(repo)
     except RunError as error:
         return Failed(message=str(error), data=error)
     if fetched:
@@ -169,20 +169,22 @@ def reproduce_stage(name: str, force: bool) -> State[Any]:
     """One stage of dvc.yaml, brought up to date."""
     try:
         params = read_params(PARAMS)
-        with opened() as repo:
-            outcome = reproduce(repo, name, lambda: run_stage(name, params, _Progress(name)), force=force)
+        with open_repo() as repo:
+            outcome = repro_stage(
+                repo, name, lambda: run_stage(name, params, _ProgressReporter(name)), force=force
+            )
     except RunError as error:
         return Failed(message=str(error), data=error)
     match outcome.state:
         case "cached":
-            return Completed(name="Cached", message=outcome.why)
+            return Completed(name="Cached", message=outcome.reason)
         case "restored":
-            return Completed(name="Restored", message=f"from DVC's cache, as {outcome.why}")
+            return Completed(name="Restored", message=f"from DVC's cache, as {outcome.reason}")
         case "ran":
-            return Completed(message=outcome.why)
+            return Completed(message=outcome.reason)
 
 
-class _Progress:
+class _ProgressReporter:
     """How far a stage is: the line of whoever shows what is at work, and Prefect's progress artifact.
 
     Both are views: a server that is away for a while does not stop the stage.
@@ -191,21 +193,21 @@ class _Progress:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._artifact: UUID | None = None
-        self._told = -math.inf
-        self._away = False
+        self._last_update = -math.inf
+        self._disabled = False
 
-    def __call__(self, share: float, text: str) -> None:
+    def __call__(self, fraction: float, text: str) -> None:
         logger.info("%s, %s", self._stage, text)
         now = time.monotonic()
-        if self._away or (now - self._told < ARTIFACT_EVERY_S and share < 1):
+        if self._disabled or (now - self._last_update < PROGRESS_UPDATE_INTERVAL_S and fraction < 1):
             return
-        self._told = now
+        self._last_update = now
         try:
             if self._artifact is None:
-                made = create_progress_artifact(100 * share, key=f"{self._stage}-progress")
+                made = create_progress_artifact(100 * fraction, key=f"{self._stage}-progress")
                 self._artifact = cast("UUID", made)
             else:
-                update_progress_artifact(self._artifact, progress=100 * share)
+                update_progress_artifact(self._artifact, progress=100 * fraction)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the training goes on
-            self._away = True
+            self._disabled = True
             get_run_logger().warning("progress is not shown any more: %s", type(error).__name__)

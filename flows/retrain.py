@@ -14,19 +14,19 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.pipeline import DOWNLOAD_RETRIES, PARAMS, Course, at_work, ended_by, given_params
+from flows.pipeline import DOWNLOAD_RETRIES, PARAMS, TaskChain, exclusive_workspace, failed_state, load_params
 from flows.runtime import markdown, publish
-from flows.runtime.champion import crown, hashes_of, settle
-from flows.runtime.dvc_repro import opened, outdated, record_data
-from tasks.dataset.ingest import Intake, as_rows, take_in, waiting
-from tasks.inference.onnx_classifier import read_model
+from flows.runtime.champion import promote, provenance_hashes, sync_champion
+from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
+from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
+from tasks.inference.onnx_classifier import load_model
 from tasks.params import Overrides, Params, read_params
 from tasks.registry import ledger
 from tasks.registry.compare import Decision, compare
-from tasks.registry.ledger import CHAMPION, Entry
+from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.errors import RunError
 
-MODEL = "cifarflow.model.cifar10-classifier"
+MODEL_RESOURCE_ID = "cifarflow.model.cifar10-classifier"
 
 
 @flow(name="retrain", log_prints=True)
@@ -48,89 +48,91 @@ def retrain(
         download_retries: how often to go through the sources of the data again, after a while
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    course = Course()
+    course = TaskChain()
     try:
-        with at_work(workspace, wait=wait):
-            params = given_params(overrides)
-            with opened() as repo:
-                settle(repo)
-            failed = course.download(download_retries) or course.follow("incoming", take_in_pictures)
+        with exclusive_workspace(workspace, wait=wait):
+            params = load_params(overrides)
+            with open_repo() as repo:
+                sync_champion(repo)
+            failed = course.run_download(download_retries) or course.run_task("ingest", ingest_images)
             if failed is None:
-                undecided = _undecided(params)
+                undecided = _skip_reason(params)
                 if undecided is not None:
                     return Completed(name="Skipped", message=undecided)
-                failed = course.stages(force=False)
+                failed = course.run_stages(force=False)
             if failed is None:
-                failed = course.follow("compare", judge, push, commit)
-            get_run_logger().info("The stages:\n%s", markdown.as_table(course.runs))
+                failed = course.run_task("compare", compare_models, push, commit)
+            get_run_logger().info("The stages:\n%s", markdown.format_table(course.runs))
             if failed is not None:
                 return failed
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=course.runs[-1].why)
+        return failed_state(error)
+    return Completed(message=course.runs[-1].message)
 
 
-def _undecided(params: Params) -> str | None:
+def _skip_reason(params: Params) -> str | None:
     """Why there is nothing to do, if so: no stage would run, and the model that they made was judged."""
     model = Path(params.paths.onnx_model)
-    with opened() as repo:
-        if outdated(repo) or not model.is_file():
+    with open_repo() as repo:
+        if changed_stages(repo) or not model.is_file():
             return None
     md5 = ledger.file_md5(model)
     entries = ledger.read_ledger()
-    champion = ledger.champion(entries)
+    champion = ledger.current_champion(entries)
     if champion is None:
         return None
     if champion.model_md5 == md5:
-        return f"nothing changed since {champion.title} was trained"
+        return f"nothing changed since {champion.label} was trained"
     judged = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
-    if judged is not None and judged.number > champion.number:
-        return f"nothing changed since {judged.time[:10]}, when this model was refused: {judged.why}"
+    if judged is not None and judged.version > champion.version:
+        return f"nothing changed since {judged.time[:10]}, when this model was refused: {judged.reason}"
     return None
 
 
-@task(name="incoming", task_run_name="incoming", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
-def take_in_pictures() -> State[Any]:
+@task(name="ingest", task_run_name="ingest", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+def ingest_images() -> State[Any]:
     """New pictures from `incoming/`, checked, into the training set, which DVC then holds."""
     try:
         params = read_params(PARAMS)
-        folder = Path(params.incoming.folder)
-        if not waiting(folder):
+        folder = Path(params.ingest.folder)
+        if not list_pending(folder):
             return Completed(name="Cached", message="no new pictures")
-        intake = take_in(folder, Path(params.paths.data), params.dataset, params.incoming)
-        with opened() as repo:
-            record_data(repo)
-        create_markdown_artifact(_intake_page(intake), key="incoming")
+        intake = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
+        with open_repo() as repo:
+            commit_data(repo)
+        create_markdown_artifact(_ingest_markdown(intake), key="incoming")
     except RunError as error:
         return Failed(message=str(error), data=error)
     return Completed(message=str(intake))
 
 
-def _intake_page(intake: Intake) -> str:
-    taken = [f"| {label} | {count:,} |" for label, count in sorted(intake.taken.items())]
+def _ingest_markdown(intake: IngestResult) -> str:
+    taken = [f"| {label} | {count:,} |" for label, count in sorted(intake.accepted.items())]
     head = ["| class | taken |", "| --- | ---: |"] if taken else []
-    return "\n".join([f"# {intake}", "", *head, *taken, "", *as_rows(intake.refused.items())]) + "\n"
+    return (
+        "\n".join([f"# {intake}", "", *head, *taken, "", *rejected_markdown(intake.rejected.items())]) + "\n"
+    )
 
 
 @task(name="compare", task_run_name="compare", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
-def judge(push: bool, commit: bool) -> State[Any]:
+def compare_models(push: bool, commit: bool) -> State[Any]:
     """Challenger against champion; the decision goes to the ledger, and what was asked for to the remotes."""
     try:
         params = read_params(PARAMS)
-        entry = _decided(params)
-        print(f"{entry.verdict}: {entry.why}")
-        create_markdown_artifact(markdown.as_decision(entry), key="decision")
-        _tell(entry)
-        publish.keep(entry, params, push=push, commit=commit)
+        entry = _decide(params)
+        print(f"{entry.decision}: {entry.reason}")
+        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+        _emit_decision_event(entry)
+        publish.save_experiment(entry, params, push=push, commit=commit)
     except RunError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message=f"{entry.verdict}: {entry.why}")
+    return Completed(message=f"{entry.decision}: {entry.reason}")
 
 
-def _decided(params: Params) -> Entry:
+def _decide(params: Params) -> LedgerEntry:
     began = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
-    before = ledger.champion(ledger.read_ledger())
+    before = ledger.current_champion(ledger.read_ledger())
     decision = compare(
         challenger,
         CHAMPION if before else None,
@@ -139,37 +141,40 @@ def _decided(params: Params) -> Entry:
         params.compare,
         champion_val_sha256=before.evidence.get("val_sha256") if before else None,
     )
-    with opened() as repo:
-        entry = _entered(repo, decision, challenger, params)
+    with open_repo() as repo:
+        entry = _record_decision(repo, decision, challenger, params)
     print(f"decided in {time.perf_counter() - began:.1f} s")
     return entry
 
 
-def _entered(repo: Repo, decision: Decision, challenger: Path, params: Params) -> Entry:
-    entry = Entry(
-        verdict="promoted" if decision.promote else "refused",
-        why=decision.why,
+def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: Params) -> LedgerEntry:
+    entry = LedgerEntry(
+        decision="promoted" if decision.promote else "rejected",
+        reason=decision.reason,
         model_md5=ledger.file_md5(challenger),
         model_bytes=challenger.stat().st_size,
-        run=str(flow_run.name),
-        run_id=str(flow_run.id),
-        hashes=hashes_of(repo, params.model_dump_json(), read_model(challenger).run),
+        flow_run_name=str(flow_run.name),
+        flow_run_id=str(flow_run.id),
+        provenance=provenance_hashes(repo, params.model_dump_json(), load_model(challenger).metadata),
         evidence=decision.evidence.as_dict(),
     )
-    return crown(repo, entry) if decision.promote else ledger.append(entry)
+    return promote(repo, entry) if decision.promote else ledger.append(entry)
 
 
-def _tell(entry: Entry) -> None:
-    """The event on which automations can act: `cifarflow.model.promoted`, `.refused` or `.rolled-back`."""
+def _emit_decision_event(entry: LedgerEntry) -> None:
+    """The event on which automations can act: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
     emit_event(
-        event=f"cifarflow.model.{entry.verdict}",
-        resource={"prefect.resource.id": MODEL, "prefect.resource.name": "CIFAR-10 classifier"},
+        event=f"cifarflow.model.{entry.decision}",
+        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "CIFAR-10 classifier"},
         related=[
-            {"prefect.resource.id": f"prefect.flow-run.{entry.run_id}", "prefect.resource.role": "flow-run"}
+            {
+                "prefect.resource.id": f"prefect.flow-run.{entry.flow_run_id}",
+                "prefect.resource.role": "flow-run",
+            }
         ],
         payload={
-            "number": entry.number,
-            "why": entry.why,
+            "version": entry.version,
+            "reason": entry.reason,
             "model_md5": entry.model_md5,
             "evidence": dict(entry.evidence),
         },
@@ -186,23 +191,23 @@ def rollback(number: int | None = None, wait: bool = True, workspace: Path = Pat
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     try:
-        with at_work(workspace, wait=wait), opened() as repo:
-            earlier = ledger.earlier(ledger.read_ledger(), number)
+        with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
+            earlier = ledger.resolve_rollback_target(ledger.read_ledger(), number)
             if number == 0:
-                settle(repo)
-                return Completed(message=f"{CHAMPION} is {earlier.title}")
-            entry = crown(
+                sync_champion(repo)
+                return Completed(message=f"{CHAMPION} is {earlier.label}")
+            entry = promote(
                 repo,
                 replace(
                     earlier,
-                    verdict="rolled-back",
-                    why=f"put back by hand: {earlier.title}",
-                    run=str(flow_run.name),
-                    run_id=str(flow_run.id),
+                    decision="rolled_back",
+                    reason=f"put back by hand: {earlier.label}",
+                    flow_run_name=str(flow_run.name),
+                    flow_run_id=str(flow_run.id),
                 ),
             )
-            create_markdown_artifact(markdown.as_decision(entry), key="decision")
-            _tell(entry)
+            create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+            _emit_decision_event(entry)
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=f"{CHAMPION} is {earlier.title} again")
+        return failed_state(error)
+    return Completed(message=f"{CHAMPION} is {earlier.label} again")

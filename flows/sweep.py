@@ -9,20 +9,19 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.pipeline import PARAMS, at_work, ended_by
-from flows.runtime.seeds import as_text
-from flows.runtime.seeds import sweep as swept
-from tasks.params import Overrides, overridden, read_params
+from flows.pipeline import PARAMS, exclusive_workspace, failed_state
+from flows.runtime.seeds import format_summary, run_sweep
+from tasks.params import Overrides, read_params, with_overrides
 from tasks.workspace.errors import RunError
 
 Seeds = Annotated[int, Field(ge=2, le=1000)]
-AtOnce = Annotated[int, Field(ge=1, le=64)]
+Jobs = Annotated[int, Field(ge=1, le=64)]
 
 
 @flow(name="sweep", log_prints=True)
 def sweep(
-    seeds: Seeds = 5,
-    at_once: AtOnce = 1,
+    num_seeds: Seeds = 5,
+    jobs: Jobs = 1,
     overrides: Overrides | None = None,
     wait: bool = True,
     workspace: Path = Path(),
@@ -37,22 +36,22 @@ def sweep(
         workspace: the folder that holds params.yaml and, in artifacts/, the splits
     """
     try:
-        with at_work(workspace, wait=wait):
+        with exclusive_workspace(workspace, wait=wait):
             params = read_params(PARAMS)
             if overrides is not None:
-                params = overridden(params, overrides)
+                params = with_overrides(params, overrides)
             paths = params.paths
             folder = Path(paths.weights).with_name("sweep")
-            result = swept(
-                Path(paths.splits), folder, Path(paths.sweep), params.train, params.evaluate, seeds, at_once
+            result = run_sweep(
+                Path(paths.splits), folder, Path(paths.sweep), params.train, params.evaluate, num_seeds, jobs
             )
-            create_markdown_artifact(as_page(result), key="sweep")
+            create_markdown_artifact(sweep_markdown(result), key="sweep")
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=as_text(result).splitlines()[-1])
+        return failed_state(error)
+    return Completed(message=format_summary(result).splitlines()[-1])
 
 
-def as_page(result: dict[str, Any]) -> str:
+def sweep_markdown(result: dict[str, Any]) -> str:
     network, seeds = result["train"]["network"], result["seeds"]
     where = "" if result["dataset"] == "CIFAR-10" else ", on a generated sample, not on CIFAR-10"
     lines = [f"# {len(seeds)} seeds of {network}{where}", ""]
@@ -60,7 +59,7 @@ def as_page(result: dict[str, Any]) -> str:
     for row in seeds:
         val, test = row["val_accuracy"], row["test_accuracy"]
         lines.append(f"| {row['seed']} | {val:.2%} | {test:.2%} | {row['training_s']:.1f} |")
-    for label, name in (("mean", "mean"), ("deviation", "standard_deviation"), ("error", "standard_error")):
+    for label, name in (("mean", "mean"), ("deviation", "std"), ("error", "sem")):
         val, test = (result[f"{split}_accuracy"][name] for split in ("val", "test"))
         lines.append(f"| {label} | {val:.2%} | {test:.2%} | |")
     return "\n".join(lines) + "\n"

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-WHITENING_SIZE = 2
+WHITENING_KERNEL_SIZE = 2
 WHITENING_IMAGES = 5000  # some 5 million patches, for a covariance of 12 x 12
 WHITENING_EPSILON = 5e-4  # keeps directions in which pictures hardly vary from being blown up
 
 
-class WhitenedNet(nn.Module):
+class CifarNet(nn.Module):
     """A whitening layer, three blocks of convolutions and a linear head.
 
     Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`. `widths` are the blocks' channels,
@@ -30,20 +30,20 @@ class WhitenedNet(nn.Module):
         # common, so that the layers after it start from uncorrelated inputs (Page, part 8, "Bag of Tricks").
         # Its bias alone is trained, in the first epochs: afterwards no gradient goes through this layer, the
         # one with the largest maps (airbench, section 3.2).
-        self.whitening = nn.Conv2d(3, 2 * 3 * WHITENING_SIZE**2, WHITENING_SIZE)
-        self.whitening.weight.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
-        inputs = [self.whitening.out_channels, *widths[:-1]]
+        self.whiten = nn.Conv2d(3, 2 * 3 * WHITENING_KERNEL_SIZE**2, WHITENING_KERNEL_SIZE)
+        self.whiten.weight.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
+        inputs = [self.whiten.out_channels, *widths[:-1]]
         self.blocks = nn.Sequential(
-            *(Block(before, width, depth) for before, width in zip(inputs, widths, strict=True))
+            *(ConvGroup(before, width, depth) for before, width in zip(inputs, widths, strict=True))
         )
         self.head = nn.Linear(widths[-1], 10, bias=False)
 
-    def initialize(self, images: Tensor) -> None:
+    def init_weights(self, images: Tensor) -> None:
         """What the first weights have beyond PyTorch's own; `images` are normalized training images."""
         with torch.no_grad():
-            self.whitening.weight.copy_(whitening_filters(images, WHITENING_SIZE))
-            assert self.whitening.bias is not None
-            self.whitening.bias.zero_()
+            self.whiten.weight.copy_(compute_whitening_filters(images, WHITENING_KERNEL_SIZE))
+            assert self.whiten.bias is not None
+            self.whiten.bias.zero_()
             for convolution in self.blocks.modules():
                 if isinstance(convolution, nn.Conv2d):
                     # The first filters pass their channels on as they are, so that at the start the head sees
@@ -53,7 +53,7 @@ class WhitenedNet(nn.Module):
             self.head.weight.div_(self.head.weight.std())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.whitening(x))
+        x = F.gelu(self.whiten(x))
         x = self.blocks(x)
         x = F.max_pool2d(x, 3).flatten(1)
         # Divided by the width, logits start near 0 and a step of the head moves them little (hlb-CIFAR10,
@@ -61,7 +61,7 @@ class WhitenedNet(nn.Module):
         return self.head(x) / self.head.in_features  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
+class ConvGroup(nn.Module):
     """Convolutions of 3x3, each with batch normalization and GELU; the first halves the map.
 
     Takes `(N, inputs, H, W)` and gives `(N, width, H // 2, W // 2)`.
@@ -70,25 +70,25 @@ class Block(nn.Module):
     def __init__(self, inputs: int, width: int, depth: int) -> None:
         super().__init__()
         channels = [inputs, *[width] * depth]
-        self.convolutions = nn.ModuleList(
+        self.convs = nn.ModuleList(
             nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairwise(channels)
         )
-        self.norms = nn.ModuleList(_norm(width) for _ in range(depth))
+        self.norms = nn.ModuleList(_batch_norm(width) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
         # Pooling stands before normalization and GELU: they have a quarter of the values then (Page, part 8).
-        x = F.gelu(self.norms[0](F.max_pool2d(self.convolutions[0](x), 2)))
+        x = F.gelu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)))
         # A residual connection (He et al., "Deep Residual Learning", 2015, https://arxiv.org/abs/1512.03385)
         # where the block is deeper than two (airbench96).
-        residual = x if len(self.convolutions) > 2 else None
-        x = F.gelu(self.norms[1](self.convolutions[1](x)))
-        for convolution, norm in zip(self.convolutions[2:], self.norms[2:], strict=True):
+        residual = x if len(self.convs) > 2 else None
+        x = F.gelu(self.norms[1](self.convs[1](x)))
+        for convolution, norm in zip(self.convs[2:], self.norms[2:], strict=True):
             x = norm(convolution(x))
             x = F.gelu(x if residual is None else x + residual)
         return x
 
 
-def _norm(width: int) -> nn.BatchNorm2d:
+def _batch_norm(width: int) -> nn.BatchNorm2d:
     """Batch normalization (Ioffe and Szegedy 2015) whose bias is learned and whose scale stays 1.
 
     The next layer's weights can take any scale over, so it is one parameter less to get wrong (Page, part 8).
@@ -100,7 +100,7 @@ def _norm(width: int) -> nn.BatchNorm2d:
     return norm
 
 
-def whitening_filters(images: Tensor, size: int) -> Tensor:
+def compute_whitening_filters(images: Tensor, size: int) -> Tensor:
     """Filters `(2 x 3 size², 3, size, size)` whose responses to `images` are uncorrelated, of variance 1.
 
     They are the eigenvectors of the covariance of all patches, each divided by the root of its eigenvalue,
@@ -118,14 +118,14 @@ def whitening_filters(images: Tensor, size: int) -> Tensor:
     return torch.cat([filters, -filters]).float()
 
 
-class FastNet(WhitenedNet):
+class Airbench94Net(CifarNet):
     """Airbench's network for 94%: 2 million parameters."""
 
     def __init__(self) -> None:
         super().__init__(widths=(64, 256, 256), depth=2)
 
 
-class StrongNet(WhitenedNet):
+class Airbench96Net(CifarNet):
     """Airbench's network for 96%: three convolutions a block, 10 million parameters."""
 
     def __init__(self) -> None:

@@ -13,9 +13,9 @@ class Classifier(nn.Module):
     Takes uint8 pictures `(N, 32, 32, 3)`, RGB, as a program holds them after decoding, and gives float32
     probabilities `(N, 10)`. `mean` and `std` are per channel, for values in 0 to 1.
 
-    `test_time_augmentation` names the views of a picture whose logits are averaged (Krizhevsky et al.,
+    `tta` names the views of a picture whose logits are averaged (Krizhevsky et al.,
     "ImageNet Classification", 2012, section 4.1): with `mirror` itself and its mirror image, with
-    `mirror_shift` also both moved by a pixel, up and left, and down and right, which count half (airbench).
+    `flip_translate` also both moved by a pixel, up and left, and down and right, which count half (airbench).
     """
 
     mean: Tensor
@@ -26,11 +26,11 @@ class Classifier(nn.Module):
         network: nn.Module,
         mean: Sequence[float],
         std: Sequence[float],
-        test_time_augmentation: str = "none",
+        tta: str = "none",
     ) -> None:
         super().__init__()
         self.network = network
-        self.test_time_augmentation = test_time_augmentation
+        self.tta = tta
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -43,15 +43,15 @@ class Classifier(nn.Module):
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Of normalized pictures `(N, 3, 32, 32)`, averaged over their views: `(N, 10)`."""
-        if self.test_time_augmentation == "none":
+        if self.tta == "none":
             return self.network(inputs)  # type: ignore[no-any-return]
-        logits = self._both_ways(inputs)
-        if self.test_time_augmentation == "mirror":
+        logits = self._flip_averaged(inputs)
+        if self.tta == "mirror":
             return logits
         padded = F.pad(inputs, (1, 1, 1, 1), mode="reflect")
-        moved = self._both_ways(padded[:, :, :-2, :-2]) + self._both_ways(padded[:, :, 2:, 2:])
-        return logits / 2 + moved / 4
+        translated = self._flip_averaged(padded[:, :, :-2, :-2]) + self._flip_averaged(padded[:, :, 2:, 2:])
+        return logits / 2 + translated / 4
 
-    def _both_ways(self, inputs: Tensor) -> Tensor:
+    def _flip_averaged(self, inputs: Tensor) -> Tensor:
         # One after the other: six times the batch at once would be six times the memory.
         return (self.network(inputs) + self.network(inputs.flip(3))) / 2  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 
-def initialized(network: type[nn.Module], generator: Generator, images: Tensor | None = None) -> nn.Module:
+def build_model(network: type[nn.Module], generator: Generator, images: Tensor | None = None) -> nn.Module:
     """The network with the weights that PyTorch's layers start from, drawn from `generator`.
 
     PyTorch's own constructors draw from the global generator; the values are the same as those after

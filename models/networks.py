@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from models.cifarnet import FastNet, StrongNet
+from models.cifarnet import Airbench94Net, Airbench96Net
 from models.net import Net
 
-NETWORKS: dict[str, type[nn.Module]] = {"net": Net, "fast_net": FastNet, "strong_net": StrongNet}
+NETWORKS: dict[str, type[nn.Module]] = {"net": Net, "airbench94": Airbench94Net, "airbench96": Airbench96Net}

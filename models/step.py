@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 
 def training_step(
-    net: Callable[[Tensor], Tensor],
+    model: Callable[[Tensor], Tensor],
     loss_function: Callable[[Tensor, Tensor], Tensor],
     optimizer: Optimizer,
     inputs: Tensor,
@@ -18,7 +18,7 @@ def training_step(
     Returns the predictions and the mean loss of the batch, both from before the update and detached.
     """
     optimizer.zero_grad()
-    predictions = net(inputs)
+    predictions = model(inputs)
     loss = loss_function(predictions, targets)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

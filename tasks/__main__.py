@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
         return InputError.exit_code
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C: let go, and say so
-    _end_with_parent()
+    exit_with_parent()
     try:
         run_stage(arguments[0], read_params(Path("params.yaml")))
     except RunError as error:
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
+def exit_with_parent() -> None:
     """`dvc repro` that is terminated leaves its child at work, unseen and holding files: end as it ends."""
     parent = os.getppid()
 

@@ -20,21 +20,21 @@ from torchmetrics.functional.classification import (
 
 from models.classifier import Classifier
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import written_whole
-from tasks.workspace.splits import read_splits
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.files import atomic_write
+from tasks.workspace.splits import load_splits
+from tasks.workspace.weights import load_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.params import Evaluate
+    from tasks.params import EvaluateConfig
     from tasks.tracking import Tracker
-    from tasks.workspace.splits import Subset
+    from tasks.workspace.splits import Split
 
 
 CLASS_METRICS = ["precision", "recall", "f1"]
-MISTAKE = ["picture", "actual", "predicted", "probability"]
-MISTAKES = 24  # that are tracked
+ERROR_COLUMNS = ["picture", "actual", "predicted", "probability"]
+NUM_LOGGED_ERRORS = 24  # that are tracked
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
     weights: Path,
     metrics: Path,
     confusion: Path,
-    options: Evaluate,
+    config: EvaluateConfig,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
@@ -50,36 +50,38 @@ def evaluate(
     The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32. Where what
     ships averages over views of a picture, the accuracy of the network alone stands apart.
     """
-    data = read_splits(splits)
-    classifier, about = read_classifier(weights)
-    if about["data_md5"] != data.about["data_md5"]:
+    data = load_splits(splits)
+    classifier, about = load_classifier(weights)
+    if about["data_md5"] != data.metadata["data_md5"]:
         raise RunError(f"{weights} was trained on other data than {splits} holds; run the stage train again")
-    classes = data.about["classes"]
+    classes = data.metadata["classes"]
 
     results: dict[str, Any] = {
         "model": type(classifier.network).__name__,
-        "dataset": data.about["dataset"],
+        "dataset": data.metadata["dataset"],
         "seed": about["seed"],
         "epochs": about["epochs"],
         "device": about["device"],
     }
-    views = classifier.test_time_augmentation
-    alone = Classifier(classifier.network, about["mean"], about["std"]).eval()
-    if views != "none":
-        results["test_time_augmentation"] = views
+    tta = classifier.tta
+    without_tta = Classifier(classifier.network, about["mean"], about["std"]).eval()
+    if tta != "none":
+        results["tta"] = tta
     probabilities = predicted = torch.empty(0)
     for name, subset in (("val", data.val), ("test", data.test)):
-        probabilities = classify(classifier, subset.images, options.batch_size)
-        results[name] = measure(probabilities, subset.labels, classes, options.calibration_bins)
+        probabilities = predict_proba(classifier, subset.images, config.batch_size)
+        results[name] = compute_metrics(probabilities, subset.labels, classes, config.calibration_bins)
         predicted = probabilities.argmax(1)  # the last one is the test split's
-        if views != "none":
-            right = classify(alone, subset.images, options.batch_size).argmax(1) == subset.labels
-            results[name]["accuracy_without_augmentation"] = right.double().mean().item()
-    results["test"]["accuracy_ci95"] = interval95(int((predicted == data.test.labels).sum()), len(predicted))
+        if tta != "none":
+            right = predict_proba(without_tta, subset.images, config.batch_size).argmax(1) == subset.labels
+            results[name]["accuracy_no_tta"] = right.double().mean().item()
+    results["test"]["accuracy_ci95"] = wilson_interval(
+        int((predicted == data.test.labels).sum()), len(predicted)
+    )
 
-    with written_whole(metrics) as partial:
+    with atomic_write(metrics) as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    with written_whole(confusion) as partial, partial.open("w", newline="", encoding="utf-8") as table:
+    with atomic_write(confusion) as partial, partial.open("w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["actual", "predicted"])
         rows.writerows((classes[a], classes[p]) for a, p in zip(data.test.labels, predicted, strict=True))
@@ -89,27 +91,34 @@ def evaluate(
     print(
         f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
     )
-    if views != "none":
-        plain = test["accuracy_without_augmentation"]
-        print(f"that is over the views {views}; of the network alone {plain:.4f}")
+    if tta != "none":
+        plain = test["accuracy_no_tta"]
+        print(f"that is over the views {tta}; of the network alone {plain:.4f}")
     if tracker is not None:
         step = about["epochs"] + 1
-        with tracker.run_of(weights, "evaluate", {"data_md5": about["data_md5"]}) as run:
-            run.summarize({split: results[split] for split in ("val", "test")})
-            run.confusion(data.test.labels.tolist(), predicted.tolist(), classes, step)
-            run.table("per class", ["class", *CLASS_METRICS], _class_rows(results["test"]["per_class"]), step)
-            run.table("surest mistakes", MISTAKE, _surest_mistakes(data.test, probabilities, classes), step)
+        with tracker.resume_run(weights, "evaluate", {"data_md5": about["data_md5"]}) as run:
+            run.log_summary({split: results[split] for split in ("val", "test")})
+            run.log_confusion_matrix(data.test.labels.tolist(), predicted.tolist(), classes, step)
+            run.log_table(
+                "per class", ["class", *CLASS_METRICS], _per_class_rows(results["test"]["per_class"]), step
+            )
+            run.log_table(
+                "surest mistakes",
+                ERROR_COLUMNS,
+                _most_confident_errors(data.test, probabilities, classes),
+                step,
+            )
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
 
 
-def _class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
+def _per_class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
     return [[name, *(values[metric] for metric in CLASS_METRICS)] for name, values in per_class.items()]
 
 
-def _surest_mistakes(test: Subset, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
+def _most_confident_errors(test: Split, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
     likeliest, predicted = probabilities.max(1)
     wrong = (predicted != test.labels).nonzero().flatten()
-    surest = wrong[likeliest[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+    surest = wrong[likeliest[wrong].argsort(descending=True, stable=True)][:NUM_LOGGED_ERRORS]
     return [
         [
             test.images[i].numpy(),
@@ -122,12 +131,12 @@ def _surest_mistakes(test: Subset, probabilities: Tensor, classes: list[str]) ->
 
 
 @torch.inference_mode()
-def classify(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
+def predict_proba(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
     """Probabilities `(N, 10)` of pictures `(N, 32, 32, 3)`."""
     return torch.cat([classifier(batch) for batch in torch.split(images, batch_size)])
 
 
-def measure(
+def compute_metrics(
     probabilities: Tensor, labels: Tensor, classes: list[str], calibration_bins: int
 ) -> dict[str, Any]:
     """The metrics of one split.
@@ -155,7 +164,7 @@ def measure(
     }
 
 
-def interval95(hits: int, total: int) -> list[float]:
+def wilson_interval(hits: int, total: int) -> list[float]:
     """Wilson's 95% interval of a share (Wilson 1927), which is sound near 0 and 1 too."""
     bounds = binomtest(hits, total).proportion_ci(0.95, method="wilson")
     return [float(bounds.low), float(bounds.high)]

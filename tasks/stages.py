@@ -17,14 +17,14 @@ def run_stage(
 ) -> dict[str, Any]:
     """Call the function `stage` of the module `tasks.<stage>`, and give back the few values it reports.
 
-    Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, `tracker` opens
+    Its arguments are wired by name: `config` is the stage's own section of `params.yaml`, `tracker` opens
     its W&B run, `progress` is handed on, a name that stands under `paths` is that path, any other name is
     that top-level entry.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}
     for name in inspect.signature(function).parameters:
-        if name == "options":
+        if name == "config":
             arguments[name] = getattr(params, stage)
         elif name == "tracker":
             arguments[name] = Tracker(params)

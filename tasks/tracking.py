@@ -18,31 +18,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.params import Params, Tracking
+    from tasks.params import Params, TrackingConfig
 
 TIMEOUT_S = 5.0  # for a server to take the run; then it is kept offline
 UPLOAD_TIMEOUT_S = 30.0  # at a stage's end
 STATE_FILE = "tracking.json"  # beside the weights
-CLOUD = "https://api.wandb.ai"
+WANDB_CLOUD_URL = "https://api.wandb.ai"
 
 
-def mode_of(tracking: Tracking) -> str:
+def resolve_mode(tracking: TrackingConfig) -> str:
     """`disabled`, `offline` or `online`; for `auto`, `WANDB_MODE` decides, then whether a key is set."""
     if tracking.mode == "auto":
-        return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        return os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
     return tracking.mode
 
 
-def has_key() -> bool:
+def has_api_key() -> bool:
     """Whether a key is set for W&B, by `WANDB_API_KEY` or by `wandb login`."""
     if "WANDB_API_KEY" in os.environ:
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", CLOUD)).hostname
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_CLOUD_URL)).hostname
     try:
         return host is not None and netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
@@ -54,11 +54,11 @@ class Tracker:
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self._mode = mode_of(params.tracking)
+        self._mode = resolve_mode(params.tracking)
         self._state_file = Path(params.paths.weights).with_name(STATE_FILE)
 
     @contextmanager
-    def run(self, stage: str, about: dict[str, Any], *, resumes: bool = False) -> Iterator[TrackedRun]:
+    def start_run(self, stage: str, about: dict[str, Any], *, resumes: bool = False) -> Iterator[WandbRun]:
         """The run for the stage that trains; with `resumes`, the one of the training that was broken off.
 
         `about` is written into the run's configuration, beside all parameters.
@@ -66,41 +66,41 @@ class Tracker:
         state = self._state()
         if not resumes or "run" not in state:
             state = {"run": secrets.token_hex(4)}
-        self._remember(state)
-        with self._opened(stage, state, about) as run:
+        self._save_state(state)
+        with self._open_run(stage, state, about) as run:
             yield run
 
     @contextmanager
-    def run_of(self, weights: Path, stage: str, about: dict[str, Any]) -> Iterator[TrackedRun]:
+    def resume_run(self, weights: Path, stage: str, about: dict[str, Any]) -> Iterator[WandbRun]:
         """The run of the training that made the weights; a new one where that is not known."""
         digest = _sha256(weights)
         state = self._state()
         if state.get("weights") != digest:
             state = {"run": secrets.token_hex(4), "weights": digest}
-            self._remember(state)
-        with self._opened(stage, state, about) as run:
+            self._save_state(state)
+        with self._open_run(stage, state, about) as run:
             yield run
 
-    def made(self, weights: Path) -> None:
+    def link_weights(self, weights: Path) -> None:
         """The training wrote its weights: by them the later stages know its run."""
-        self._remember(self._state() | {"weights": _sha256(weights)})
+        self._save_state(self._state() | {"weights": _sha256(weights)})
 
     @contextmanager
-    def _opened(self, stage: str, state: dict[str, Any], about: dict[str, Any]) -> Iterator[TrackedRun]:
-        run = TrackedRun()
+    def _open_run(self, stage: str, state: dict[str, Any], about: dict[str, Any]) -> Iterator[WandbRun]:
+        run = WandbRun()
         if self._mode != "disabled":
             config = self._params.model_dump() | about | {"git_commit": _git_commit(), f"stage_{stage}": True}
             online = self._mode == "online" and not state.get("unreachable")
             if online:
-                run.attempt("no run there", lambda: run.open(self._settings(state, stage, "online"), config))
+                run._guard("no run there", lambda: run.open(self._settings(state, stage, "online"), config))
                 if run.failed:
                     print("W&B does not answer, or refuses the key; this run is kept offline, in wandb/")
-                    self._remember(state | {"unreachable": True})  # later stages do not try again
+                    self._save_state(state | {"unreachable": True})  # later stages do not try again
                     online = False
-                    run = TrackedRun()
-                    run.attempt("no end to it", _let_go)
+                    run = WandbRun()
+                    run._guard("no end to it", _teardown)
             if not online:
-                run.attempt("no run", lambda: run.open(self._settings(state, stage, "offline"), config))
+                run._guard("no run", lambda: run.open(self._settings(state, stage, "offline"), config))
                 if run.failed:
                     print("W&B keeps no run here; going on without it")
         try:
@@ -125,13 +125,13 @@ class Tracker:
             return {}  # nothing is lost by it but the link between two stages
         return state if isinstance(state, dict) else {}
 
-    def _remember(self, state: dict[str, Any]) -> None:
+    def _save_state(self, state: dict[str, Any]) -> None:
         if self._mode != "disabled":
-            with written_whole(self._state_file) as partial:
+            with atomic_write(self._state_file) as partial:
                 partial.write_text(json.dumps(state), encoding="utf-8")
 
 
-class TrackedRun:
+class WandbRun:
     """A W&B run that is open, or none: what is logged then goes nowhere.
 
     What fails in W&B costs one line and ends the tracking, never the stage.
@@ -166,15 +166,15 @@ class TrackedRun:
         )
 
     def log(self, values: dict[str, Any], step: int) -> None:
-        self._use("a row is lost", lambda: self._run.log(values, step=step))
+        self._guarded("a row is lost", lambda: self._run.log(values, step=step))
 
-    def summarize(self, values: dict[str, Any]) -> None:
-        self._use("a summary is lost", lambda: self._run.summary.update(values))
+    def log_summary(self, values: dict[str, Any]) -> None:
+        self._guarded("a summary is lost", lambda: self._run.summary.update(values))
 
-    def table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+    def log_table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
         """A table; cells that are uint8 arrays `(H, W, 3)` are pictures."""
 
-        def logged() -> None:
+        def log() -> None:
             import wandb
 
             table = wandb.Table(columns=[*columns])
@@ -182,18 +182,20 @@ class TrackedRun:
                 table.add_data(*(wandb.Image(cell) if hasattr(cell, "shape") else cell for cell in row))
             self._run.log({name: table}, step=step)
 
-        self._use("a table is lost", logged)
+        self._guarded("a table is lost", log)
 
-    def confusion(self, actual: list[int], predicted: list[int], classes: list[str], step: int) -> None:
+    def log_confusion_matrix(
+        self, actual: list[int], predicted: list[int], classes: list[str], step: int
+    ) -> None:
         def logged() -> None:
             import wandb
 
             plot = wandb.plot.confusion_matrix(y_true=actual, preds=predicted, class_names=classes)
             self._run.log({"confusion": plot}, step=step)
 
-        self._use("the confusion matrix is lost", logged)
+        self._guarded("the confusion matrix is lost", logged)
 
-    def model(self, file: Path, about: dict[str, Any], name: str = "cifar10-classifier") -> None:
+    def log_model(self, file: Path, about: dict[str, Any], name: str = "cifar10-classifier") -> None:
         """The file as a model artifact, another version of those of the same name."""
 
         def logged() -> None:
@@ -203,31 +205,31 @@ class TrackedRun:
             artifact.add_file(str(file))
             self._run.log_artifact(artifact)
 
-        self._use("the model is not with it", logged)
+        self._guarded("the model is not with it", logged)
 
     def close(self) -> None:
         if self._run is not None:
-            self._use("it is not all uploaded; wandb sync does that", self._run.finish)
+            self._guarded("it is not all uploaded; wandb sync does that", self._run.finish)
         self._run = None
 
-    def attempt(self, consequence: str, call: Callable[[], None]) -> None:
+    def _guard(self, on_failure: str, call: Callable[[], None]) -> None:
         """Call; what goes wrong makes this run `failed`, and is not raised."""
         try:
             call()
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop a training
             self.failed = True
             self._run = None
-            self._why = f"{type(error).__name__}: {consequence}"
+            self._why = f"{type(error).__name__}: {on_failure}"
 
-    def _use(self, consequence: str, call: Callable[[], None]) -> None:
+    def _guarded(self, consequence: str, call: Callable[[], None]) -> None:
         if self._run is None:
             return
-        self.attempt(consequence, call)
+        self._guard(consequence, call)
         if self.failed:
             print(f"W&B failed ({self._why}); going on without it")
 
 
-def _let_go() -> None:
+def _teardown() -> None:
     """A run that could not be opened still holds its id."""
     import wandb
 

@@ -18,38 +18,38 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from models.cifarnet import WHITENING_IMAGES, WhitenedNet
-from models.init import initialized
+from models.cifarnet import WHITENING_IMAGES, CifarNet
+from models.init import build_model
 from models.networks import NETWORKS
 from models.step import training_step
-from tasks.training.augment import augmented, cut_out
-from tasks.training.checkpoints import Checkpoints, key_of
-from tasks.training.muon import Muon, orthogonalized
+from tasks.training.augment import cutout, random_flip_and_translate
+from tasks.training.checkpoints import CheckpointStore, training_fingerprint
+from tasks.training.muon import MuonWithAuxSGD, zeropower_via_newtonschulz
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import written_whole
-from tasks.workspace.splits import read_splits, write_tensors
+from tasks.workspace.files import atomic_write
+from tasks.workspace.splits import load_splits, save_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tasks.params import Train
-    from tasks.tracking import TrackedRun, Tracker
-    from tasks.workspace.splits import Subset
+    from tasks.params import TrainConfig
+    from tasks.tracking import Tracker, WandbRun
+    from tasks.workspace.splits import Split
 
     Progress = Callable[[float, str], None]
 
-VALIDATION_BATCH = 1000
-TOLD_EVERY = 50  # batches
+VAL_BATCH_SIZE = 1000
+PROGRESS_EVERY_N_BATCHES = 50  # batches
 COMPILE_MODE = "max-autotune"  # tries kernels for each product, and records a CUDA graph
 WARM_UP_STEPS = 3
 TIMED_STEPS = range(1, 4)  # by which the time of the whole is estimated on a CPU; the first one is slower
-LONG_S = 600.0  # a training that takes longer says so first
-MOMENTUM_BESIDE_MUON = 0.85  # of head and biases, as in airbench
+ESTIMATE_THRESHOLD_S = 600.0  # a training that takes longer says so first
+SGD_MOMENTUM = 0.85  # of head and biases, as in airbench
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochMetrics:
     """A row of the history."""
 
     epoch: int
@@ -65,7 +65,7 @@ def train(
     splits: Path,
     weights: Path,
     history: Path,
-    options: Train,
+    config: TrainConfig,
     tracker: Tracker | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -76,45 +76,47 @@ def train(
     A training that was killed goes on from its last whole epoch, and ends in the same bytes. `RunError` where
     the loss is no longer finite or the device's memory does not suffice.
     """
-    data = read_splits(splits)
-    device = choose_device(options.device)
-    checkpoints = Checkpoints(weights.with_name("checkpoints"), key_of(splits, options.model_dump(), device))
-    with _threads(options.threads), _deterministic(device, wanted=options.deterministic):
-        normalize = _Normalize(data.about["mean"], data.about["std"], device)
-        training = _Training(data.train, data.val, normalize, options, progress)
-        training.go_on_from(checkpoints)
-        about = {"data_md5": data.about["data_md5"], "device": device.type}
+    data = load_splits(splits)
+    device = resolve_device(config.device)
+    checkpoints = CheckpointStore(
+        weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device)
+    )
+    with num_threads(config.num_threads), deterministic_algorithms(device, wanted=config.deterministic):
+        normalize = Normalize(data.metadata["mean"], data.metadata["std"], device)
+        training = Trainer(data.train, data.val, normalize, config, progress)
+        training.resume(checkpoints)
+        about = {"data_md5": data.metadata["data_md5"], "device": device.type}
         resumes = bool(training.epochs)
-        with nullcontext() if tracker is None else tracker.run("train", about, resumes=resumes) as run:
+        with nullcontext() if tracker is None else tracker.start_run("train", about, resumes=resumes) as run:
             try:
                 if device.type == "cuda":
                     training.warm_up()
-                best, epochs = training.run(checkpoints, run)
+                best, epochs = training.fit(checkpoints, run)
             except torch.cuda.OutOfMemoryError as error:
                 raise RunError(
-                    f"batches of {options.batch_size} do not fit the device's memory; lower train.batch_size"
+                    f"batches of {config.batch_size} do not fit the device's memory; lower train.batch_size"
                 ) from error
 
-    write_tensors(
+    save_tensors(
         weights,
         best.tensors,
         {
-            **{key: data.about[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
-            "network": options.network,
-            "seed": options.seed,
-            "epochs": options.epochs,
+            **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
+            "network": config.network,
+            "seed": config.seed,
+            "epochs": config.epochs,
             "epoch": best.epoch,
             "device": device.type,
-            "train": options.model_dump(),
+            "train": config.model_dump(),
         },
     )
-    with written_whole(history) as partial, partial.open("w", newline="", encoding="utf-8") as table:
-        rows = csv.DictWriter(table, list(Epoch.__annotations__), lineterminator="\n")
+    with atomic_write(history) as partial, partial.open("w", newline="", encoding="utf-8") as table:
+        rows = csv.DictWriter(table, list(EpochMetrics.__annotations__), lineterminator="\n")
         rows.writeheader()
         rows.writerows(asdict(epoch) for epoch in epochs)
-    checkpoints.remove()
+    checkpoints.clear()
     if tracker is not None:
-        tracker.made(weights)
+        tracker.link_weights(weights)
     return {
         "val_accuracy": best.accuracy,
         "best_epoch": best.epoch,
@@ -125,22 +127,22 @@ def train(
     }
 
 
-def choose_device(wanted: str) -> torch.device:
+def resolve_device(enabled: str) -> torch.device:
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if enabled == "cuda" and not available:
         raise InputError("train.device is cuda, but PyTorch finds no CUDA device; set it to auto or cpu")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+    return torch.device("cuda" if available and enabled != "cpu" else "cpu")
 
 
 @dataclass
-class _Best:
+class BestCheckpoint:
     epoch: int
     accuracy: float
     loss: float
     tensors: dict[str, Tensor]
 
 
-class _Normalize:
+class Normalize:
     """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory.
 
     What `Classifier.normalize` gives, up to rounding, but in rows of 3,072 values, which is several times as
@@ -150,7 +152,7 @@ class _Normalize:
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         self.scale = scale.float().repeat(1024).to(device)
-        self.color = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
+        self.mean_color = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
         """the color that gives 0, as near as whole numbers come"""
         self.shift = (-255 * torch.tensor(mean, dtype=torch.float64) * scale).float().repeat(1024).to(device)
 
@@ -159,7 +161,7 @@ class _Normalize:
         return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
-class _Training:
+class Trainer:
     """A training with all that it is made of; `state()` is what a checkpoint has to hold.
 
     All randomness comes from one generator, which is part of that state.
@@ -167,58 +169,58 @@ class _Training:
 
     def __init__(
         self,
-        train: Subset,
-        val: Subset,
-        normalize: _Normalize,
-        options: Train,
+        train: Split,
+        val: Split,
+        normalize: Normalize,
+        config: TrainConfig,
         progress: Progress | None = None,
     ) -> None:
-        self.options = options
+        self.config = config
         self.progress = progress
         self.normalize = normalize
         self.device = normalize.scale.device
         self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
         self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
-        self.generator = Generator().manual_seed(options.seed)
+        self.generator = Generator().manual_seed(config.seed)
         began = time.perf_counter()
         first = normalize(self.images[:WHITENING_IMAGES])
-        net = initialized(NETWORKS[options.network], self.generator, first).to(self.device)
+        net = build_model(NETWORKS[config.network], self.generator, first).to(self.device)
         self.set_up_seconds = time.perf_counter() - began
         """for the first weights: what is drawn, and the whitening, which is calculated"""
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        compiled = options.compile and self.device.type == "cuda"
+        compiled = config.compile and self.device.type == "cuda"
         self.network = torch.compile(self.net, mode=COMPILE_MODE, dynamic=False) if compiled else self.net
-        self.average = (
+        self.ema_model = (
             AveragedModel(
                 self.net,
-                multi_avg_fn=get_ema_multi_avg_fn(options.averaging),  # type: ignore[no-untyped-call]
+                multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay),  # type: ignore[no-untyped-call]
                 use_buffers=True,
             )
-            if options.averaging
+            if config.ema_decay
             else None
         )
-        self.steps_per_epoch = math.ceil(len(self.labels) / options.batch_size)
-        self.optimizer = _optimizer(self.net, options, compiled=compiled)
-        rates = [
-            _whitening_factor(options, self.steps_per_epoch)
+        self.steps_per_epoch = math.ceil(len(self.labels) / config.batch_size)
+        self.optimizer = build_optimizer(self.net, config, compiled=compiled)
+        lr_lambdas = [
+            whitening_lr_lambda(config, self.steps_per_epoch)
             if group.get("whitening")
-            else learning_rate_factor(options, self.steps_per_epoch)
+            else lr_lambda(config, self.steps_per_epoch)
             for group in self.optimizer.param_groups
         ]
-        self.schedule = LambdaLR(self.optimizer, rates)
-        self.mirrored: bool | Tensor = options.flip is True
-        if options.flip == "alternating":
-            self.mirrored = torch.rand(len(self.labels), generator=self.generator) < 0.5
-        self.epochs: list[Epoch] = []
-        self.best: _Best | None = None
+        self.lr_scheduler = LambdaLR(self.optimizer, lr_lambdas)
+        self.flip_mask: bool | Tensor = config.flip is True
+        if config.flip == "alternating":
+            self.flip_mask = torch.rand(len(self.labels), generator=self.generator) < 0.5
+        self.epochs: list[EpochMetrics] = []
+        self.best: BestCheckpoint | None = None
         self.seconds = 0.0
         """of training: from an epoch's first batch to its last, without validation"""
         self.warm_up_seconds = 0.0
 
-    def go_on_from(self, checkpoints: Checkpoints) -> None:
-        state = checkpoints.latest()
+    def resume(self, checkpoints: CheckpointStore) -> None:
+        state = checkpoints.load_latest()
         if state is not None:
-            self.load(state)
+            self.load_state_dict(state)
             print(f"going on after epoch {len(self.epochs)}, from its checkpoint")
 
     def warm_up(self) -> None:
@@ -227,31 +229,33 @@ class _Training:
         Twice, with a whitening that learns and with one that does not, which are two graphs.
         """
         began = time.perf_counter()
-        before = copy.deepcopy(self.state())
-        batch = torch.arange(min(self.options.batch_size, len(self.labels)), device=self.device)
-        for number in (1, self.options.epochs):
-            self._prepare(number)
+        before = copy.deepcopy(self.state_dict())
+        batch = torch.arange(min(self.config.batch_size, len(self.labels)), device=self.device)
+        for number in (1, self.config.epochs):
+            self._set_train_mode(number)
             for _ in range(WARM_UP_STEPS):
                 inputs, targets = self.normalize(self.images[batch]), self.labels[batch]
                 _, loss = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
             loss.item()  # waits for the device
-        self.load(before)
+        self.load_state_dict(before)
         self.warm_up_seconds = time.perf_counter() - began
         print(f"warmed up in {self.warm_up_seconds:.1f} s")
 
-    def run(self, checkpoints: Checkpoints, tracked: TrackedRun | None) -> tuple[_Best, list[Epoch]]:
+    def fit(
+        self, checkpoints: CheckpointStore, wandb_run: WandbRun | None
+    ) -> tuple[BestCheckpoint, list[EpochMetrics]]:
         saved = len(self.epochs)
         try:
-            while saved < self.options.epochs:
-                epoch = self.turn(saved + 1)
-                if tracked is not None:
+            while saved < self.config.epochs:
+                epoch = self.run_epoch(saved + 1)
+                if wandb_run is not None:
                     speed = len(self.labels) / epoch.seconds
-                    tracked.log({**asdict(epoch), "images_per_second": speed}, step=epoch.epoch)
-                checkpoints.save(epoch.epoch, self.state())
+                    wandb_run.log({**asdict(epoch), "images_per_second": speed}, step=epoch.epoch)
+                checkpoints.save(epoch.epoch, self.state_dict())
                 saved = epoch.epoch
-                left = sum(done.seconds for done in self.epochs) / saved * (self.options.epochs - saved)
+                left = sum(done.seconds for done in self.epochs) / saved * (self.config.epochs - saved)
                 print(
-                    f"epoch {saved}/{self.options.epochs}: train loss {epoch.train_loss:.4f} "
+                    f"epoch {saved}/{self.config.epochs}: train loss {epoch.train_loss:.4f} "
                     f"accuracy {epoch.train_accuracy:.4f}, val loss {epoch.val_loss:.4f} "
                     f"accuracy {epoch.val_accuracy:.4f}, {epoch.seconds:.1f} s, {left:.0f} s left"
                 )
@@ -262,68 +266,72 @@ class _Training:
         assert self.best is not None
         return self.best, self.epochs
 
-    def turn(self, number: int) -> Epoch:
+    def run_epoch(self, number: int) -> EpochMetrics:
         """Train for an epoch and validate."""
         began = time.perf_counter()
-        train_loss, train_accuracy, learning_rate = self._train(number)
-        net = self.net if self.average is None else self.average.module
-        val_loss, val_accuracy = _validate(net, self.normalize, self.val_images, self.val_labels)
+        train_loss, train_accuracy, learning_rate = self._train_epoch(number)
+        net = self.net if self.ema_model is None else self.ema_model.module
+        val_loss, val_accuracy = validate(net, self.normalize, self.val_images, self.val_labels)
         seconds = time.perf_counter() - began
-        epoch = Epoch(number, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds)
+        epoch = EpochMetrics(
+            number, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate, seconds
+        )
         self.epochs.append(epoch)
         if self.best is None or (val_accuracy, -val_loss) > (self.best.accuracy, -self.best.loss):
             tensors = {
                 name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()
             }
-            self.best = _Best(number, val_accuracy, val_loss, tensors)
+            self.best = BestCheckpoint(number, val_accuracy, val_loss, tensors)
         return epoch
 
-    def _prepare(self, number: int) -> None:
+    def _set_train_mode(self, number: int) -> None:
         """For the epoch's training: batch normalization by the batch, and the whitening learning or not."""
         self.net.train()
-        if isinstance(self.net, WhitenedNet):
-            assert self.net.whitening.bias is not None
-            self.net.whitening.bias.requires_grad_(number <= self.options.whitening_epochs)
+        if isinstance(self.net, CifarNet):
+            assert self.net.whiten.bias is not None
+            self.net.whiten.bias.requires_grad_(number <= self.config.whiten_bias_epochs)
 
-    def _augmented(self, number: int) -> Tensor:
+    def _augment(self, number: int) -> Tensor:
         """The training images as this epoch shows them.
 
         With `alternating`, a half that is drawn once is mirrored in one epoch and the other half in the next:
         two epochs show every picture both ways, which chance does for half of them (airbench, section 3.6).
         """
-        options = self.options
-        flip = self.mirrored
+        config = self.config
+        flip = self.flip_mask
         if isinstance(flip, Tensor) and number % 2 == 0:
             flip = ~flip
-        images = augmented(self.images, flip=flip, shift=options.shift, generator=self.generator)
-        if options.cutout:
-            color = self.normalize.color
-            images = cut_out(images, size=options.cutout, color=color, generator=self.generator)
+        images = random_flip_and_translate(
+            self.images, flip=flip, shift=config.translate, generator=self.generator
+        )
+        if config.cutout_size:
+            color = self.normalize.mean_color
+            images = cutout(images, size=config.cutout_size, color=color, generator=self.generator)
         return images
 
-    def _train(self, number: int) -> tuple[float, float, float]:
+    def _train_epoch(self, number: int) -> tuple[float, float, float]:
         """Mean loss, accuracy, and the last step's learning rate. Nothing in here waits for the device."""
-        options = self.options
+        config = self.config
         began = time.perf_counter()
-        self._prepare(number)
-        images = self._augmented(number)
+        self._set_train_mode(number)
+        images = self._augment(number)
         order = torch.randperm(len(self.labels), generator=self.generator).to(self.device)
         losses = torch.empty(self.steps_per_epoch, device=self.device)
-        hits = torch.zeros((), dtype=torch.int64, device=self.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.device)
         rates: list[float] = []
         times = [time.perf_counter()]
-        for step, indices in enumerate(self._shown(torch.split(order, options.batch_size), number)):
+        for step, indices in enumerate(self._with_progress(torch.split(order, config.batch_size), number)):
             targets = self.labels[indices]
             inputs = self.normalize(images[indices])
             logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
-            hits += (logits.argmax(1) == targets).sum()
-            rates.append(float(self.schedule.get_last_lr()[0]))
-            self.schedule.step()
-            if self.average is not None:
-                self.average.update_parameters(self.net)
+            num_correct += (logits.argmax(1) == targets).sum()
+            rates.append(float(self.lr_scheduler.get_last_lr()[0]))
+            self.lr_scheduler.step()
+            if self.ema_model is not None:
+                self.ema_model.update_parameters(self.net)
             times.append(time.perf_counter())
             if step == TIMED_STEPS[-1] and self.seconds == 0 and self.device.type == "cpu":
-                self._say_how_long((times[-1] - times[TIMED_STEPS[0]]) / len(TIMED_STEPS))
+                self._print_estimate((times[-1] - times[TIMED_STEPS[0]]) / len(TIMED_STEPS))
         finite = torch.isfinite(losses)
         if not finite.all():
             step = int((~finite).nonzero()[0])
@@ -331,144 +339,147 @@ class _Training:
                 f"the loss is {losses[step].item()} in epoch {number}, step {step + 1}, at a learning rate "
                 f"of {rates[step]:.4g}; a lower train.lr may help"
             )
-        sizes = torch.full_like(losses, options.batch_size)
+        sizes = torch.full_like(losses, config.batch_size)
         sizes[-1] = len(indices)
         mean_loss = ((losses * sizes).sum() / len(order)).item()
         self.seconds += time.perf_counter() - began
-        return mean_loss, hits.item() / len(order), rates[-1]
+        return mean_loss, num_correct.item() / len(order), rates[-1]
 
-    def _say_how_long(self, step_s: float) -> None:
+    def _print_estimate(self, step_s: float) -> None:
         """Say it where it is long; validation goes forward only, which is a third of a step a picture."""
-        of_validation = len(self.val_labels) / (3 * self.options.batch_size)
-        seconds = self.options.epochs * (self.steps_per_epoch + of_validation) * step_s
-        if seconds > LONG_S:
+        of_validation = len(self.val_labels) / (3 * self.config.batch_size)
+        seconds = self.config.epochs * (self.steps_per_epoch + of_validation) * step_s
+        if seconds > ESTIMATE_THRESHOLD_S:
             print(
-                f"{seconds / 3600:.1f} hours, or so, is what this training takes here: {self.options.epochs} "
+                f"{seconds / 3600:.1f} hours, or so, is what this training takes here: {self.config.epochs} "
                 f"epochs of {self.steps_per_epoch} steps of {step_s:.2f} s"
             )
 
-    def _shown(self, batches: Sequence[Tensor], number: int) -> Iterator[Tensor]:
+    def _with_progress(self, batches: Sequence[Tensor], number: int) -> Iterator[Tensor]:
         """The batches of an epoch, as they are taken: a bar on a terminal, or told to who asked."""
-        name = f"epoch {number}/{self.options.epochs}"
+        name = f"epoch {number}/{self.config.epochs}"
         if self.progress is None:
             yield from tqdm(batches, name, leave=False, unit=" batches", disable=None)
             return
         for i, batch in enumerate(batches):
             yield batch
-            if i % TOLD_EVERY == 0:
+            if i % PROGRESS_EVERY_N_BATCHES == 0:
                 share = i / len(batches)
-                self.progress((number - 1 + share) / self.options.epochs, f"{name}, {share:.0%}")
-        self.progress(number / self.options.epochs, name)
+                self.progress((number - 1 + share) / self.config.epochs, f"{name}, {share:.0%}")
+        self.progress(number / self.config.epochs, name)
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        if self.options.precision == "float32":
+        if self.config.precision == "32-true":
             return self.network(inputs)  # type: ignore[no-any-return]
         with torch.autocast(self.device.type, torch.bfloat16):
             return self.network(inputs).float()  # type: ignore[no-any-return]
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, label_smoothing=self.options.label_smoothing)
+        return F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             "net": self.net.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
+            "average": None if self.ema_model is None else self.ema_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "schedule": self.lr_scheduler.state_dict(),
             "generator": self.generator.get_state(),
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "best": None if self.best is None else vars(self.best),
             "seconds": self.seconds,
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
+        if self.ema_model is not None:
+            self.ema_model.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.lr_scheduler.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
-        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        self.best = None if state["best"] is None else _Best(**state["best"])
+        self.epochs = [EpochMetrics(**epoch) for epoch in state["epochs"]]
+        self.best = None if state["best"] is None else BestCheckpoint(**state["best"])
         self.seconds = state["seconds"]
 
 
-def _optimizer(net: nn.Module, options: Train, *, compiled: bool) -> torch.optim.Optimizer:
-    common: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay, "fused": True}
-    match options.optimizer:
+def build_optimizer(net: nn.Module, config: TrainConfig, *, compiled: bool) -> torch.optim.Optimizer:
+    kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
+    match config.optimizer:
         case "adam":
-            return torch.optim.Adam(net.parameters(), **common)
+            return torch.optim.Adam(net.parameters(), **kwargs)
         case "adamw":
-            return torch.optim.AdamW(net.parameters(), **common)
+            return torch.optim.AdamW(net.parameters(), **kwargs)
         case "sgd":
-            return torch.optim.SGD(net.parameters(), momentum=options.momentum, nesterov=True, **common)
+            return torch.optim.SGD(net.parameters(), momentum=config.momentum, nesterov=True, **kwargs)
         case "muon":
-            return _muon(net, options, compiled=compiled)
+            return _build_muon(net, config, compiled=compiled)
 
 
-def _muon(net: nn.Module, options: Train, *, compiled: bool) -> Muon:
+def _build_muon(net: nn.Module, config: TrainConfig, *, compiled: bool) -> MuonWithAuxSGD:
     """Muon for filters; what it cannot do, vectors and the head, has rates of its own.
 
     Their gradients are summed over a batch, as in airbench, so that a larger batch takes larger steps: to the
     mean, which the loss is, the batch size is a factor of the rate. Weight decay is a share a step, whatever
     the rate.
     """
-    whitening = net.whitening.bias if isinstance(net, WhitenedNet) else None
+    whitening = net.whiten.bias if isinstance(net, CifarNet) else None
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     filters = [parameter for parameter in trained if parameter.ndim == 4]
     groups: list[dict[str, Any]] = [
-        {"params": filters, "lr": options.lr, "momentum": options.momentum, "orthogonal": True}
+        {"params": filters, "lr": config.lr, "momentum": config.momentum, "orthogonal": True}
     ]
     matrices = [parameter for parameter in trained if parameter.ndim == 2]
     biases = [parameter for parameter in trained if parameter.ndim == 1 and parameter is not whitening]
     for parameters, rate, more in (
-        (matrices, options.head_lr, {}),
-        (biases, options.bias_lr, {}),
-        ([whitening], options.bias_lr, {"whitening": True}),
+        (matrices, config.head_lr, {}),
+        (biases, config.bias_lr, {}),
+        ([whitening], config.bias_lr, {"whitening": True}),
     ):
         if parameters and parameters != [None]:
-            lr = rate * options.batch_size
-            decay = {"weight_decay": options.weight_decay / lr}
-            groups.append({"params": parameters, "lr": lr, "momentum": MOMENTUM_BESIDE_MUON} | decay | more)
-    return Muon(groups, torch.compile(orthogonalized, dynamic=False) if compiled else orthogonalized)
+            lr = rate * config.batch_size
+            decay = {"weight_decay": config.weight_decay / lr}
+            groups.append({"params": parameters, "lr": lr, "momentum": SGD_MOMENTUM} | decay | more)
+    return MuonWithAuxSGD(
+        groups,
+        torch.compile(zeropower_via_newtonschulz, dynamic=False) if compiled else zeropower_via_newtonschulz,
+    )
 
 
-def learning_rate_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
+def lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """By what `lr` is multiplied at a step, counted from 0: a linear warm-up, then as the schedule says.
 
     `cosine` falls to 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear`
     in a straight line.
     """
-    warmup = round(options.warmup_epochs * steps_per_epoch)
-    falling = max(options.epochs * steps_per_epoch - warmup, 1)
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    decay_steps = max(config.epochs * steps_per_epoch - warmup, 1)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        if options.schedule == "constant":
+        if config.lr_schedule == "constant":
             return 1.0
-        done = min((step - warmup) / falling, 1.0)
-        return 1 - done if options.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        progress = min((step - warmup) / decay_steps, 1.0)
+        return 1 - progress if config.lr_schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
 
     return factor
 
 
-def _whitening_factor(options: Train, steps_per_epoch: int) -> Callable[[int], float]:
+def whitening_lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """The same for the whitening's bias, which is to stand still by the time it is left alone."""
-    steps = options.whitening_epochs * steps_per_epoch
+    steps = config.whiten_bias_epochs * steps_per_epoch
     return lambda step: 1 - step / steps if step < steps else 0.0
 
 
 @torch.inference_mode()
-def _validate(net: nn.Module, normalize: _Normalize, images: Tensor, labels: Tensor) -> tuple[float, float]:
+def validate(net: nn.Module, normalize: Normalize, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """Mean loss and accuracy, without test-time augmentation."""
     net.eval()
-    logits = torch.cat([net(normalize(batch)) for batch in torch.split(images, VALIDATION_BATCH)])
+    logits = torch.cat([net(normalize(batch)) for batch in torch.split(images, VAL_BATCH_SIZE)])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def num_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -478,7 +489,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic(device: torch.device, *, wanted: bool) -> Iterator[None]:
+def deterministic_algorithms(device: torch.device, *, wanted: bool) -> Iterator[None]:
     """On CUDA, PyTorch's deterministic algorithms, or where they are not wanted cuDNN's fastest.
 
     On a CPU what is used here is deterministic anyway.
@@ -487,12 +498,12 @@ def _deterministic(device: torch.device, *, wanted: bool) -> Iterator[None]:
         yield
         return
     if not wanted:
-        searches = torch.backends.cudnn.benchmark
+        was_enabled = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True  # tries its algorithms at the first step of a shape
         try:
             yield
         finally:
-            torch.backends.cudnn.benchmark = searches
+            torch.backends.cudnn.benchmark = was_enabled
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
     before = torch.are_deterministic_algorithms_enabled()

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 QUICK = [
     "train.epochs=1",
-    "benchmark.engines=[onnxruntime-fp32, pytorch-fp32]",
+    "benchmark.backends=[onnxruntime-fp32, pytorch-fp32]",
     "benchmark.batch_sizes=[1]",
-    "benchmark.measure_s=0.02",
+    "benchmark.min_duration_s=0.02",
     "benchmark.warmup_s=0.01",
-    "benchmark.server_trial_s=0.01",
+    "benchmark.server_min_duration_s=0.01",
 ]
 
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -44,24 +44,24 @@ def prefect_server() -> Iterator[None]:
 def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `data` with CIFAR-10, got from `CIFAR10_URL` by the project's own download."""
     from tasks.download import download
-    from tasks.params import Download
+    from tasks.params import DownloadConfig
 
     if "CIFAR10_URL" not in os.environ:
         if "CIFARFLOW_REQUIRE_DATA" in os.environ:
             pytest.fail("CIFARFLOW_REQUIRE_DATA is set, but CIFAR10_URL is not")
         pytest.skip("needs CIFAR-10: set CIFAR10_URL to a URL or path of its archive")
     data = tmp_path_factory.mktemp("cifar10") / "data"
-    download(data, "CIFAR-10", Download(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, attempts=3))
+    download(data, "CIFAR-10", DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, attempts=3))
     return data
 
 
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder `data` of a generated sample."""
-    from tasks.dataset.synthetic import generate
+    from tasks.dataset.synthetic import generate_sample
 
     data = tmp_path_factory.mktemp("sample") / "data"
-    generate(data)
+    generate_sample(data)
     return data
 
 
@@ -81,8 +81,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "P
         "batch_sizes": [1, 8],
         "threads": [1],
         "warmup_s": 0.01,
-        "measure_s": 0.02,
-        "server_trial_s": 0.02,
+        "min_duration_s": 0.02,
+        "server_min_duration_s": 0.02,
     }
     params = Params.model_validate(values)
     for stage in ("split", "train", "evaluate", "export", "quantize", "benchmark"):
@@ -118,12 +118,12 @@ def copy_of_project(folder: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
     """A sample workspace in which the pipeline ran once."""
     from flows.pipeline import pipeline
-    from flows.runtime.sample_workspace import prepared
+    from flows.runtime.sample_workspace import prepare_sample_workspace
     from tasks.params import parse_overrides
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy_of_project(tmp_path_factory.mktemp("project")))
-        workspace = prepared(Path()).resolve()
+        workspace = prepare_sample_workspace(Path()).resolve()
         assert pipeline(parse_overrides(QUICK), workspace=workspace, return_state=True).is_completed()
     return workspace
 

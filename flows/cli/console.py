@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.status import Status
 
 # The default lines begin with 60 characters that say the same each time. Whoever sets these is left alone.
-SETTINGS = {
+PREFECT_ENV = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s | %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s | %(task_run_name)-9s | %(message)s",
     # Not how its temporary server starts and stops.
@@ -23,13 +23,13 @@ SETTINGS = {
 
 
 @contextmanager
-def prefect_at_work() -> Iterator[Callable[[str], None]]:
+def prefect_console() -> Iterator[Callable[[str], None]]:
     """Import Prefect and run flows inside: on a terminal a line below the log says what is under way.
 
     Gives the function that changes that line; the pipeline's stages change it themselves. Prefect takes its
     settings when it is imported, and the stream of its log with them.
     """
-    for name, value in SETTINGS.items():
+    for name, value in PREFECT_ENV.items():
         os.environ.setdefault(name, value)
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -37,7 +37,7 @@ def prefect_at_work() -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     with console.status("starting Prefect, some 10 s") as status:
-        shown = _Shown(status)
+        shown = _StatusHandler(status)
         stages = logging.getLogger("flows.pipeline")
         stages.setLevel(logging.INFO)
         stages.propagate = False
@@ -48,7 +48,7 @@ def prefect_at_work() -> Iterator[Callable[[str], None]]:
             stages.removeHandler(shown)
 
 
-class _Shown(logging.Handler):
+class _StatusHandler(logging.Handler):
     """Shows the last message as what is under way."""
 
     def __init__(self, status: Status) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.toys import figures
-from models.toys.gradient_descent import Point, descend, gradient
+from models.toys.gradient_descent import Point, gradient, gradient_descent
 from models.toys.gradient_descent import loss as loss_at
-from models.toys.loss import mean_squared_error, predicted
-from models.toys.neuron import ACTIVATIONS, activated, multiplied
-from tasks.dataset.image import read_picture
-from tasks.inference.onnx_classifier import Model, read_model
+from models.toys.loss import mean_squared_error, predict
+from models.toys.neuron import ACTIVATIONS, activate, multiply
+from tasks.dataset.image import load_image
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.workspace.errors import InputError, RunError
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read at import
@@ -21,7 +21,7 @@ except ImportError as error:
     raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
 
 LOOPBACK = "127.0.0.1"
-FITTING = 0.03  # the learning rate that the chosen one is shown beside
+GOOD_LEARNING_RATE = 0.03  # the learning rate that the chosen one is shown beside
 EXAMPLE = (2.0, 7.0)  # the talk's x and y
 START: Point = (-4.0, 1.0)
 STEPS = 60
@@ -30,9 +30,9 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 CSS = ".drawing svg { max-width: 100%; height: auto }"
 
 
-def serve(onnx_model: Path, port: int | None = None) -> None:
+def launch(onnx_model: Path, port: int | None = None) -> None:
     """Serve the page on the loopback interface until Ctrl-C. `InputError` where the port is taken."""
-    blocks = page(onnx_model)
+    blocks = build_app(onnx_model)
     try:
         _, url, _ = blocks.launch(
             server_name=LOOPBACK,
@@ -56,13 +56,17 @@ def serve(onnx_model: Path, port: int | None = None) -> None:
         blocks.close(verbose=False)
 
 
-def page(onnx_model: Path) -> gr.Blocks:
+def build_app(onnx_model: Path) -> gr.Blocks:
     blocks = gr.Blocks(title="cifarflow", analytics_enabled=False)
     with blocks:
         gr.Markdown("# From one neuron to a classifier")
         with gr.Tab("A picture"):
-            _picture(onnx_model)
-        for title, toy in (("A neuron", _neuron), ("A loss", _loss), ("Gradient descent", _descent)):
+            _image_tab(onnx_model)
+        for title, toy in (
+            ("A neuron", _neuron_tab),
+            ("A loss", _loss_tab),
+            ("Gradient descent", _gradient_descent_tab),
+        ):
             with gr.Tab(title):
                 toy(blocks)
     # Matplotlib's settings are the process's: one picture at a time.
@@ -70,32 +74,32 @@ def page(onnx_model: Path) -> gr.Blocks:
     return blocks
 
 
-def _picture(onnx_model: Path) -> None:
+def _image_tab(onnx_model: Path) -> None:
     try:
-        model = read_model(onnx_model)
+        model = load_model(onnx_model)
     except RunError as error:
         gr.Markdown(f"No picture can be classified yet: {error}")
         return
-    gr.Markdown(f"Drop a picture. By `{onnx_model}`, {model.origin}.")
+    gr.Markdown(f"Drop a picture. By `{onnx_model}`, {model.dataset_label}.")
     with gr.Row():
         picture = gr.Image(type="filepath", label="picture", sources=["upload", "clipboard"], height=320)
         probabilities = gr.Label(num_top_classes=len(model.classes), label="probabilities")
 
-    def classified(file: str | None) -> dict[str, float] | None:
+    def classify(file: str | None) -> dict[str, float] | None:
         return None if file is None else _probabilities(model, Path(file))
 
-    picture.change(classified, picture, probabilities, show_progress="hidden")
+    picture.change(classify, picture, probabilities, show_progress="hidden")
 
 
-def _probabilities(model: Model, file: Path) -> dict[str, float]:
+def _probabilities(model: OnnxClassifier, file: Path) -> dict[str, float]:
     try:
-        read = read_picture(file)
+        read = load_image(file)
     except InputError as error:
         raise gr.Error(str(error)) from error
-    return dict(model.likeliest(model.classify(read[None])[0], len(model.classes)))
+    return dict(model.top_k(model.predict_proba(read[None])[0], len(model.classes)))
 
 
-def _neuron(blocks: gr.Blocks) -> None:
+def _neuron_tab(blocks: gr.Blocks) -> None:
     gr.Markdown("`f(w0 + x1·w1 + x2·w2 + x3·w3)`: multiply, sum, add the bias, activate.")
     with gr.Row():
         with gr.Column(scale=1):
@@ -106,16 +110,16 @@ def _neuron(blocks: gr.Blocks) -> None:
         with gr.Column(scale=2):
             output, picture = gr.Textbox(label="output"), gr.HTML(elem_classes="drawing")
 
-    def computed(*values: Any) -> tuple[str, str]:
+    def update(*values: Any) -> tuple[str, str]:
         *numbers, activation = values
         x, w0, w = numbers[:3], numbers[3], numbers[4:]
-        z = w0 + sum(multiplied(x, w))
-        return f"f({z:.4g}) = {activated(z, activation):.4f}", figures.neuron(x, w, w0, z, activation)
+        z = w0 + sum(multiply(x, w))
+        return f"f({z:.4g}) = {activate(z, activation):.4f}", figures.neuron(x, w, w0, z, activation)
 
-    _follow(blocks, computed, [*inputs, bias, *weights, activation], [output, picture])
+    _update_on_change(blocks, update, [*inputs, bias, *weights, activation], [output, picture])
 
 
-def _loss(blocks: gr.Blocks) -> None:
+def _loss_tab(blocks: gr.Blocks) -> None:
     gr.Markdown("The talk's example: one weight, one bias, one point. J(θ) is the squared error.")
     with gr.Row():
         with gr.Column(scale=1):
@@ -125,17 +129,17 @@ def _loss(blocks: gr.Blocks) -> None:
             output, picture = gr.Textbox(label="prediction and loss"), gr.HTML(elem_classes="drawing")
 
     def computed(x: float, y: float, w0: float, b0: float) -> tuple[str, str]:
-        prediction = predicted(x, w0, b0)
+        prediction = predict(x, w0, b0)
         loss = mean_squared_error([y], [prediction])
         return f"ŷ = {prediction:.4g}, J(θ) = {loss:.4g}", figures.loss_example(x, y, w0, b0)
 
-    _follow(blocks, computed, [x, y, w0, b0], [output, picture])
+    _update_on_change(blocks, computed, [x, y, w0, b0], [output, picture])
 
 
-def _descent(blocks: gr.Blocks) -> None:
+def _gradient_descent_tab(blocks: gr.Blocks) -> None:
     gr.Markdown(
         "`θ <- θ - α·∇J` on the loss example's surface over (w0, b0), "
-        f"beside a learning rate that fits, {FITTING}."
+        f"beside a learning rate that fits, {GOOD_LEARNING_RATE}."
     )
     with gr.Row():
         with gr.Column(scale=1):
@@ -146,22 +150,24 @@ def _descent(blocks: gr.Blocks) -> None:
 
     def computed(rate: float, w0: float, b0: float) -> tuple[str, str]:
         descents = []
-        for alpha in (rate, FITTING):
-            run = descend(lambda at: gradient(at, *EXAMPLE), (w0, b0), alpha, max_steps=STEPS, tolerance=1e-6)
+        for alpha in (rate, GOOD_LEARNING_RATE):
+            run = gradient_descent(
+                lambda at: gradient(at, *EXAMPLE), (w0, b0), alpha, max_steps=STEPS, tolerance=1e-6
+            )
             descents.append((alpha, run, [loss_at(point, *EXAMPLE) for point in run.path]))
         _, run, losses = descents[0]
         says = f"{run.outcome}; steps: {len(run.path) - 1}; J(θ) = {round(losses[-1], 9):.4g}"
         x, y = EXAMPLE
         return says, figures.gradient_descent(lambda w0, b0: (y - (x * w0 + b0)) ** 2, descents)
 
-    _follow(blocks, computed, [rate, w0, b0], [output, picture])
+    _update_on_change(blocks, computed, [rate, w0, b0], [output, picture])
 
 
 def _slider(label: str, low: float, high: float, value: float) -> gr.Slider:
     return gr.Slider(low, high, value=value, step=0.1, label=label)
 
 
-def _follow(blocks: gr.Blocks, computed: Any, inputs: list[Any], outputs: list[Any]) -> None:
+def _update_on_change(blocks: gr.Blocks, computed: Any, inputs: list[Any], outputs: list[Any]) -> None:
     """Show what is computed from the inputs, at first and whenever one of them moves."""
     for component in inputs:
         component.change(computed, inputs, outputs, show_progress="hidden", trigger_mode="always_last")

@@ -15,25 +15,25 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from flows.runtime.dvc_repro import opened, stages_in_order, why_outdated
+from flows.runtime.dvc_repro import change_reason, open_repo, topological_stages
 from flows.runtime.lock import LOCK_FILE
 from tasks.dataset import cifar10
 from tasks.params import Params, read_params
-from tasks.registry.ledger import LEDGER, damaged_end, model_to_serve
-from tasks.tracking import has_key, mode_of
+from tasks.registry.ledger import LEDGER, resolve_serving_model, truncated_tail
+from tasks.tracking import has_api_key, resolve_mode
 from tasks.workspace.errors import RunError
 
-NEEDED_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
+REQUIRED_DISK_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
 STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     subject: str
-    verdict: Literal["ok", "note", "wrong"]
+    status: Literal["ok", "note", "wrong"]
     """`wrong` would make a run fail"""
     text: str
-    remedy: str = ""
+    fix: str = ""
     """a command"""
 
 
@@ -41,14 +41,14 @@ def doctor() -> int:
     """Print the findings as they come. Returns the exit code: 1 where something would make a run fail."""
     console = Console(highlight=False, soft_wrap=True)
     wrong = 0
-    for finding in findings():
-        line = Text(f"{finding.verdict:<5} ", STYLES[finding.verdict]) + Text(
+    for finding in run_checks():
+        line = Text(f"{finding.status:<5} ", STYLES[finding.status]) + Text(
             f"{finding.subject:<9} {finding.text}"
         )
         console.print(line)
-        if finding.remedy:
-            console.print(f"                mend it: {finding.remedy}")
-        wrong += finding.verdict == "wrong"
+        if finding.fix:
+            console.print(f"                mend it: {finding.fix}")
+        wrong += finding.status == "wrong"
     if wrong:
         console.print(f"{wrong} of these would make a run fail")
     else:
@@ -56,182 +56,179 @@ def doctor() -> int:
     return 1 if wrong else 0
 
 
-def findings() -> Iterator[Finding]:
+def run_checks() -> Iterator[Check]:
     yield from _python()
     try:
         params = read_params(Path("params.yaml"))
     except RunError as error:
-        yield Finding("params", "wrong", str(error), "git checkout params.yaml")
+        yield Check("params", "wrong", str(error), "git checkout params.yaml")
         return
-    yield Finding("params", "ok", "params.yaml is valid")
-    for check in (_data, _disk, _device, _dvc, _locks, _prefect, _tracking, _champion):
+    yield Check("params", "ok", "params.yaml is valid")
+    for check in (_data, _disk, _device, _dvc, _lock, _prefect, _tracking, _champion):
         yield from check(params)
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        yield Finding(
+        yield Check(
             "Python", "wrong", f"{version}; 3.11 to 3.13 are supported", "make PYTHON=python3.12 setup"
         )
     else:
-        yield Finding("Python", "ok", version)
+        yield Check("Python", "ok", version)
     try:
         lines = Path("requirements.lock").read_text(encoding="utf-8").splitlines()
     except OSError:
-        yield Finding("packages", "note", "there is no requirements.lock to compare with")
+        yield Check("packages", "note", "there is no requirements.lock to compare with")
         return
     pinned = [Requirement(line.removesuffix("\\").strip()) for line in lines if line and line[0].isalnum()]
     wanted = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate()]
-    differing = [pin.name for pin in wanted if not _is_installed(pin)]
+    differing = [pin.name for pin in wanted if not _satisfies_pin(pin)]
     if differing:
         names = ", ".join(differing[:5]) + (" …" if len(differing) > 5 else "")
-        yield Finding(
+        yield Check(
             "packages",
             "wrong",
             f"{len(differing)} of {len(wanted)} are not as locked: {names}",
             "make -B setup",
         )
     else:
-        yield Finding("packages", "ok", f"all {len(wanted)} as locked")
+        yield Check("packages", "ok", f"all {len(wanted)} as locked")
 
 
-def _is_installed(pin: Requirement) -> bool:
+def _satisfies_pin(pin: Requirement) -> bool:
     try:
         return pin.specifier.contains(metadata.version(pin.name), prereleases=True)
     except metadata.PackageNotFoundError:
         return False
 
 
-def _data(params: Params) -> Iterator[Finding]:
+def _data(params: Params) -> Iterator[Check]:
     folder = Path(params.paths.data)
-    if not (folder / cifar10.FOLDER).exists():
+    if not (folder / cifar10.BASE_FOLDER).exists():
         source = "CIFAR10_URL" if "CIFAR10_URL" in os.environ else f"{len(params.download.sources)} sources"
-        yield Finding(
+        yield Check(
             "data", "note", f"not there yet; a run fetches it from {source}", "python -m tasks download"
         )
         return
     try:
         cifar10.verify(folder, params.dataset)
     except RunError as error:
-        yield Finding(
-            "data", "wrong", str(error), f"mv {folder} {folder}.altered && python -m tasks download"
-        )
+        yield Check("data", "wrong", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
     else:
-        yield Finding("data", "ok", f"{params.dataset}, every file as published")
+        yield Check("data", "ok", f"{params.dataset}, every file as published")
 
 
-def _disk(_: Params) -> Iterator[Finding]:
+def _disk(_: Params) -> Iterator[Check]:
     free = shutil.disk_usage(Path()).free
     text = f"{free / 1e9:.1f} GB free"
-    if free < NEEDED_BYTES:
-        yield Finding(
-            "disk", "wrong", f"{text}, a run needs up to {NEEDED_BYTES / 1e9:.0f} GB", "dvc gc --workspace"
+    if free < REQUIRED_DISK_BYTES:
+        yield Check(
+            "disk",
+            "wrong",
+            f"{text}, a run needs up to {REQUIRED_DISK_BYTES / 1e9:.0f} GB",
+            "dvc gc --workspace",
         )
     else:
-        yield Finding("disk", "ok", text)
+        yield Check("disk", "ok", text)
 
 
-def _device(params: Params) -> Iterator[Finding]:
+def _device(params: Params) -> Iterator[Check]:
     import torch
 
     cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
-        yield Finding("device", "ok", f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+        yield Check("device", "ok", f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
     elif params.train.device == "cuda":
-        yield Finding(
+        yield Check(
             "device",
             "wrong",
             "train.device is cuda, and there is none",
             "cifarflow run --set train.device=auto",
         )
     else:
-        yield Finding("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
+        yield Check("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
 
 
-def _dvc(_: Params) -> Iterator[Finding]:
+def _dvc(_: Params) -> Iterator[Check]:
     try:
-        with opened() as repo:
+        with open_repo() as repo:
             remote = repo.config["core"].get("remote")
-            outdated = [str(stage.name) for stage in stages_in_order(repo) if why_outdated(stage)]
+            outdated = [str(stage.name) for stage in topological_stages(repo) if change_reason(stage)]
     except RunError as error:
         remedy = "dvc init" if not Path(".dvc").exists() else ""
-        yield Finding("DVC", "wrong", str(error).splitlines()[0], remedy)
+        yield Check("DVC", "wrong", str(error).splitlines()[0], remedy)
         return
     if remote:
-        yield Finding("DVC", "ok", f"remote {remote}")
+        yield Check("DVC", "ok", f"remote {remote}")
     else:
-        yield Finding(
+        yield Check(
             "DVC", "note", "no remote: artifacts are on this machine alone", "dvc remote add -d NAME URL"
         )
     if outdated:
-        yield Finding("stages", "note", f"to be run: {', '.join(outdated)}", "cifarflow run")
+        yield Check("stages", "note", f"to be run: {', '.join(outdated)}", "cifarflow run")
     else:
-        yield Finding("stages", "ok", "all up to date")
+        yield Check("stages", "ok", "all up to date")
 
 
-def _locks(_: Params) -> Iterator[Finding]:
+def _lock(_: Params) -> Iterator[Check]:
     try:
         with FileLock(LOCK_FILE, timeout=0):
-            yield Finding("locks", "ok", "no run is at work here")
+            yield Check("locks", "ok", "no run is at work here")
     except Timeout:
         holder = LOCK_FILE.read_text(encoding="utf-8").strip()
-        yield Finding("locks", "note", f"{holder} is at work here; another run would wait or be turned away")
+        yield Check("locks", "note", f"{holder} is at work here; another run would wait or be turned away")
 
 
-def _prefect(_: Params) -> Iterator[Finding]:
+def _prefect(_: Params) -> Iterator[Check]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import FlowRunSort
     from prefect.settings import get_current_settings
 
     url = get_current_settings().api.url
     if not url:
-        yield Finding("Prefect", "ok", "no server set: each run starts a temporary one", "")
+        yield Check("Prefect", "ok", "no server set: each run starts a temporary one", "")
         return
     address = f"{urlsplit(url).hostname}:{urlsplit(url).port}"  # without a password that it may hold
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
         if error is not None:
-            yield Finding("Prefect", "wrong", f"no server answers at {address}", "prefect server start")
+            yield Check("Prefect", "wrong", f"no server answers at {address}", "prefect server start")
             return
         pools = [pool.name for pool in client.read_work_pools()]
         runs = client.read_flow_runs(limit=3, sort=FlowRunSort.START_TIME_DESC)
-    yield Finding("Prefect", "ok", f"server at {address}, work pools: {', '.join(pools) or 'none'}")
+    yield Check("Prefect", "ok", f"server at {address}, work pools: {', '.join(pools) or 'none'}")
     for run in runs:
-        yield Finding(
+        yield Check(
             "last run",
             "ok" if run.state and run.state.is_completed() else "note",
             f"{run.name}: {run.state_name}",
         )
 
 
-def _tracking(params: Params) -> Iterator[Finding]:
-    mode = mode_of(params.tracking)
-    if mode == "online" and not has_key():
-        yield Finding("W&B", "note", "mode online without a key: runs are kept offline", "wandb login")
+def _tracking(params: Params) -> Iterator[Check]:
+    mode = resolve_mode(params.tracking)
+    if mode == "online" and not has_api_key():
+        yield Check("W&B", "note", "mode online without a key: runs are kept offline", "wandb login")
     elif params.tracking.mode == "auto":
-        why = "a key is set" if has_key() else "no key is set"
-        yield Finding("W&B", "ok", f"mode auto: {mode}, {why}")
+        why = "a key is set" if has_api_key() else "no key is set"
+        yield Check("W&B", "ok", f"mode auto: {mode}, {why}")
     else:
-        yield Finding("W&B", "ok", f"mode {mode}")
+        yield Check("W&B", "ok", f"mode {mode}")
 
 
-def _champion(params: Params) -> Iterator[Finding]:
+def _champion(params: Params) -> Iterator[Check]:
     model = Path(params.paths.onnx_model)
     try:
-        served, what = model_to_serve(model)
+        served, what = resolve_serving_model(model)
     except RunError as error:
-        yield Finding("champion", "wrong", str(error), "cifarflow rollback 0")
+        yield Check("champion", "wrong", str(error), "cifarflow rollback 0")
         return
-    if damaged_end():
-        yield Finding(
-            "ledger", "note", f"the last line of {LEDGER} was cut short; the next decision mends it"
-        )
+    if truncated_tail():
+        yield Check("ledger", "note", f"the last line of {LEDGER} was cut short; the next decision mends it")
     if not served.is_file():
-        yield Finding(
-            "champion", "note", "none, and no model yet that predictions could use", "cifarflow run"
-        )
+        yield Check("champion", "note", "none, and no model yet that predictions could use", "cifarflow run")
     elif served == model:
-        yield Finding("champion", "ok", f"none was promoted; predictions use {model}")
+        yield Check("champion", "ok", f"none was promoted; predictions use {model}")
     else:
-        yield Finding("champion", "ok", what)
+        yield Check("champion", "ok", what)

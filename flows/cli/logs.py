@@ -3,6 +3,6 @@
 import logging
 
 
-def is_news(record: logging.LogRecord) -> bool:
+def drop_duplicate_failure(record: logging.LogRecord) -> bool:
     """Prefect reports a task that ends in a failed state twice; the state's own line says what was wrong."""
     return not record.getMessage().startswith("Task run failed with state")

@@ -16,7 +16,7 @@ import click
 from tasks.workspace.errors import InputError, RunError
 
 
-class _Commands(click.Group):
+class SuggestingGroup(click.Group):
     """Commands that suggest the nearest name for one that does not exist."""
 
     def resolve_command(
@@ -32,7 +32,7 @@ class _Commands(click.Group):
 
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 def cli() -> None:
     """CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network.
@@ -63,15 +63,15 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Run every stage, up to date or not.")
 @click.option("--wait", is_flag=True, help="Wait for another run to end, instead of failing.")
 @click.option("--sample", is_flag=True, help="Run on a small generated sample, in the folder sample/.")
-@click.option("--or-sample", is_flag=True, help="Run on the sample where CIFAR-10 cannot be had.")
+@click.option("--sample-fallback", is_flag=True, help="Run on the sample where CIFAR-10 cannot be had.")
 def run(
-    assignments: tuple[str, ...],
+    set_params: tuple[str, ...],
     *,
     recipe: str | None,
     force: bool,
     wait: bool,
     sample: bool,
-    or_sample: bool,
+    sample_fallback: bool,
 ) -> None:
     """Run the pipeline as a Prefect flow. What is up to date is not run again.
 
@@ -84,49 +84,49 @@ def run(
     """
     from tasks.params import read_params
 
-    overrides = _overrides(assignments, recipe)
+    overrides = _load_overrides(set_params, recipe)
     params = read_params(Path("params.yaml"))
     options: dict[str, Any] = {"overrides": overrides, "force": force, "wait": wait}
     if not sample:
-        retries = {"download_retries": 0} if or_sample else {}
+        retries = {"download_retries": 0} if sample_fallback else {}
         error = _run_pipeline(**options, **retries)
         if error is None:
-            _say_what_is_next(Path(params.paths.page))
+            _print_next_steps(Path(params.paths.page))
             return
-        if not (or_sample and _is_want_of_data(error)):
+        if not (sample_fallback and _is_data_unavailable(error)):
             raise error
         print(f"{error}\nRunning on a generated sample instead, in sample/.", file=sys.stderr)
 
-    from flows.runtime.sample_workspace import prepared
+    from flows.runtime.sample_workspace import prepare_sample_workspace
 
-    workspace = prepared(Path(), wait=wait)
+    workspace = prepare_sample_workspace(Path(), wait=wait)
     error = _run_pipeline(**options, workspace=workspace)
     if error is not None:
         raise error
     print("These are results on a generated sample, not on CIFAR-10. They lie in sample/reports/.")
-    _say_what_is_next("sample" / Path(params.paths.page))
+    _print_next_steps("sample" / Path(params.paths.page))
 
 
-def _overrides(assignments: tuple[str, ...], recipe: str | None) -> Any:
-    from tasks.params import merged, parse_overrides, read_recipe
+def _load_overrides(assignments: tuple[str, ...], recipe: str | None) -> Any:
+    from tasks.params import merge_overrides, parse_overrides, read_recipe
 
     overrides = parse_overrides(assignments) if assignments else None
     if recipe is not None:
-        overrides = merged(read_recipe(recipe), overrides or parse_overrides(()))
+        overrides = merge_overrides(read_recipe(recipe), overrides or parse_overrides(()))
     return overrides
 
 
 def _run_pipeline(**options: Any) -> BaseException | None:
     """Run the flow; gives why it failed, if it did."""
-    from flows.cli.console import prefect_at_work
+    from flows.cli.console import prefect_console
 
-    with prefect_at_work():
+    with prefect_console():
         from flows.pipeline import pipeline
 
-        return _failure_of(pipeline, **options)
+        return _run_flow(pipeline, **options)
 
 
-def _failure_of(flow: Any, **options: Any) -> BaseException | None:
+def _run_flow(flow: Any, **options: Any) -> BaseException | None:
     state = flow(**options, return_state=True)
     if state.is_completed():
         return None
@@ -135,13 +135,13 @@ def _failure_of(flow: Any, **options: Any) -> BaseException | None:
     return error
 
 
-def _is_want_of_data(error: BaseException) -> bool:
+def _is_data_unavailable(error: BaseException) -> bool:
     from tasks.download import DataUnavailableError
 
     return isinstance(error, DataUnavailableError)
 
 
-def _say_what_is_next(page: Path) -> None:
+def _print_next_steps(page: Path) -> None:
     print(f"Next: open {page} in a browser, or try a picture: cifarflow predict PICTURE")
 
 
@@ -167,13 +167,13 @@ def sweep(*, seeds: int, at_once: int, assignments: tuple[str, ...], recipe: str
       cifarflow sweep
       cifarflow sweep --recipe fast94 --seeds 20 --at-once 4
     """
-    from flows.cli.console import prefect_at_work
+    from flows.cli.console import prefect_console
 
-    overrides = _overrides(assignments, recipe)
-    with prefect_at_work():
+    overrides = _load_overrides(assignments, recipe)
+    with prefect_console():
         from flows.sweep import sweep
 
-        error = _failure_of(sweep, seeds=seeds, at_once=at_once, overrides=overrides, wait=wait)
+        error = _run_flow(sweep, seeds=seeds, at_once=at_once, overrides=overrides, wait=wait)
     if error is not None:
         raise error
 
@@ -190,19 +190,19 @@ def retrain(*, push: bool, commit: bool, wait: bool) -> None:
       cifarflow retrain
       cifarflow retrain --push --commit
     """
-    from flows.cli.console import prefect_at_work
+    from flows.cli.console import prefect_console
 
-    with prefect_at_work():
+    with prefect_console():
         from flows.retrain import retrain
 
-        error = _failure_of(retrain, push=push, commit=commit, wait=wait)
+        error = _run_flow(retrain, push=push, commit=commit, wait=wait)
     if error is not None:
         raise error
 
 
 @cli.command()
 @click.argument("number", required=False, type=click.IntRange(0))
-def rollback(number: int | None) -> None:
+def rollback(entry: int | None) -> None:
     """Put an earlier champion back: the one before this one, or that of line NUMBER of the ledger.
 
     0 brings the present champion's model back, from DVC's cache or remote.
@@ -211,12 +211,12 @@ def rollback(number: int | None) -> None:
     Example:
       cifarflow rollback
     """
-    from flows.cli.console import prefect_at_work
+    from flows.cli.console import prefect_console
 
-    with prefect_at_work():
+    with prefect_console():
         from flows.retrain import rollback
 
-        error = _failure_of(rollback, number=number, wait=False)
+        error = _run_flow(rollback, number=entry, wait=False)
     if error is not None:
         raise error
 
@@ -232,9 +232,9 @@ def serve(port: int) -> None:
     Example:
       cifarflow serve
     """
-    from flows.cli.serve import serve
+    from flows.cli.serve import serve_deployments
 
-    serve(port)
+    serve_deployments(port)
 
 
 @cli.command()
@@ -257,7 +257,7 @@ def toys(name: str | None, assignments: tuple[str, ...]) -> None:
       cifarflow toys neuron --set w1=2 --set activation=tanh
       cifarflow toys all
     """
-    from flows.toys.catalogue import TOYS, flow_of, named
+    from flows.toys.catalogue import TOYS, load_flow, validate_name
 
     if name is None:
         if assignments:
@@ -265,19 +265,19 @@ def toys(name: str | None, assignments: tuple[str, ...]) -> None:
         print("\n".join(f"{toy:<18} {shows}" for toy, shows in TOYS.items()))
         print("\nRun one with: cifarflow toys NAME, all of them with: cifarflow toys all")
         return
-    chosen = list(TOYS) if name == "all" else [named(name)]
+    chosen = list(TOYS) if name == "all" else [validate_name(name)]
     if name == "all" and assignments:
         raise InputError("--set needs the NAME of one toy, not all")
-    from flows.cli.console import prefect_at_work
+    from flows.cli.console import prefect_console
 
-    with prefect_at_work() as show:
-        from flows.toys.base import parsed
+    with prefect_console() as show:
+        from flows.toys.base import parse_parameters
 
         for toy in chosen:
-            flow = flow_of(toy)
-            options = parsed(flow, assignments)
+            flow = load_flow(toy)
+            options = parse_parameters(flow, assignments)
             show(toy)
-            error = _failure_of(flow, **options)
+            error = _run_flow(flow, **options)
             if error is not None:
                 raise error
 
@@ -296,9 +296,9 @@ def predict(images: tuple[str, ...], *, as_json: bool) -> None:
     """
     from flows.cli.predict import predict
     from tasks.params import read_params
-    from tasks.registry.ledger import model_to_serve
+    from tasks.registry.ledger import resolve_serving_model
 
-    model, what = model_to_serve(Path(read_params(Path("params.yaml")).paths.onnx_model))
+    model, what = resolve_serving_model(Path(read_params(Path("params.yaml")).paths.onnx_model))
     sys.exit(predict(images, model, what, as_json=as_json))
 
 
@@ -312,13 +312,13 @@ def demo(port: int | None) -> None:
       cifarflow demo
     """
     from tasks.params import read_params
-    from tasks.registry.ledger import model_to_serve
+    from tasks.registry.ledger import resolve_serving_model
 
-    model, what = model_to_serve(Path(read_params(Path("params.yaml")).paths.onnx_model))
+    model, what = resolve_serving_model(Path(read_params(Path("params.yaml")).paths.onnx_model))
     print(f"starting the page with {model} ({what}), some 5 s", flush=True)
-    from flows.cli.demo import serve
+    from flows.cli.demo import launch
 
-    serve(model, port)
+    launch(model, port)
 
 
 @cli.command()
@@ -335,12 +335,12 @@ def doctor() -> None:
 
 
 def main() -> None:
-    sys.exit(exit_code(sys.argv[1:]))
+    sys.exit(run_command(sys.argv[1:]))
 
 
-def exit_code(arguments: list[str]) -> int:
+def run_command(arguments: list[str]) -> int:
     """0 = done, 1 = the run failed, 2 = what the user gave was wrong."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _sigterm_to_keyboard_interrupt)
     try:
         cli(arguments, prog_name="cifarflow", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -358,6 +358,6 @@ def exit_code(arguments: list[str]) -> int:
     return 0
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
+def _sigterm_to_keyboard_interrupt(_signal: int, _frame: FrameType | None) -> None:
     """End as by Ctrl-C, so that whatever is at work can say so and let go."""
     raise KeyboardInterrupt

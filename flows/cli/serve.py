@@ -24,31 +24,31 @@ DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
 HOST = "127.0.0.1"
 PORT = 4200
-AT_ONCE = 2  # runs: one at work, and one that waits for it or is turned away
-START_S = 120
-STOP_S = 20
+MAX_CONCURRENT_RUNS = 2  # runs: one at work, and one that waits for it or is turned away
+STARTUP_TIMEOUT_S = 120
+SHUTDOWN_TIMEOUT_S = 20
 
 
-def serve(port: int) -> None:
+def serve_deployments(port: int) -> None:
     """Serve until Ctrl-C or SIGTERM, which end the runs, the schedules and a server that was started here."""
     for file in (DEPLOYMENTS, AUTOMATIONS):
         if not file.is_file():
             raise InputError(f"{Path.cwd()} has no {file}; run this in the project's folder")
-    with _server(port) as url:
+    with _ensure_server(port) as url:
         os.environ["PREFECT_API_URL"] = url  # before Prefect is imported, and for the runs' own processes
-        for name, value in _environment().items():
+        for name, value in _job_env().items():
             os.environ.setdefault(name, value)
         import prefect
 
-        deployments = [_deployment(entry) for entry in _entries()]
-        _have_automations()
+        deployments = [_to_deployment(entry) for entry in _load_deployments()]
+        _ensure_automations()
         print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
         print(f"look at it: {url.removesuffix('/api')}; end it: Ctrl-C", flush=True)
-        prefect.serve(*deployments, print_starting_message=False, limit=AT_ONCE)
+        prefect.serve(*deployments, print_starting_message=False, limit=MAX_CONCURRENT_RUNS)
     print("ended; schedules rest until the next cifarflow serve")
 
 
-def _entries() -> list[dict[str, Any]]:
+def _load_deployments() -> list[dict[str, Any]]:
     try:
         entries: list[dict[str, Any]] = YAML(typ="safe").load(DEPLOYMENTS)["deployments"]
     except Exception as error:
@@ -56,14 +56,14 @@ def _entries() -> list[dict[str, Any]]:
     return entries
 
 
-def _environment() -> dict[str, str]:
+def _job_env() -> dict[str, str]:
     """What prefect.yaml gives the runs of a work pool."""
     definitions = YAML(typ="safe").load(DEPLOYMENTS)["definitions"]
     environment: dict[str, str] = definitions["here"]["job_variables"]["env"]
     return environment
 
 
-def _deployment(entry: dict[str, Any]) -> "RunnerDeployment":
+def _to_deployment(entry: dict[str, Any]) -> "RunnerDeployment":
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.flows import load_flow_from_entrypoint
@@ -85,7 +85,7 @@ def _deployment(entry: dict[str, Any]) -> "RunnerDeployment":
     return deployment
 
 
-def _have_automations() -> None:
+def _ensure_automations() -> None:
     """Create what automations.yaml says, unless the server has one of that name."""
     from prefect.automations import Automation
     from prefect.client.orchestration import get_client
@@ -98,16 +98,16 @@ def _have_automations() -> None:
 
 
 @contextlib.contextmanager
-def _server(port: int) -> Iterator[str]:
+def _ensure_server(port: int) -> Iterator[str]:
     """The address of the server that is set, of one that runs here, or of one that is started for as long."""
     url = os.environ.get("PREFECT_API_URL")
     if url:
-        if not _answers(url):
+        if not _is_healthy(url):
             raise RunError(f"no server answers at {urlsplit(url).hostname}, which PREFECT_API_URL names")
         yield url
         return
     url = f"http://{HOST}:{port}/api"
-    if _answers(url):
+    if _is_healthy(url):
         print(f"a server runs at {HOST}:{port} already")
         yield url
         return
@@ -123,27 +123,27 @@ def _server(port: int) -> Iterator[str]:
         ) as server,
     ):
         try:
-            _wait_for(server, url, log)
+            _wait_until_healthy(server, url, log)
             yield url
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             try:
-                server.wait(STOP_S)
+                server.wait(SHUTDOWN_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
 
 
-def _wait_for(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while not _answers(url):
+def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + STARTUP_TIMEOUT_S
+    while not _is_healthy(url):
         if server.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise RunError(f"the server did not start: {lines[-1] if lines else 'it said nothing'} ({log})")
         time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
+def _is_healthy(url: str) -> bool:
     try:
         with urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - the address that the user set
             return bool(answer.status == 200)

@@ -12,52 +12,52 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from ruamel.yaml import YAML
 
-from flows.runtime.dvc_repro import stages_in_order
+from flows.runtime.dvc_repro import topological_stages
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, Entry
+from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
-POINTER = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
+CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
 
 
-def crown(repo: Repo, entry: Entry) -> Entry:
+def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
     """Make the entry's model the champion. The line in the ledger is the one step that decides.
 
     `RunError` where DVC has not got the model; then nothing has changed.
     """
-    _in_cache(repo, entry.model_md5)
+    _fetch_from_cache(repo, entry.model_md5)
     entry = ledger.append(entry)
-    settle(repo)
+    sync_champion(repo)
     return entry
 
 
-def settle(repo: Repo) -> Entry | None:
+def sync_champion(repo: Repo) -> LedgerEntry | None:
     """Have the model and its pointer for DVC be those of the ledger's champion, which this gives.
 
     What a kill between the ledger's line and these files left behind is put right by this as well.
     """
-    champion = ledger.champion(ledger.read_ledger())
+    champion = ledger.current_champion(ledger.read_ledger())
     if champion is None:
         return None
     md5 = champion.model_md5
     if not CHAMPION.is_file() or ledger.file_md5(CHAMPION) != md5:
-        cached = _in_cache(repo, md5)
-        with written_whole(CHAMPION) as partial:
+        cached = _fetch_from_cache(repo, md5)
+        with atomic_write(CHAMPION) as partial:
             shutil.copyfile(cached, partial)
     out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
     yaml = YAML()
-    if not POINTER.is_file() or yaml.load(POINTER).get("outs") != [out]:
-        with written_whole(POINTER) as partial:
-            yaml.dump({"desc": champion.title, "outs": [out]}, partial)
+    if not CHAMPION_DVC_FILE.is_file() or yaml.load(CHAMPION_DVC_FILE).get("outs") != [out]:
+        with atomic_write(CHAMPION_DVC_FILE) as partial:
+            yaml.dump({"desc": champion.label, "outs": [out]}, partial)
     return champion
 
 
-def _in_cache(repo: Repo, md5: str) -> Path:
+def _fetch_from_cache(repo: Repo, md5: str) -> Path:
     """The file of that hash in DVC's cache, fetched from the remote if need be, whole."""
     file = Path(repo.cache.local.oid_to_path(md5))
-    if _is_whole(file, md5):
+    if _md5_matches(file, md5):
         return file
     remote = "there is no DVC remote to ask"
     try:
@@ -68,21 +68,21 @@ def _in_cache(repo: Repo, md5: str) -> Path:
         remote = f"the DVC remote did not give it: {str(error).splitlines()[0]}"
     else:
         remote = "the DVC remote has not got it"
-    if not _is_whole(file, md5):
+    if not _md5_matches(file, md5):
         raise RunError(f"the model {md5} is not in DVC's cache, and {remote}")
     return file
 
 
-def _is_whole(file: Path, md5: str) -> bool:
+def _md5_matches(file: Path, md5: str) -> bool:
     return file.is_file() and ledger.file_md5(file) == md5
 
 
-def hashes_of(repo: Repo, params_text: str, about: Mapping[str, Any]) -> dict[str, str]:
+def provenance_hashes(repo: Repo, params_text: str, metadata: Mapping[str, Any]) -> dict[str, str]:
     """What a model was made from: `data`, `params`, `code` (all that the stages depend on) and `weights`."""
-    stages = [str(stage.name) for stage in stages_in_order(repo)]
+    stages = [str(stage.name) for stage in topological_stages(repo)]
     return {
-        "data": str(about["data_md5"]),
+        "data": str(metadata["data_md5"]),
         "params": hashlib.sha256(params_text.encode()).hexdigest(),
         "code": code_sha256(*stages),
-        "weights": str(about["weights_sha256"]),
+        "weights": str(metadata["weights_sha256"]),
     }

@@ -27,18 +27,18 @@ DATA = "data.dvc"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageResult:
     """What became of a stage, and why."""
 
     state: Literal["cached", "restored", "ran"]
     """up to date already; fetched from DVC's cache; run"""
-    why: str
-    report: dict[str, Any]
+    reason: str
+    metrics: dict[str, Any]
     """what the stage's function gave back, if it ran"""
 
 
 @contextmanager
-def opened() -> Iterator[Repo]:
+def open_repo() -> Iterator[Repo]:
     """The workspace's DVC repository, locked as by a DVC command. DVC's errors become `RunError`."""
     if not Path("dvc.yaml").is_file():
         raise InputError(f"{Path.cwd()} has no dvc.yaml; run this in the project's folder")
@@ -55,33 +55,35 @@ def opened() -> Iterator[Repo]:
         raise RunError("DVC: " + ": ".join(dict.fromkeys(str(cause) for cause in causes))) from error
 
 
-def stages_in_order(repo: Repo) -> list[PipelineStage]:
+def topological_stages(repo: Repo) -> list[PipelineStage]:
     """The stages of dvc.yaml in the order in which DVC would reproduce them."""
     planned: list[Stage] = plan_repro(get_active_graph(repo.index.graph))
     return [stage for stage in planned if isinstance(stage, PipelineStage)]
 
 
-def reproduce(repo: Repo, name: str, call: Callable[[], dict[str, Any]], *, force: bool = False) -> Outcome:
+def repro_stage(
+    repo: Repo, name: str, stage_fn: Callable[[], dict[str, Any]], *, force: bool = False
+) -> StageResult:
     """Bring the stage up to date as `dvc repro --single-item` does, with `call` in place of its command.
 
     `call` raises what it likes; it comes through unchanged, with the outputs removed and nothing recorded.
     """
-    (stage,) = (stage for stage in stages_in_order(repo) if stage.name == name)
-    why = "asked for by --force" if force else why_outdated(stage)
+    (stage,) = (stage for stage in topological_stages(repo) if stage.name == name)
+    why = "asked for by --force" if force else change_reason(stage)
     if why is None:
-        return Outcome("cached", "up to date", {})
+        return StageResult("cached", "up to date", {})
     if not force and stage.already_cached():  # all of it is in DVC's cache, only not in the workspace
         stage.checkout(force=True)
-        return Outcome("restored", why, {})
-    with _called_instead_of_command(stage, call) as reports:
+        return StageResult("restored", why, {})
+    with _patched_cmd_run(stage, stage_fn) as reports:
         stage.reproduce(force=force)
     stage.dump(update_pipeline=False)
     if not reports:
-        return Outcome("restored", why, {})
-    return Outcome("ran", why, reports[0])
+        return StageResult("restored", why, {})
+    return StageResult("ran", why, reports[0])
 
 
-def why_outdated(stage: PipelineStage) -> str | None:
+def change_reason(stage: PipelineStage) -> str | None:
     """Why DVC would run the stage, in words such as `params train.lr changed`; None where it would not."""
     if not stage.changed():
         return None
@@ -90,15 +92,15 @@ def why_outdated(stage: PipelineStage) -> str | None:
     reasons = ["its command changed"] if stage.changed_stage() else []
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
-            reasons += [f"params {key} changed" for key in _changed_params(stage.repo, dep)]
+            reasons += [f"params {key} changed" for key in _diff_params(stage.repo, dep)]
         else:
-            reasons += [f"{dep.def_path} {_IN_WORDS.get(state, state)}" for state in dep.status().values()]
+            reasons += [f"{dep.def_path} {_STATUS_TEXT.get(state, state)}" for state in dep.status().values()]
     for out in stage.outs:
-        reasons += [f"{out.def_path} {_IN_WORDS.get(state, state)}" for state in out.status().values()]
+        reasons += [f"{out.def_path} {_STATUS_TEXT.get(state, state)}" for state in out.status().values()]
     return ", ".join(reasons) or "DVC says so"
 
 
-_IN_WORDS = {
+_STATUS_TEXT = {
     "modified": "changed",
     "deleted": "is missing",
     "new": "is new",
@@ -106,22 +108,22 @@ _IN_WORDS = {
 }
 
 
-def _changed_params(repo: Repo, dep: ParamsDependency) -> list[str]:
+def _diff_params(repo: Repo, dep: ParamsDependency) -> list[str]:
     """The keys, down to the leaves, whose values are others than in dvc.lock."""
-    recorded = _flattened(dep.hash_info.value or {})
-    now = _flattened(read_param_file(repo.fs, dep.fs_path, list(dep.params), flatten=False))
+    recorded = _flatten(dep.hash_info.value or {})
+    now = _flatten(read_param_file(repo.fs, dep.fs_path, list(dep.params), flatten=False))
     return sorted(key for key in recorded.keys() | now.keys() if recorded.get(key) != now.get(key))
 
 
-def _flattened(values: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
 @contextmanager
-def _called_instead_of_command(
+def _patched_cmd_run(
     stage: PipelineStage, call: Callable[[], dict[str, Any]]
 ) -> Iterator[list[dict[str, Any]]]:
     """Have DVC call a function where it would start the stage's command; gives what that call gave.
@@ -149,7 +151,7 @@ def _called_instead_of_command(
         dvc.stage.run.cmd_run = start
 
 
-def fetch_data(repo: Repo) -> bool:
+def pull_data(repo: Repo) -> bool:
     """Bring the tracked data from DVC's cache or, where one is set, its remote; False if neither has it."""
     stage = _data_stage(repo)
     if stage is None or stage.outs[0].exists:
@@ -167,7 +169,7 @@ def fetch_data(repo: Repo) -> bool:
     return True
 
 
-def record_data(repo: Repo) -> None:
+def commit_data(repo: Repo) -> None:
     """Have DVC hold the data, which was verified, in its cache and in data.dvc.
 
     `RunError` where data.dvc records more files than there are: pictures that were added are not given up
@@ -186,9 +188,9 @@ def record_data(repo: Repo) -> None:
     repo.commit(stage.path, force=True)
 
 
-def outdated(repo: Repo) -> list[str]:
+def changed_stages(repo: Repo) -> list[str]:
     """The stages that DVC would run, or whose input comes from one that it would."""
-    return [str(stage.name) for stage in stages_in_order(repo) if stage.changed()]
+    return [str(stage.name) for stage in topological_stages(repo) if stage.changed()]
 
 
 def _data_stage(repo: Repo) -> Stage | None:

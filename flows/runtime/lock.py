@@ -11,15 +11,15 @@ from filelock import FileLock, Timeout
 from tasks.workspace.errors import RunError
 
 LOCK_FILE = Path(".cifarflow.lock")
-LONGEST_WAIT_S = 24 * 3600.0
+MAX_WAIT_S = 24 * 3600.0
 
 
-class BusyError(RunError):
+class WorkspaceLockedError(RunError):
     """Another run is at work in the workspace."""
 
 
 @contextmanager
-def alone(*, wait: bool = False) -> Iterator[None]:
+def workspace_lock(*, wait: bool = False) -> Iterator[None]:
     """Hold the workspace's lock, or raise `BusyError` where another run holds it (with `wait`, after a day).
 
     The kernel lets go of the lock when its holder ends, however that ends: a lock file that is left over from
@@ -31,12 +31,14 @@ def alone(*, wait: bool = False) -> Iterator[None]:
     except Timeout:
         holder = LOCK_FILE.read_text(encoding="utf-8").strip() or "another run"
         if not wait:
-            raise BusyError(f"{holder} is at work in this folder; try again when it has ended") from None
+            raise WorkspaceLockedError(
+                f"{holder} is at work in this folder; try again when it has ended"
+            ) from None
         print(f"waiting for {holder} to end")
         try:
-            lock.acquire(timeout=LONGEST_WAIT_S, poll_interval=0.5)
+            lock.acquire(timeout=MAX_WAIT_S, poll_interval=0.5)
         except Timeout:
-            raise BusyError(f"{holder} has been at work in this folder for a day") from None
+            raise WorkspaceLockedError(f"{holder} has been at work in this folder for a day") from None
     except OSError as error:
         raise RunError(f"cannot write {LOCK_FILE}: {error.strerror or error}") from error
     try:

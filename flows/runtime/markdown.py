@@ -10,41 +10,41 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.params import Params
-from tasks.registry.ledger import Entry
+from tasks.registry.ledger import LedgerEntry
 
 
 @dataclass(frozen=True)
-class StageRun:
+class TaskRunSummary:
     """A line of the summary."""
 
     stage: str
     state: str
     seconds: float
-    why: str
+    message: str
 
 
-def as_table(runs: Sequence[StageRun]) -> str:
+def format_table(runs: Sequence[TaskRunSummary]) -> str:
     table = Table("stage", "state", "seconds", "why", box=None, pad_edge=False)
     table.columns[2].justify = "right"
     for run in runs:
-        table.add_row(run.stage, run.state, f"{run.seconds:.1f}", run.why)
+        table.add_row(run.stage, run.state, f"{run.seconds:.1f}", run.message)
     console = Console(width=120, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def as_markdown(runs: Sequence[StageRun], params: Params) -> str:
+def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
     """The stages, and what stands in the metrics and the benchmark."""
-    lines = [f"# Pipeline on {_data_label(params)}", ""]
+    lines = [f"# Pipeline on {_dataset_label(params)}", ""]
     lines += ["| stage | state | seconds | why |", "| --- | --- | ---: | --- |"]
-    lines += [f"| {run.stage} | {run.state} | {run.seconds:.1f} | {run.why} |" for run in runs]
+    lines += [f"| {run.stage} | {run.state} | {run.seconds:.1f} | {run.message} |" for run in runs]
     lines += ["", *_metrics_lines(read_json(params.paths.metrics))]
     lines += ["", *_benchmark_lines(read_json(params.paths.benchmarks))]
     return "\n".join(lines) + "\n"
 
 
-def _data_label(params: Params) -> str:
+def _dataset_label(params: Params) -> str:
     return params.dataset if params.dataset == "CIFAR-10" else "a generated sample, not CIFAR-10"
 
 
@@ -58,7 +58,7 @@ def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
     return [
         f"Test accuracy **{metrics['test']['accuracy']:.2%}** (95% interval {low:.2%} to {high:.2%})",
         f"of {metrics['model']}, {metrics['epochs']} epochs on {metrics['device']}, seed {metrics['seed']}.",
-        *_views_lines(metrics),
+        *_tta_lines(metrics),
         "",
         "| | val | test |",
         "| --- | ---: | ---: |",
@@ -66,11 +66,11 @@ def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
-def _views_lines(metrics: dict[str, Any]) -> list[str]:
-    if "test_time_augmentation" not in metrics:
+def _tta_lines(metrics: dict[str, Any]) -> list[str]:
+    if "tta" not in metrics:
         return []
-    alone = metrics["test"]["accuracy_without_augmentation"]
-    return [f"That is over the views {metrics['test_time_augmentation']}; of the network alone {alone:.2%}."]
+    plain_accuracy = metrics["test"]["accuracy_no_tta"]
+    return [f"That is over the views {metrics['tta']}; of the network alone {plain_accuracy:.2%}."]
 
 
 def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
@@ -81,17 +81,17 @@ def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
             f"| {name} | {found['single_stream']['p90_ms']:.3f} "
             f"| {found['offline']['images_per_second']:,.0f} "
             f"| {found['server']['images_per_second']:,.0f} | {found['accuracy']:.2%} "
-            f"| {found['resident_mb']:,.0f} |"
+            f"| {found['rss_mb']:,.0f} |"
             for name, found in benchmark["scenarios"].items()
         ),
     ]
 
 
-def as_decision(entry: Entry) -> str:
+def decision_markdown(entry: LedgerEntry) -> str:
     """Challenger against champion, side by side, with the decision and why."""
     evidence = entry.evidence
-    lines = [f"# {entry.verdict.capitalize()}: {entry.why}", ""]
-    lines += [f"Model `{entry.model_md5}`, line {entry.number} of the ledger, {entry.time}.", ""]
+    lines = [f"# {entry.decision.capitalize()}: {entry.reason}", ""]
+    lines += [f"Model `{entry.model_md5}`, line {entry.version} of the ledger, {entry.time}.", ""]
     lines += ["| | challenger | champion |", "| --- | ---: | ---: |"]
     for split in ("val", "test"):
         cells = [evidence.get(f"{who}_{split}_accuracy") for who in ("challenger", "champion")]
@@ -100,7 +100,7 @@ def as_decision(entry: Entry) -> str:
     if "gain" in evidence:
         low, high = evidence["gain_interval"]
         lines.append(
-            f"| right alone, val | {evidence['only_challenger_right']} | {evidence['only_champion_right']} |"
+            f"| right alone, val | {evidence['discordant_challenger']} | {evidence['discordant_champion']} |"
         )
         lines += [
             "",

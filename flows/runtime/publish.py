@@ -13,56 +13,56 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCMError, SCMError
 
-from flows.runtime.champion import POINTER
+from flows.runtime.champion import CHAMPION_DVC_FILE
 from flows.runtime.dvc_repro import DATA
 from tasks.params import Params
-from tasks.registry.ledger import LEDGER, Entry
+from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
 
-def keep(entry: Entry, params: Params, *, push: bool, commit: bool) -> None:
+def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: bool) -> None:
     """Save the run as a DVC experiment named after the flow run; commit and push where that is asked for.
 
     The decision stands by then. What fails here is told as `RunError` after all the rest was tried.
     """
-    mishaps = []
+    errors = []
     saved = False
     if not _has_commits():
         print("no Git repository with a commit here: no DVC experiment is saved")
         if commit:
-            mishaps.append("nothing can be committed without a Git repository")
+            errors.append("nothing can be committed without a Git repository")
     else:
         try:
-            with _index_kept(), Repo() as repo:  # DVC locks it itself, here and in a push
+            with _preserve_git_index(), Repo() as repo:  # DVC locks it itself, here and in a push
                 repo.experiments.save(
-                    name=entry.run,
+                    name=entry.flow_run_name,
                     force=True,
-                    include_untracked=[str(file) for file in (LEDGER, POINTER) if file.is_file()],
+                    include_untracked=[str(file) for file in (LEDGER, CHAMPION_DVC_FILE) if file.is_file()],
                 )
             saved = True
         except (DvcException, SCMError) as error:
-            mishaps.append(f"the DVC experiment could not be saved: {error}")
+            errors.append(f"the DVC experiment could not be saved: {error}")
         if commit:
             try:
                 print(f"committed to the branch {commit_to_branch(entry, params)}")
             except RunError as error:
-                mishaps.append(str(error))
+                errors.append(str(error))
     if push:
-        mishaps += _pushed(entry, experiment=saved)
-    if mishaps:
-        raise RunError(f"{entry.verdict} ({entry.why}), but " + "; ".join(mishaps))
+        errors += _push(entry, experiment=saved)
+    if errors:
+        raise RunError(f"{entry.decision} ({entry.reason}), but " + "; ".join(errors))
 
 
-def _pushed(entry: Entry, *, experiment: bool) -> list[str]:
+def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
     mishaps = []
     try:
         with Repo() as repo:
             print(f"pushed {repo.push()} files to the DVC remote")
             remote = _git_remote(repo) if experiment else None
             if remote:
-                repo.experiments.push(remote, [entry.run])
-                print(f"pushed the experiment {entry.run} to {remote}")
+                repo.experiments.push(remote, [entry.flow_run_name])
+                print(f"pushed the experiment {entry.flow_run_name} to {remote}")
     except NoRemoteError:
         mishaps.append("no DVC remote is set to push to: dvc remote add -d NAME URL")
     except (DvcException, SCMError, OSError) as error:
@@ -78,53 +78,53 @@ def _git_remote(repo: Repo) -> str | None:
     return str(names[0].name) if names else None
 
 
-def commit_to_branch(entry: Entry, params: Params) -> str:
+def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
     """Commit ledger, lock and reports to `retrain/DATE`, from what is checked out; gives the branch.
 
     With an index of its own: what the user has staged, and the branch that is checked out, stay as they are.
     """
     branch = f"retrain/{entry.time[:10]}"
-    if _git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
+    if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
         raise RunError(f"the branch {branch} is checked out, and nothing is committed to that one")
     ref = f"refs/heads/{branch}"
-    files = [LEDGER, POINTER, Path("params.yaml"), Path("dvc.lock"), Path(DATA)]
-    files += [Path(path) for name, path in params.paths if _is_report(name)]
-    parent = _git("rev-parse", "--quiet", "--verify", ref, check=False) or _git("rev-parse", "HEAD")
+    files = [LEDGER, CHAMPION_DVC_FILE, Path("params.yaml"), Path("dvc.lock"), Path(DATA)]
+    files += [Path(path) for name, path in params.paths if REPORT_PATHS(name)]
+    parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        _git("read-tree", parent, env=index)
-        _git("add", "--force", "--", *(str(file) for file in files if file.exists()), env=index)
-        tree = _git("write-tree", env=index)
-    message = f"Retrain: {entry.verdict}\n\n{entry.why}\nFlow run {entry.run}"
-    made = _git("commit-tree", tree, "-p", parent, "-m", message)
-    _git("update-ref", ref, made)
+        run_git("read-tree", parent, env=index)
+        run_git("add", "--force", "--", *(str(file) for file in files if file.exists()), env=index)
+        tree = run_git("write-tree", env=index)
+    message = f"Retrain: {entry.decision}\n\n{entry.reason}\nFlow run {entry.flow_run_name}"
+    commit = run_git("commit-tree", tree, "-p", parent, "-m", message)
+    run_git("update-ref", ref, commit)
     return branch
 
 
 @contextlib.contextmanager
-def _index_kept() -> Iterator[None]:
+def _preserve_git_index() -> Iterator[None]:
     """DVC unstages what the user has staged when it saves an experiment; the workspace stays as it is."""
-    index = Path(_git("rev-parse", "--git-path", "index"))
+    index = Path(run_git("rev-parse", "--git-path", "index"))
     before = index.read_bytes() if index.is_file() else None
     try:
         yield
     finally:
         if before is not None:
-            with written_whole(index) as partial:
+            with atomic_write(index) as partial:
                 partial.write_bytes(before)
 
 
-def _is_report(name: str) -> bool:
+def REPORT_PATHS(name: str) -> bool:
     return name in {"history", "metrics", "confusion", "benchmarks", "page", "figures"}
 
 
 def _has_commits() -> bool:
     return shutil.which("git") is not None and bool(
-        _git("rev-parse", "--quiet", "--verify", "HEAD", check=False)
+        run_git("rev-parse", "--quiet", "--verify", "HEAD", check=False)
     )
 
 
-def _git(*arguments: str, env: dict[str, str] | None = None, check: bool = True) -> str:
+def run_git(*arguments: str, env: dict[str, str] | None = None, check: bool = True) -> str:
     done = subprocess.run(  # noqa: S603
         ["git", *arguments],  # noqa: S607 - the user's own Git
         env=os.environ | (env or {}),

@@ -8,26 +8,26 @@ from pathlib import Path
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from flows.runtime.lock import alone
-from tasks.dataset.synthetic import generate
+from flows.runtime.lock import workspace_lock
+from tasks.dataset.synthetic import generate_sample
 
-FOLDER = "sample"
-SMALLER = {
+SAMPLE_DIR = "sample"
+SAMPLE_OVERRIDES = {
     "train": {"epochs": 4, "batch_size": 32},
-    "benchmark": {"warmup_s": 0.02, "measure_s": 0.1, "threads": [1], "server_trial_s": 0.05},
+    "benchmark": {"warmup_s": 0.02, "min_duration_s": 0.1, "threads": [1], "server_min_duration_s": 0.05},
 }
 
 
-def prepared(project: Path, *, wait: bool = False) -> Path:
+def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
     """The folder `sample/` in the project: data, the project's graph and code, parameters for a small run.
 
     It has a DVC repository of its own. Its `params.yaml` says `dataset: sample`, and so does every result.
     """
     logging.getLogger("dvc").setLevel(logging.WARNING)
     project = project.resolve()
-    workspace = project / FOLDER
+    workspace = project / SAMPLE_DIR
     workspace.mkdir(exist_ok=True)
-    with contextlib.chdir(workspace), alone(wait=wait):
+    with contextlib.chdir(workspace), workspace_lock(wait=wait):
         for name in (".dvcignore", "dvc.yaml"):
             shutil.copy(project / name, ".")
         for package in ("tasks", "models"):  # what the stages depend on
@@ -38,7 +38,7 @@ def prepared(project: Path, *, wait: bool = False) -> Path:
             with Repo.init(no_scm=True):
                 pass
         if not Path("data").is_dir():
-            generate(Path("data"))
+            generate_sample(Path("data"))
         with Repo() as repo:
             repo.add("data")
     return workspace
@@ -48,6 +48,6 @@ def _write_params(source: Path, target: Path) -> None:
     yaml = YAML()
     params = yaml.load(source)
     params["dataset"] = "sample"
-    for section, values in SMALLER.items():
+    for section, values in SAMPLE_OVERRIDES.items():
         params[section].update(values)
     yaml.dump(params, target)

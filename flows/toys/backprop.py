@@ -9,47 +9,49 @@ from dataclasses import astuple
 from typing import Literal
 
 from flows.toys import figures
-from flows.toys.base import Number, Table, publish, step, toy
+from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
 from models.toys import backprop as chain
 from models.toys.backprop import Forward, Gradients
 
 
-@step
+@toy_task
 def forward_pass(x1: float, w1: float, b: float, y: float, activation: str) -> Forward:
     return chain.forward(x1, w1, b, y, activation)
 
 
-@step
-def through_the_loss(y: float, seen: Forward) -> float:
+@toy_task
+def loss_backward(y: float, seen: Forward) -> float:
     """∂J/∂ŷ"""
-    return chain.loss_by_prediction(y, seen.prediction)
+    return chain.d_loss_d_prediction(y, seen.prediction)
 
 
-@step
-def through_the_activation(by_prediction: float, seen: Forward, activation: str) -> float:
+@toy_task
+def activation_backward(by_prediction: float, seen: Forward, activation: str) -> float:
     """∂J/∂z = ∂J/∂ŷ · f'(z)"""
-    return by_prediction * chain.prediction_by_sum(seen.z, activation)
+    return by_prediction * chain.d_prediction_d_z(seen.z, activation)
 
 
-@step
-def through_the_sum(by_sum: float, x1: float, w1: float) -> Gradients:
+@toy_task
+def linear_backward(by_sum: float, x1: float, w1: float) -> Gradients:
     """∂J/∂w1, ∂J/∂b, ∂J/∂x1"""
-    return chain.gradients(by_sum, x1, w1)
+    return chain.gradients_from_dz(by_sum, x1, w1)
 
 
-@step
-def checks(x1: float, w1: float, b: float, y: float, activation: str) -> tuple[Gradients, Gradients]:
+@toy_task
+def numerical_checks(
+    x1: float, w1: float, b: float, y: float, activation: str
+) -> tuple[Gradients, Gradients]:
     """By PyTorch's autograd, and by finite differences."""
     given = (x1, w1, b, y, activation)
-    return chain.by_autograd(*given), chain.by_finite_differences(*given)
+    return chain.gradients_by_autograd(*given), chain.gradients_by_finite_differences(*given)
 
 
-@toy
+@toy_flow
 def backprop(
-    x1: Number = 2.0,
-    w1: Number = 1.0,
-    b: Number = 3.0,
-    y: Number = 7.0,
+    x1: BoundedFloat = 2.0,
+    w1: BoundedFloat = 1.0,
+    b: BoundedFloat = 3.0,
+    y: BoundedFloat = 7.0,
     activation: Literal["sigmoid", "tanh", "relu"] = "relu",
 ) -> Gradients:
     """∂J/∂w1, ∂J/∂b and ∂J/∂x1 of one neuron.
@@ -61,18 +63,18 @@ def backprop(
         y: the target
         activation: the function f; sigmoid and tanh let little of the gradient through where |z| is large
     """
-    seen = forward_pass(x1, w1, b, y, activation)
-    by_prediction = through_the_loss(y, seen)
-    by_sum = through_the_activation(by_prediction, seen, activation)
-    by = through_the_sum(by_sum, x1, w1)
-    autograd, differences = checks(x1, w1, b, y, activation)
+    fwd = forward_pass(x1, w1, b, y, activation)
+    by_prediction = loss_backward(y, fwd)
+    by_sum = activation_backward(by_prediction, fwd, activation)
+    grads = linear_backward(by_sum, x1, w1)
+    autograd, differences = numerical_checks(x1, w1, b, y, activation)
 
     forward = Table(
         ["forward", "is", "value"],
         [
-            ("z", "x1·w1 + b", seen.z),
-            ("ŷ", f"{activation}(z)", seen.prediction),
-            ("J", "(y - ŷ)²", seen.loss),
+            ("z", "x1·w1 + b", fwd.z),
+            ("ŷ", f"{activation}(z)", fwd.prediction),
+            ("J", "(y - ŷ)²", fwd.loss),
         ],
     )
     backward = Table(
@@ -83,31 +85,31 @@ def backprop(
             *zip(
                 ("∂J/∂w1", "∂J/∂b", "∂J/∂x1"),
                 ("∂J/∂z · x1", "∂J/∂z", "∂J/∂z · w1"),
-                astuple(by),
+                astuple(grads),
                 astuple(autograd),
                 astuple(differences),
                 strict=True,
             ),
         ],
     )
-    said = (
-        f"The chain rule differs from autograd by {_apart(by, autograd):.1g} at most, "
-        f"from finite differences by {_apart(by, differences):.1g}."
+    note = (
+        f"The chain rule differs from autograd by {_max_abs_diff(grads, autograd):.1g} at most, "
+        f"from finite differences by {_max_abs_diff(grads, differences):.1g}."
     )
     says = [
-        said,
-        f"The activation lets {chain.prediction_by_sum(seen.z, activation):.3g} of the gradient through.",
+        note,
+        f"The activation lets {chain.d_prediction_d_z(fwd.z, activation):.3g} of the gradient through.",
     ]
-    if activation == "relu" and abs(seen.z) < chain.STEP * max(1, abs(x1), abs(w1)):
+    if activation == "relu" and abs(fwd.z) < chain.FINITE_DIFFERENCE_STEP * max(1, abs(x1), abs(w1)):
         says.append(
             "At its kink ReLU has no slope: finite differences see both sides of it, PyTorch takes 0."
         )
-    picture = figures.backprop((x1, w1, b, y), seen, (by_prediction, by_sum), by, activation)
+    picture = figures.backprop((x1, w1, b, y), fwd, (by_prediction, by_sum), grads, activation)
     publish("backprop", [forward, backward], says, picture)
-    return by
+    return grads
 
 
-def _apart(one: Gradients, other: Gradients) -> float:
+def _max_abs_diff(one: Gradients, other: Gradients) -> float:
     return max(abs(one.w1 - other.w1), abs(one.b - other.b), abs(one.x1 - other.x1))
 
 

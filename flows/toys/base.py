@@ -21,39 +21,39 @@ from pydantic import Field, create_model
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.cli.logs import is_news
+from flows.cli.logs import drop_duplicate_failure
 from flows.toys.catalogue import TOYS
-from tasks.params import Section, checked, parse_value
+from tasks.params import StrictModel, parse_value, validate
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PICTURES = Path("reports/toys")
+FIGURES_DIR = Path("reports/toys")
 
 # What a form takes. The bounds keep sums and squares far from a float's own.
-Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+BoundedFloat = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1, le=10_000)]
+PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
 
 
-def toy(function: Callable[P, R]) -> Flow[P, R]:
+def toy_flow(function: Callable[P, R]) -> Flow[P, R]:
     """The function as a Prefect flow of its name, which checks its parameters by their types.
 
     A wrong parameter, or a `ValueError` of the mathematics, is an `InputError`: a flow run ends in the state
     `Failed` that carries it, without a traceback; a plain call raises it.
     """
     name = function.__name__
-    options = _options_of(function)
+    options = _parameter_model(function)
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             given = inspect.signature(function).bind(*args, **kwargs).arguments
-            values = checked(options, given, name)
+            values = validate(options, given, name)
             return function(**dict(values))  # type: ignore[call-arg]
         except (RunError, ValueError) as error:
             wrong = error if isinstance(error, RunError) else InputError(f"{name}: {error}")
@@ -65,7 +65,7 @@ def toy(function: Callable[P, R]) -> Flow[P, R]:
     return flow(name=name, description=TOYS[name], log_prints=True, validate_parameters=False)(run)
 
 
-def parsed(flow_of_toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
+def parse_parameters(flow_of_toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
     """Parameters from texts such as `w1=2`, with values in YAML. `InputError` with one line a mistake."""
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -73,24 +73,24 @@ def parsed(flow_of_toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str,
         if not (equals and key):
             raise InputError(f"--set {assignment}: give it as key=value, such as seed=1")
         values[key] = parse_value(assignment, text)
-    return checked(_options_of(flow_of_toy.fn), values, "--set").model_dump(include=set(values))
+    return validate(_parameter_model(flow_of_toy.fn), values, "--set").model_dump(include=set(values))
 
 
-def _options_of(function: Callable[..., Any]) -> type[Section]:
+def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
     """The function's parameters as a model."""
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {
         key: (hints[key], parameter.default)
         for key, parameter in inspect.signature(function).parameters.items()
     }
-    return create_model(function.__name__, __base__=Section, **fields)
+    return create_model(function.__name__, __base__=StrictModel, **fields)
 
 
-def step(function: Callable[P, R]) -> Callable[P, R]:
+def toy_task(function: Callable[P, R]) -> Callable[P, R]:
     """A step of a toy: in a flow run a Prefect task, elsewhere the function itself."""
 
     @wraps(function)
-    def explained(*args: P.args, **kwargs: P.kwargs) -> R:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except (
@@ -98,13 +98,13 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
         ) as error:  # of the mathematics; a state, as an exception would be logged with traceback
             return cast("R", Failed(message=str(error), data=error))
 
-    as_task = task(cache_policy=NO_CACHE, persist_result=False)(explained)
+    as_task = task(cache_policy=NO_CACHE, persist_result=False)(guarded)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if FlowRunContext.get() is None:
             return function(*args, **kwargs)
-        logging.getLogger("prefect.task_runs").addFilter(is_news)
+        logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
         return as_task(*args, **kwargs, return_state=True).result()
 
     return call
@@ -136,14 +136,14 @@ class Table:
         return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
 
 
-def publish(name: str, tables: Sequence[Table], says: Sequence[str], picture: str) -> None:
+def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], picture: str) -> None:
     """Print the tables and what they say, save the picture (SVG), and leave an artifact of the flow run."""
-    file = PICTURES / f"{name}.svg"
-    with written_whole(file) as partial:
+    file = FIGURES_DIR / f"{name}.svg"
+    with atomic_write(file) as partial:
         partial.write_text(picture, encoding="utf-8")
-    text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(says), f"picture: {file}"])
+    text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(takeaways), f"picture: {file}"])
     print(f"{name}: {TOYS[name]}\n\n{text}\n")
     if FlowRunContext.get() is not None:
         parts = [f"# {name}: {TOYS[name]}", *(table.as_markdown() for table in tables)]
-        parts += ["\n".join(f"- {line}" for line in says), f"Picture: `{file}`"]
+        parts += ["\n".join(f"- {line}" for line in takeaways), f"Picture: `{file}`"]
         create_markdown_artifact("\n\n".join(parts) + "\n", key=f"toy-{name.replace('_', '-')}")

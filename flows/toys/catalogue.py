@@ -22,7 +22,7 @@ TOYS = {
 """What each toy shows"""
 
 
-def named(name: str) -> str:
+def validate_name(name: str) -> str:
     """The name, if it is a toy's; `InputError` otherwise."""
     if name not in TOYS:
         near = difflib.get_close_matches(name, [*TOYS, "all"], n=1)
@@ -31,7 +31,7 @@ def named(name: str) -> str:
     return name
 
 
-def flow_of(name: str) -> "Flow[..., Any]":
+def load_flow(name: str) -> "Flow[..., Any]":
     """The toy's flow. Imports Prefect and PyTorch, which the names alone do not need."""
     flow: Flow[..., Any] = getattr(import_module(f"flows.toys.{name}"), name)
     return flow

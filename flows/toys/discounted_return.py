@@ -11,26 +11,26 @@ from typing import Annotated
 from pydantic import Field
 
 from flows.toys import figures
-from flows.toys.base import Number, Probability, Table, publish, step, toy
-from models.toys.discounted_return import discounted
+from flows.toys.base import BoundedFloat, Probability, Table, publish, toy_flow, toy_task
+from models.toys.discounted_return import discount_rewards
 
-Rewards = Annotated[Sequence[Number], Field(min_length=1, max_length=40)]
-Factors = Annotated[Sequence[Probability], Field(min_length=1, max_length=6)]
+Rewards = Annotated[Sequence[BoundedFloat], Field(min_length=1, max_length=40)]
+DiscountFactors = Annotated[Sequence[Probability], Field(min_length=1, max_length=6)]
 
 
-@step
+@toy_task
 def discount(rewards: Sequence[float], gamma: float) -> list[float]:
-    return discounted(rewards, gamma)
+    return discount_rewards(rewards, gamma)
 
 
-@step
+@toy_task
 def add_up(values: Sequence[float]) -> float:
     return sum(values)
 
 
-@toy
+@toy_flow
 def discounted_return(
-    rewards: Rewards = (5.0, -3.0, 0.0, -5.0, 0.0, 9.0), gammas: Factors = (0.0, 0.9, 1.0)
+    rewards: Rewards = (5.0, -3.0, 0.0, -5.0, 0.0, 9.0), gammas: DiscountFactors = (0.0, 0.9, 1.0)
 ) -> list[float]:
     """R = Σ γ^i · r_i for each γ.
 
@@ -48,12 +48,12 @@ def discounted_return(
             *((gamma, *row, total) for (gamma, row), total in zip(rows, returns, strict=True)),
         ],
     )
-    says = [_meaning(gamma, total, rewards) for gamma, total in zip(gammas, returns, strict=True)]
+    says = [_explain(gamma, total, rewards) for gamma, total in zip(gammas, returns, strict=True)]
     publish("discounted_return", [table], says, figures.discounted_return(rewards, rows))
     return returns
 
 
-def _meaning(gamma: float, total: float, rewards: Sequence[float]) -> str:
+def _explain(gamma: float, total: float, rewards: Sequence[float]) -> str:
     if gamma == 0:
         return f"γ = 0: R = {total:g}, the first reward; the future counts nothing."
     if gamma == 1:

@@ -14,10 +14,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from models.toys.backprop import Forward, Gradients
-from models.toys.gradient_descent import Descent
-from models.toys.loss import predicted
+from models.toys.gradient_descent import Trajectory
+from models.toys.loss import predict
 from models.toys.neuron import ACTIVATIONS, sigmoid
-from tasks.reporting.charts import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, drawn
+from tasks.reporting.charts import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, render_svg
 
 WIDTH = 7.2  # inches
 Values = NDArray[np.float64]
@@ -26,21 +26,21 @@ Values = NDArray[np.float64]
 @rc_context(STYLE)
 def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, z: float, activation: str) -> str:
     """The neuron with its numbers, and its sum on the three activations."""
-    figure, (scheme, curves) = _figure(2.9, columns=(1.15, 1))
+    figure, (diagram_ax, curves) = _figure(2.9, columns=(1.15, 1))
     output = ACTIVATIONS[activation](z)
-    scheme.set(xlim=(-0.35, 4.2), ylim=(-0.45, 3.45))
-    scheme.axis("off")
-    rows = [(f"x{i}\n{_short(x)}", f"w{i} = {_short(w)}") for i, (x, w) in _numbered(inputs, weights)]
-    rows.append(("1", f"w0 = {_short(bias)}"))
+    diagram_ax.set(xlim=(-0.35, 4.2), ylim=(-0.45, 3.45))
+    diagram_ax.axis("off")
+    rows = [(f"x{i}\n{_fmt(x)}", f"w{i} = {_fmt(w)}") for i, (x, w) in _enumerate_pairs(inputs, weights)]
+    rows.append(("1", f"w0 = {_fmt(bias)}"))
     for height, (value, weight) in zip((3, 2, 1, 0), rows, strict=True):
-        _arrow(scheme, (0, height), (2.35, 1.5))
-        _node(scheme, (0, height), value)
-        _on_line(scheme, (1.0, height + (1.5 - height) * 1.0 / 2.35), weight, BLUE)
-    _arrow(scheme, (2.35, 1.5), (3.75, 1.5))
-    _node(scheme, (2.35, 1.5), f"Σ\n{_short(z)}", size=40)
-    _node(scheme, (3.75, 1.5), f"f\n{_short(output)}", size=40, color=ORANGE)
-    scheme.text(3.75, 2.25, activation, ha="center", color=ORANGE)
-    scheme.text(2.35, 2.25, "sum, bias", ha="center", color=MUTED)
+        _arrow(diagram_ax, (0, height), (2.35, 1.5))
+        _node(diagram_ax, (0, height), value)
+        _edge_label(diagram_ax, (1.0, height + (1.5 - height) * 1.0 / 2.35), weight, BLUE)
+    _arrow(diagram_ax, (2.35, 1.5), (3.75, 1.5))
+    _node(diagram_ax, (2.35, 1.5), f"Σ\n{_fmt(z)}", size=40)
+    _node(diagram_ax, (3.75, 1.5), f"f\n{_fmt(output)}", size=40, color=ORANGE)
+    diagram_ax.text(3.75, 2.25, activation, ha="center", color=ORANGE)
+    diagram_ax.text(2.35, 2.25, "sum, bias", ha="center", color=MUTED)
 
     reach = max(4.0, 1.3 * abs(z))
     top = min(reach, max(2.2, 1.2 * output))
@@ -48,14 +48,16 @@ def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, z: fl
     others = iter(("--", ":"))
     for name, function in ACTIVATIONS.items():
         chosen = name == activation
-        look: dict[str, Any] = {"color": BLUE, "lw": 2.4} if chosen else {"color": MUTED, "ls": next(others)}
-        curves.plot(grid, [function(float(at)) for at in grid], label=name, **look)
+        line_style: dict[str, Any] = (
+            {"color": BLUE, "lw": 2.4} if chosen else {"color": MUTED, "ls": next(others)}
+        )
+        curves.plot(grid, [function(float(at)) for at in grid], label=name, **line_style)
     curves.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, frameon=False, columnspacing=1.2)
     curves.plot([z, z], [0, output], color=ORANGE, linewidth=1.2, linestyle=":")
     curves.plot([z], [output], "o", color=ORANGE, markersize=8)
     right = z > 0.4 * reach
     curves.annotate(
-        f"f({_short(z)}) = {_short(output)}",
+        f"f({_fmt(z)}) = {_fmt(output)}",
         (z, output),
         xytext=(-9 if right else 9, -15),
         textcoords="offset points",
@@ -63,7 +65,7 @@ def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, z: fl
         ha="right" if right else "left",
     )
     curves.set(xlim=(-reach, reach), ylim=(-1.2, top), xlabel="sum with bias")
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
@@ -87,7 +89,7 @@ def layers(
         panel.set_title(title, fontsize=10)
         panel.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xticks=[], yticks=[])
         panel.grid(visible=False)
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
@@ -101,7 +103,7 @@ def loss(
 
     `points` are inputs and classes, `neurons` weight and bias by either formula.
     """
-    figure, (parabola, entropies, learnt) = _figure(3.0, columns=(1.05, 1, 1))
+    figure, (parabola, entropies, fit_ax) = _figure(3.0, columns=(1.05, 1, 1))
     reach = 1.2 * max(1.0, *(abs(target - prediction) for prediction in predictions.values()))
     grid = np.linspace(target - reach, target + reach, 121)
     parabola.plot(grid, (target - grid) ** 2, color=BLUE, linewidth=2)
@@ -112,7 +114,7 @@ def loss(
         lowest = max(error, lowest + 0.09 * reach**2)
         parabola.plot([prediction], [error], "o", color=ORANGE, markersize=7)
         parabola.annotate(
-            f"{name}: {_short(error)}",
+            f"{name}: {_fmt(error)}",
             (prediction, lowest),
             xytext=(8 * side, 0),
             textcoords="offset points",
@@ -124,7 +126,7 @@ def loss(
     room_left = 2.2 if min(predictions.values()) <= target else 1.0  # for the names
     room_right = 2.2 if max(predictions.values()) > target else 1.0
     parabola.set_xlim(target - room_left * reach, target + room_right * reach)
-    parabola.set(xlabel=f"prediction ŷ (target {_short(target)})", title="squared error")
+    parabola.set(xlabel=f"prediction ŷ (target {_fmt(target)})", title="squared error")
 
     grid = np.linspace(0.01, 0.99, 99)
     entropies.plot(grid, -np.log(grid), color=BLUE, linewidth=2)
@@ -138,22 +140,22 @@ def loss(
     grid = np.linspace(xs.min() - margin, xs.max() + margin, 161)
     for (weight, bias), color, style in zip(neurons, (BLUE, ORANGE), ("-", "--"), strict=True):
         chance = [sigmoid(weight * float(x) + bias) for x in grid]
-        learnt.plot(grid, chance, color=color, linestyle=style, linewidth=2)
-    learnt.plot(xs, classes, "o", color=INK, markersize=5)
-    learnt.text(0.98, 0.7, "with minus", color=BLUE, ha="right", transform=learnt.transAxes)
-    learnt.text(0.98, 0.2, "slide", color=ORANGE, ha="right", transform=learnt.transAxes)
-    learnt.set(xlabel="input x", title="learnt: ŷ(x)", ylim=(-0.08, 1.08))
-    for panel in (parabola, entropies, learnt):
+        fit_ax.plot(grid, chance, color=color, linestyle=style, linewidth=2)
+    fit_ax.plot(xs, classes, "o", color=INK, markersize=5)
+    fit_ax.text(0.98, 0.7, "with minus", color=BLUE, ha="right", transform=fit_ax.transAxes)
+    fit_ax.text(0.98, 0.2, "slide", color=ORANGE, ha="right", transform=fit_ax.transAxes)
+    fit_ax.set(xlabel="input x", title="learnt: ŷ(x)", ylim=(-0.08, 1.08))
+    for panel in (parabola, entropies, fit_ax):
         panel.title.set_fontsize(10)
         panel.xaxis.set_major_locator(MaxNLocator(4))
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
 def loss_example(x: float, y: float, w0: float, b0: float) -> str:
     """The talk's example: the line `w0·x + b0` beside the target, and the squared error as a parabola."""
     figure, (line, parabola) = _figure(3.2, columns=(1, 1))
-    prediction = predicted(x, w0, b0)
+    prediction = predict(x, w0, b0)
     error = y - prediction
     reach = 1.5 * max(abs(x), 2.0)
     across = np.array([-reach, reach])
@@ -161,7 +163,7 @@ def loss_example(x: float, y: float, w0: float, b0: float) -> str:
     line.plot([x, x], [prediction, y], color=ORANGE, linewidth=1.5, linestyle=":")
     line.plot([x], [y], "s", color=INK, markersize=7)
     line.plot([x], [prediction], "o", color=BLUE, markersize=8)
-    line.set(xlim=(-reach, reach), xlabel="x", title=f"ŷ = {_short(w0)}·x + {_short(b0)}")
+    line.set(xlim=(-reach, reach), xlabel="x", title=f"ŷ = {_fmt(w0)}·x + {_fmt(b0)}")
     line.margins(y=0.15)
 
     width = 1.3 * max(abs(error), 2.0)
@@ -169,13 +171,13 @@ def loss_example(x: float, y: float, w0: float, b0: float) -> str:
     parabola.plot(around, (y - around) ** 2, color=MUTED)
     parabola.plot([prediction], [error**2], "o", color=ORANGE, markersize=8)
     parabola.plot([y], [0], "s", color=INK, markersize=7)
-    parabola.set(xlabel="prediction ŷ (the square is the target)", title=f"J = (y - ŷ)² = {_short(error**2)}")
-    return drawn(figure)
+    parabola.set(xlabel="prediction ŷ (the square is the target)", title=f"J = (y - ŷ)² = {_fmt(error**2)}")
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
 def gradient_descent(
-    loss_at: Callable[[Values, Values], Values], descents: Sequence[tuple[float, Descent, list[float]]]
+    loss_at: Callable[[Values, Values], Values], descents: Sequence[tuple[float, Trajectory, list[float]]]
 ) -> str:
     """Each learning rate's path on the loss's surface over (w0, b0), and its loss by step.
 
@@ -227,7 +229,7 @@ def gradient_descent(
     below.set_yscale("log")
     below.set(xlabel="step", ylabel="J(θ)")
     below.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
@@ -257,10 +259,10 @@ def backprop(
     for start, end in (("x1", "z"), ("w1", "z"), ("b", "z"), ("z", "ŷ"), ("ŷ", "J")):
         _arrow(axes, nodes[start][0], nodes[end][0])
     for name, (at, value, label, slope) in nodes.items():
-        _node(axes, at, f"{name}\n{_short(value)}", size=38, color=BLUE)
+        _node(axes, at, f"{name}\n{_fmt(value)}", size=38, color=BLUE)
         if slope is not None:
             axes.annotate(
-                f"{label} = {_short(slope)}",
+                f"{label} = {_fmt(slope)}",
                 at,
                 xytext=(0, -23),
                 textcoords="offset points",
@@ -272,10 +274,10 @@ def backprop(
     axes.text(2.2, 1.68, "z = x1·w1 + b", ha="center", color=MUTED)
     axes.text(4.2, 1.68, f"ŷ = {activation}(z)", ha="center", color=MUTED)
     axes.text(6.2, 1.68, "J = (y − ŷ)²", ha="center", color=MUTED)
-    axes.text(6.2, 0.3, f"target y = {_short(y)}", ha="center", color=MUTED)
+    axes.text(6.2, 0.3, f"target y = {_fmt(y)}", ha="center", color=MUTED)
     axes.text(4.2, 2.5, "forward: values →", ha="center", color=BLUE)
     axes.text(4.2, -0.45, "← backward: gradients, by the chain rule", ha="center", color=ORANGE)
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
@@ -287,22 +289,22 @@ def training_cycle(
     after: Sequence[float],
 ) -> str:
     """The loss by epoch, and the network before and after, over the points that it was trained on."""
-    figure, (falling, curve) = _figure(2.9, columns=(1, 1.2))
-    falling.plot(range(1, len(losses) + 1), losses, color=BLUE, linewidth=2)
-    falling.set_yscale("log")
-    falling.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    falling.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    falling.yaxis.set_minor_formatter(NullFormatter())
-    falling.set(xlabel="epoch", title="loss J(θ)")
+    figure, (loss_ax, curve) = _figure(2.9, columns=(1, 1.2))
+    loss_ax.plot(range(1, len(losses) + 1), losses, color=BLUE, linewidth=2)
+    loss_ax.set_yscale("log")
+    loss_ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss_ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    loss_ax.yaxis.set_minor_formatter(NullFormatter())
+    loss_ax.set(xlabel="epoch", title="loss J(θ)")
     curve.plot(*points, "o", color=INK, markersize=4)
     curve.plot(grid, before, color=ORANGE, linestyle="--", linewidth=2)
     curve.plot(grid, after, color=BLUE, linewidth=2.2)
     curve.set(xlabel="x", title="network")
     curve.text(0.03, 0.94, "after", color=BLUE, va="top", transform=curve.transAxes)
     curve.text(0.03, 0.85, "before", color=ORANGE, va="top", transform=curve.transAxes)
-    for panel in (falling, curve):
+    for panel in (loss_ax, curve):
         panel.title.set_fontsize(10)
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
@@ -350,7 +352,7 @@ def fit(
         panel.plot(grid, values, color=BLUE, linewidth=2)
         panel.set_title(title, fontsize=10)
         panel.set(ylim=(low - 0.3 * (high - low), high + 0.3 * (high - low)), xticks=[], yticks=[])
-    return drawn(figure)
+    return render_svg(figure)
 
 
 @rc_context(STYLE)
@@ -381,7 +383,7 @@ def discounted_return(rewards: Sequence[float], rows: Sequence[tuple[float, list
         panel.text(
             1.01,
             0.5,
-            f"R = {_short(sum(values))}",
+            f"R = {_fmt(sum(values))}",
             transform=panel.transAxes,
             va="center",
             fontsize=12,
@@ -390,7 +392,7 @@ def discounted_return(rewards: Sequence[float], rows: Sequence[tuple[float, list
     last = np.atleast_1d(panels)[-1]
     last.set_xticks(steps, [str(step) for step in steps])
     last.set_xlabel("step i (dotted: the reward itself)")
-    return drawn(figure)
+    return render_svg(figure)
 
 
 def _figure(height: float, *, rows: Sequence[float] = (1,), columns: Sequence[float] = (1,)) -> Any:
@@ -398,11 +400,11 @@ def _figure(height: float, *, rows: Sequence[float] = (1,), columns: Sequence[fl
     return figure, figure.subplots(len(rows), len(columns), height_ratios=rows, width_ratios=columns)
 
 
-def _numbered(inputs: Sequence[float], weights: Sequence[float]) -> Any:
+def _enumerate_pairs(inputs: Sequence[float], weights: Sequence[float]) -> Any:
     return enumerate(zip(inputs, weights, strict=True), start=1)
 
 
-def _short(value: float) -> str:
+def _fmt(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
@@ -416,6 +418,6 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
     axes.annotate("", end, start, arrowprops=arrow)
 
 
-def _on_line(axes: Axes, at: tuple[float, float], text: str, color: str) -> None:
+def _edge_label(axes: Axes, at: tuple[float, float], text: str, color: str) -> None:
     box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
     axes.text(*at, text, ha="center", va="center", fontsize=9, color=color, bbox=box)

@@ -13,50 +13,50 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from flows.toys import figures
-from flows.toys.base import NotNegative, Table, publish, step, toy
-from models.toys.fit import Fit, error, fitted, points, predicted, sweet_spot
+from flows.toys.base import NonNegativeFloat, Table, publish, toy_flow, toy_task
+from models.toys.fit import Fit, fit_polynomial, mean_squared_error, predict, sample_points, select_best
 from tasks.params import Seed
 
 Points = tuple[Tensor, Tensor]
-Size = Annotated[int, Field(ge=2, le=10_000)]
+SampleSize = Annotated[int, Field(ge=2, le=10_000)]
 
 
-@step
-def data(sizes: tuple[int, int, int], noise: float, seed: int) -> tuple[Points, Points, Points]:
+@toy_task
+def make_data(sizes: tuple[int, int, int], noise: float, seed: int) -> tuple[Points, Points, Points]:
     """Training Data, Validation Data, Testing Data"""
     generator = Generator().manual_seed(seed)
-    train, val, test = (points(size, noise, generator) for size in sizes)
+    train, val, test = (sample_points(size, noise, generator) for size in sizes)
     return train, val, test
 
 
-@step
+@toy_task
 def fit_all(max_degree: int, train: Points, val: Points) -> list[Fit]:
-    return [fitted(degree, train, val) for degree in range(max_degree + 1)]
+    return [fit_polynomial(degree, train, val) for degree in range(max_degree + 1)]
 
 
-@step
-def choose(fits: Sequence[Fit]) -> Fit:
+@toy_task
+def select_model(fits: Sequence[Fit]) -> Fit:
     """By the validation error alone."""
-    return sweet_spot(fits)
+    return select_best(fits)
 
 
-@step
+@toy_task
 def test_error(chosen: Fit, test: Points) -> float:
-    return error(chosen.coefficients, test)
+    return mean_squared_error(chosen.coefficients, test)
 
 
-@step
-def with_more_data(degree: int, size: int, noise: float, val: Points, seed: int) -> Fit:
+@toy_task
+def fit_with_more_data(degree: int, size: int, noise: float, val: Points, seed: int) -> Fit:
     """The talk's "get even more data!": the same capacity, ten times the training points."""
-    return fitted(degree, points(10 * size, noise, Generator().manual_seed(seed)), val)
+    return fit_polynomial(degree, sample_points(10 * size, noise, Generator().manual_seed(seed)), val)
 
 
-@toy
+@toy_flow
 def fit(
-    train_points: Size = 20,
-    val_points: Size = 60,
-    test_points: Size = 60,
-    noise: NotNegative = 0.25,
+    train_points: SampleSize = 20,
+    val_points: SampleSize = 60,
+    test_points: SampleSize = 60,
+    noise: NonNegativeFloat = 0.25,
     max_degree: Annotated[int, Field(ge=2, le=60)] = 14,
     seed: Seed = 0,
 ) -> int:
@@ -70,15 +70,15 @@ def fit(
         max_degree: the largest capacity
         seed: of the points
     """
-    train, val, test = data((train_points, val_points, test_points), noise, seed)
+    train, val, test = make_data((train_points, val_points, test_points), noise, seed)
     fits = fit_all(max_degree, train, val)
-    sweet = choose(fits)
+    sweet = select_model(fits)
     final = test_error(sweet, test)
-    more = with_more_data(max_degree, train_points, noise, val, seed + 1)
+    more = fit_with_more_data(max_degree, train_points, noise, val, seed + 1)
 
     table = Table(
         ["degree", "training error", "validation error", ""],
-        [(str(f.degree), f"{f.train_error:.4f}", f"{f.val_error:.4g}", _verdict(f, sweet)) for f in fits],
+        [(str(f.degree), f"{f.train_error:.4f}", f"{f.val_error:.4g}", _regime(f, sweet)) for f in fits],
     )
     ends = Table(
         ["end", "sign of it", "what the talk advises"],
@@ -96,17 +96,17 @@ def fit(
         f"The sweet spot, by validation data, is degree {sweet.degree}; on testing data: {final:.3g}.",
         f"Even more data, ten times as much: degree {max_degree} has {after:.3g} instead of {before:.3g}.",
     ]
-    publish("fit", [table, ends], says, _picture(fits, sweet, train))
+    publish("fit", [table, ends], says, _figure(fits, sweet, train))
     return sweet.degree
 
 
-def _verdict(one: Fit, sweet: Fit) -> str:
+def _regime(one: Fit, sweet: Fit) -> str:
     if one.degree == sweet.degree:
         return "sweet spot"
     return "underfitting" if one.degree < sweet.degree else "overfitting"
 
 
-def _picture(fits: Sequence[Fit], sweet: Fit, train: Points) -> str:
+def _figure(fits: Sequence[Fit], sweet: Fit, train: Points) -> str:
     grid = torch.linspace(-1, 1, 201, dtype=torch.float64)
     chosen = [("underfitting", fits[min(1, sweet.degree)]), ("sweet spot", sweet), ("overfitting", fits[-1])]
     return figures.fit(
@@ -114,7 +114,7 @@ def _picture(fits: Sequence[Fit], sweet: Fit, train: Points) -> str:
         sweet.degree,
         (train[0].tolist(), train[1].tolist()),
         grid.tolist(),
-        [(f"{name}: degree {f.degree}", predicted(f.coefficients, grid).tolist()) for name, f in chosen],
+        [(f"{name}: degree {f.degree}", predict(f.coefficients, grid).tolist()) for name, f in chosen],
     )
 
 

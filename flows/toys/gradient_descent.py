@@ -10,36 +10,37 @@ equation does not settle two parameters, so where the descent ends depends on wh
 import random
 
 from flows.toys import figures
-from flows.toys.base import Count, Number, Positive, Table, publish, step, toy
-from models.toys.gradient_descent import Descent, Point, descend, gradient, loss
+from flows.toys.base import BoundedFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
+from models.toys import gradient_descent as maths
+from models.toys.gradient_descent import Point, Trajectory, gradient, loss
 from tasks.params import Seed
 
 
-@step
+@toy_task
 def initialize(seed: int) -> Point:
     """w0 and b0, uniform from -5 to 5."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     return chance.uniform(-5, 5), chance.uniform(-5, 5)
 
 
-@step
-def repeat_until_convergence(
+@toy_task
+def run_gradient_descent(
     start: Point, learning_rate: float, example: tuple[float, float], max_steps: int
-) -> Descent:
+) -> Trajectory:
     def gradient_at(parameters: Point) -> Point:
         return gradient(parameters, *example)
 
-    return descend(gradient_at, start, learning_rate, max_steps=max_steps, tolerance=1e-6)
+    return maths.gradient_descent(gradient_at, start, learning_rate, max_steps=max_steps, tolerance=1e-6)
 
 
-@toy
+@toy_flow
 def gradient_descent(
-    x: Number = 2.0,
-    y: Number = 7.0,
-    too_small: Positive = 0.001,
-    fitting: Positive = 0.03,
-    too_large: Positive = 0.21,
-    max_steps: Count = 60,
+    x: BoundedFloat = 2.0,
+    y: BoundedFloat = 7.0,
+    lr_too_small: PositiveFloat = 0.001,
+    lr_good: PositiveFloat = 0.03,
+    lr_too_large: PositiveFloat = 0.21,
+    max_steps: PositiveInt = 60,
     seed: Seed = 1,
 ) -> dict[float, str]:
     """θ <- θ - α·∇J with three learning rates, from the same random start.
@@ -55,8 +56,8 @@ def gradient_descent(
     """
     start = initialize(seed)
     descents = [
-        (rate, repeat_until_convergence(start, rate, (x, y), max_steps))
-        for rate in (too_small, fitting, too_large)
+        (rate, run_gradient_descent(start, rate, (x, y), max_steps))
+        for rate in (lr_too_small, lr_good, lr_too_large)
     ]
     traced = [(rate, run, [loss(point, x, y) for point in run.path]) for rate, run in descents]
 

@@ -16,9 +16,17 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from flows.toys import figures
-from flows.toys.base import Count, NotNegative, Positive, Table, publish, step, toy
-from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
-from models.toys.training_cycle import Recipe, trained
+from flows.toys.base import NonNegativeFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
+from models.toys import training_cycle
+from models.toys.layers import (
+    DATASETS,
+    accuracy,
+    collapse_linear_layers,
+    forward,
+    init_weights,
+    make_mlp,
+)
+from models.toys.training_cycle import TrainConfig
 from tasks.params import Seed
 
 Depths = Annotated[Sequence[Annotated[int, Field(ge=1, le=50)]], Field(min_length=1, max_length=20)]
@@ -29,7 +37,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "ReLU": nn.ReLU}
 
 
 @dataclass(frozen=True)
-class Collapse:
+class CollapseResult:
     """Largest differences, over some inputs, between the network and the one layer Ŵ·x + b̂."""
 
     depth: int
@@ -38,48 +46,48 @@ class Collapse:
     relu: float
 
 
-@step
-def compare(depth: int, biases: bool, seed: int) -> Collapse:
+@toy_task
+def compare_with_single_layer(depth: int, biases: bool, seed: int) -> CollapseResult:
     generator = Generator().manual_seed(seed)
-    weights, shifts = drawn([INPUTS, *[WIDTH] * (depth - 1), OUTPUTS], generator)
+    weights, drawn_biases = init_weights([INPUTS, *[WIDTH] * (depth - 1), OUTPUTS], generator)
     x = torch.randn(100, INPUTS, dtype=torch.float64, generator=generator)
-    product, shift = collapsed(weights, shifts if biases else None)
+    product, shift = collapse_linear_layers(weights, drawn_biases if biases else None)
     single = x @ product.T + shift
 
-    def apart(activation: object) -> float:
-        output = nested(weights, shifts if biases else None, activation, x)  # type: ignore[arg-type]
+    def max_abs_diff(activation: object) -> float:
+        output = forward(weights, drawn_biases if biases else None, activation, x)  # type: ignore[arg-type]
         return (output - single).abs().max().item()
 
-    return Collapse(depth, biases, linear=apart(None), relu=apart(torch.relu))
+    return CollapseResult(depth, biases, linear=max_abs_diff(None), relu=max_abs_diff(torch.relu))
 
 
-@step
-def data(shape: str, noise: float, seed: int) -> tuple[Points, Points]:
+@toy_task
+def make_data(shape: str, noise: float, seed: int) -> tuple[Points, Points]:
     """200 points to train on, and 1,000 more to measure by."""
     generator = Generator().manual_seed(seed)
-    return DATA[shape](200, noise, generator), DATA[shape](1000, noise, generator)
+    return DATASETS[shape](200, noise, generator), DATASETS[shape](1000, noise, generator)
 
 
-@step
-def train(activation: str, points: Points, recipe: Recipe) -> nn.Sequential:
+@toy_task
+def train(activation: str, points: Points, recipe: TrainConfig) -> nn.Sequential:
     """Three layers with 16 neurons between them, or with 16 linear ones."""
-    net = network([2, 16, 16, 1], ACTIVATIONS[activation], recipe.seed)
-    trained(net, F.binary_cross_entropy_with_logits, points, recipe)
+    net = make_mlp([2, 16, 16, 1], ACTIVATIONS[activation], recipe.seed)
+    training_cycle.train(net, F.binary_cross_entropy_with_logits, points, recipe)
     return net
 
 
-@step
-def measure(net: nn.Sequential, points: Points) -> float:
+@toy_task
+def test_accuracy(net: nn.Sequential, points: Points) -> float:
     return accuracy(net, *points)
 
 
-@toy
+@toy_flow
 def layers(
     depths: Depths = (2, 3, 4, 5),
     shape: Literal["moons", "rings"] = "moons",
-    noise: NotNegative = 0.12,
-    epochs: Count = 40,
-    learning_rate: Positive = 0.01,
+    noise: NonNegativeFloat = 0.12,
+    epochs: PositiveInt = 40,
+    learning_rate: PositiveFloat = 0.01,
     seed: Seed = 0,
 ) -> dict[str, float]:
     """f(W1·f(W0·x)) and deeper; the accuracy of linear layers and of ReLU on what no line separates.
@@ -92,11 +100,13 @@ def layers(
         learning_rate: of the training
         seed: of weights, points and batches
     """
-    collapses = [compare(depth, biases, seed) for biases in (False, True) for depth in depths]
-    train_points, test_points = data(shape, noise, seed)
-    recipe = Recipe(learning_rate, epochs, batch_size=20, seed=seed)
+    collapses = [
+        compare_with_single_layer(depth, biases, seed) for biases in (False, True) for depth in depths
+    ]
+    train_points, test_points = make_data(shape, noise, seed)
+    recipe = TrainConfig(learning_rate, epochs, batch_size=20, seed=seed)
     nets = {name: train(name, train_points, recipe) for name in ACTIVATIONS}
-    accuracies = {name: measure(net, test_points) for name, net in nets.items()}
+    accuracies = {name: test_accuracy(net, test_points) for name, net in nets.items()}
 
     table = Table(
         ["layers", "biases", "linear: |f_N - Ŵ·x|", "ReLU: |f_N - Ŵ·x|"],
@@ -107,11 +117,11 @@ def layers(
         "Without activations any number of layers is the one layer Ŵ, up to rounding; with ReLU it is not.",
         "So the linear network's boundary is a line, the ReLU network's need not be.",
     ]
-    publish("layers", [table, results], says, _picture(test_points, nets, accuracies))
+    publish("layers", [table, results], says, _figure(test_points, nets, accuracies))
     return accuracies
 
 
-def _picture(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, float]) -> str:
+def _figure(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, float]) -> str:
     low, high = points[0].min(0).values - 0.25, points[0].max(0).values + 0.25
     x = torch.linspace(float(low[0]), float(high[0]), 81, dtype=torch.float64)
     y = torch.linspace(float(low[1]), float(high[1]), 81, dtype=torch.float64)

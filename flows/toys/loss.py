@@ -15,14 +15,18 @@ from typing import Annotated
 from pydantic import Field
 
 from flows.toys import figures
-from flows.toys.base import Count, Number, Positive, Probability, Table, publish, step, toy
-from models.toys.loss import (
-    binary_cross_entropy,
-    learned_neuron,
-    mean_squared_error,
-    predicted,
-    slides_cross_entropy,
+from flows.toys.base import (
+    BoundedFloat,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Table,
+    publish,
+    toy_flow,
+    toy_task,
 )
+from models.toys import loss as maths
+from models.toys.loss import binary_cross_entropy, cross_entropy_without_minus, mean_squared_error
 from models.toys.neuron import sigmoid
 
 Probabilities = Annotated[Sequence[Probability], Field(min_length=1, max_length=100)]
@@ -31,47 +35,47 @@ INPUTS = (-3.0, -2.2, -1.5, -0.9, -0.4, 0.5, 0.8, 1.6, 2.3, 3.0)
 CLASSES = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 
 
-@step
+@toy_task
 def predict(x: float, w0: float, b0: float) -> float:
-    return predicted(x, w0, b0)
+    return maths.predict(x, w0, b0)
 
 
-@step
+@toy_task
 def squared_error(targets: Sequence[float], predictions: Sequence[float]) -> float:
     return mean_squared_error(targets, predictions)
 
 
-@step
+@toy_task
 def cross_entropies(targets: Sequence[float], probabilities: Sequence[float]) -> tuple[float, float]:
     """With the minus sign, and as on the slide."""
-    return binary_cross_entropy(targets, probabilities), slides_cross_entropy(targets, probabilities)
+    return binary_cross_entropy(targets, probabilities), cross_entropy_without_minus(targets, probabilities)
 
 
-@step
-def learn(sign: float, learning_rate: float, steps: int) -> tuple[float, float]:
+@toy_task
+def fit_neuron(sign: float, learning_rate: float, steps: int) -> tuple[float, float]:
     """Weight and bias of a neuron that learns whether x is positive."""
-    return learned_neuron(INPUTS, CLASSES, learning_rate, steps, sign=sign)
+    return maths.fit_neuron(INPUTS, CLASSES, learning_rate, steps, sign=sign)
 
 
-@step
+@toy_task
 def accuracy(weight: float, bias: float) -> float:
-    chances = [sigmoid(weight * x + bias) for x in INPUTS]
-    return sum((p > 0.5) == (y > 0.5) for p, y in zip(chances, CLASSES, strict=True)) / len(CLASSES)
+    probabilities = [sigmoid(weight * x + bias) for x in INPUTS]
+    return sum((p > 0.5) == (y > 0.5) for p, y in zip(probabilities, CLASSES, strict=True)) / len(CLASSES)
 
 
-@toy
+@toy_flow
 def loss(
-    x: Number = 2.0,
-    y: Number = 7.0,
-    w0: Number = 1.0,
-    b0: Number = 3.0,
-    good_value: Number = 6.5,
-    bad_value: Number = 3.0,
+    x: BoundedFloat = 2.0,
+    y: BoundedFloat = 7.0,
+    w0: BoundedFloat = 1.0,
+    b0: BoundedFloat = 3.0,
+    good_value: BoundedFloat = 6.5,
+    bad_value: BoundedFloat = 3.0,
     targets: Probabilities = (1.0, 0.0, 1.0),
     good: Probabilities = (0.9, 0.1, 0.8),
     bad: Probabilities = (0.2, 0.7, 0.3),
-    learning_rate: Positive = 0.5,
-    steps: Count = 100,
+    learning_rate: PositiveFloat = 0.5,
+    steps: PositiveInt = 100,
 ) -> float:
     """Mean squared error and binary cross-entropy, and what a lost minus sign does.
 
@@ -93,7 +97,7 @@ def loss(
     near, far = squared_error([y], [good_value]), squared_error([y], [bad_value])
     by_good, slide_good = cross_entropies(targets, good)
     by_bad, slide_bad = cross_entropies(targets, bad)
-    right, wrong = learn(1.0, learning_rate, steps), learn(-1.0, learning_rate, steps)
+    right, wrong = fit_neuron(1.0, learning_rate, steps), fit_neuron(-1.0, learning_rate, steps)
     right_accuracy, wrong_accuracy = accuracy(*right), accuracy(*wrong)
 
     regression = Table(

@@ -14,32 +14,35 @@ from typing import Literal
 import torch
 
 from flows.toys import figures
-from flows.toys.base import Number, Table, publish, step, toy
-from models.toys.neuron import ACTIVATIONS, activated, multiplied
+from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
+from models.toys import neuron as maths
+from models.toys.neuron import ACTIVATIONS
 
 
-@step
+@toy_task
 def multiply(inputs: Sequence[float], weights: Sequence[float]) -> list[float]:
-    return multiplied(inputs, weights)
+    return maths.multiply(inputs, weights)
 
 
-@step
+@toy_task
 def add_up(products: Sequence[float]) -> float:
     return sum(products)
 
 
-@step
+@toy_task
 def add_bias(total: float, bias: float) -> float:
     return total + bias
 
 
-@step
+@toy_task
 def activate(z: float, activation: str) -> float:
-    return activated(z, activation)
+    return maths.activate(z, activation)
 
 
-@step
-def by_pytorch(inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str) -> float:
+@toy_task
+def with_torch_linear(
+    inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str
+) -> float:
     """The same by `torch.nn.Linear`, in float64."""
     linear = torch.nn.Linear(len(inputs), 1, dtype=torch.float64)
     with torch.no_grad():
@@ -49,15 +52,15 @@ def by_pytorch(inputs: Sequence[float], weights: Sequence[float], bias: float, a
         return float({"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[activation](z))
 
 
-@toy
+@toy_flow
 def neuron(
-    x1: Number = 1.0,
-    x2: Number = 2.0,
-    x3: Number = 3.0,
-    w0: Number = 0.5,
-    w1: Number = 0.8,
-    w2: Number = -0.4,
-    w3: Number = 0.2,
+    x1: BoundedFloat = 1.0,
+    x2: BoundedFloat = 2.0,
+    x3: BoundedFloat = 3.0,
+    w0: BoundedFloat = 0.5,
+    w1: BoundedFloat = 0.8,
+    w2: BoundedFloat = -0.4,
+    w3: BoundedFloat = 0.2,
     activation: Literal["sigmoid", "tanh", "relu"] = "sigmoid",
 ) -> float:
     """f(w0 + x1·w1 + x2·w2 + x3·w3), step by step.
@@ -77,7 +80,7 @@ def neuron(
     total = add_up(products)
     z = add_bias(total, w0)
     output = activate(z, activation)
-    torchs = by_pytorch(inputs, weights, w0, activation)
+    torch_output = with_torch_linear(inputs, weights, w0, activation)
 
     steps = Table(
         ["step", "calculation", "result"],
@@ -89,14 +92,14 @@ def neuron(
             ["2. sum", " + ".join(f"({product:g})" for product in products), total],
             ["   and bias", f"{total:g} + ({w0:g})", z],
             [f"3. activate: {activation}", f"f({z:g})", output],
-            ["torch.nn.Linear", "", torchs],
+            ["torch.nn.Linear", "", torch_output],
         ],
     )
-    others = ", ".join(f"{name} gives {activated(z, name):.4g}" for name in ACTIVATIONS)
+    others = ", ".join(f"{name} gives {activate(z, name):.4g}" for name in ACTIVATIONS)
     publish(
         "neuron",
         [steps],
-        [f"Of the sum {z:g}, {others}.", f"PyTorch's neuron differs by {abs(output - torchs):.1g}."],
+        [f"Of the sum {z:g}, {others}.", f"PyTorch's neuron differs by {abs(output - torch_output):.1g}."],
         figures.neuron(inputs, weights, w0, z, activation),
     )
     return output

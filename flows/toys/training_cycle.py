@@ -13,46 +13,54 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from flows.toys import figures
-from flows.toys.base import Count, NotNegative, Positive, Table, publish, step, toy
-from models.toys.training_cycle import Curve, Event, Recipe, noisy_sine, observed_turn, outputs, trained
+from flows.toys.base import NonNegativeFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
+from models.toys import training_cycle as maths
+from models.toys.training_cycle import (
+    TinyMLP,
+    TraceEvent,
+    TrainConfig,
+    noisy_sine,
+    predict,
+    traced_step,
+)
 from tasks.params import Seed
 
 Points = tuple[Tensor, Tensor]
 GRID = torch.linspace(-1, 1, 101).tolist()
 
 
-@step
-def data(points: int, noise: float, seed: int) -> Points:
+@toy_task
+def make_data(points: int, noise: float, seed: int) -> Points:
     """Input (x), Target (y)"""
     return noisy_sine(points, noise, Generator().manual_seed(seed))
 
 
-@step
-def network(hidden: int, seed: int) -> Curve:
+@toy_task
+def make_network(hidden: int, seed: int) -> TinyMLP:
     """Neuronales Netzwerk"""
-    return Curve(hidden, seed)
+    return TinyMLP(hidden, seed)
 
 
-@step
-def first_turn(hidden: int, learning_rate: float, points: Points, seed: int) -> list[Event]:
+@toy_task
+def trace_first_step(hidden: int, learning_rate: float, points: Points, seed: int) -> list[TraceEvent]:
     """Forward Pass, Loss Function, Backward Pass, Update, of a network that is then forgotten."""
-    return observed_turn(Curve(hidden, seed), learning_rate, *points)
+    return traced_step(TinyMLP(hidden, seed), learning_rate, *points)
 
 
-@step
-def repeat(net: Curve, points: Points, recipe: Recipe) -> list[float]:
+@toy_task
+def train(net: TinyMLP, points: Points, recipe: TrainConfig) -> list[float]:
     """Trains `net`; the loss of each epoch."""
-    return trained(net, F.mse_loss, points, recipe)
+    return maths.train(net, F.mse_loss, points, recipe)
 
 
-@toy
+@toy_flow
 def training_cycle(
     points: Annotated[int, Field(ge=2, le=1000)] = 40,
-    noise: NotNegative = 0.1,
+    noise: NonNegativeFloat = 0.1,
     hidden: Annotated[int, Field(ge=1, le=1000)] = 16,
-    learning_rate: Positive = 0.02,
-    epochs: Count = 200,
-    batch_size: Count = 10,
+    learning_rate: PositiveFloat = 0.02,
+    epochs: PositiveInt = 200,
+    batch_size: PositiveInt = 10,
     seed: Seed = 0,
 ) -> list[float]:
     """A small network learns a sine by the loop that trains the pipeline's.
@@ -66,18 +74,18 @@ def training_cycle(
         batch_size: points a turn
         seed: of data, weights and batches
     """
-    x, y = data(points, noise, seed)
-    turn = first_turn(hidden, learning_rate, (x, y), seed)
-    net = network(hidden, seed)
-    before = outputs(net, GRID)
-    losses = repeat(net, (x, y), Recipe(learning_rate, epochs, batch_size, seed))
-    after = outputs(net, GRID)
+    x, y = make_data(points, noise, seed)
+    trace = trace_first_step(hidden, learning_rate, (x, y), seed)
+    net = make_network(hidden, seed)
+    before = predict(net, GRID)
+    losses = train(net, (x, y), TrainConfig(learning_rate, epochs, batch_size, seed))
+    after = predict(net, GRID)
 
-    steps = Table(["step of the first turn", "what", "value"], [(e.step, e.what, e.value) for e in turn])
+    steps = Table(["step of the first turn", "what", "value"], [(e.step, e.what, e.value) for e in trace])
     shown = sorted({1, 2, 5, 10, 20, 50, 100, 200, 500, epochs} & set(range(1, epochs + 1)))
     falling = Table(["epoch", "loss J(θ)"], [(epoch, losses[epoch - 1]) for epoch in shown])
-    turns = epochs * -(-points // batch_size)
-    says = [f"The loss went from {losses[0]:.4g} to {losses[-1]:.4g} in {turns} turns of the cycle."]
+    num_steps = epochs * -(-points // batch_size)
+    says = [f"The loss went from {losses[0]:.4g} to {losses[-1]:.4g} in {num_steps} turns of the cycle."]
     picture = figures.training_cycle(
         losses, (x.flatten().tolist(), y.flatten().tolist()), GRID, before, after
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Event:
+class TraceEvent:
     """One of the talk's steps, as it happened."""
 
     step: str
@@ -27,7 +27,7 @@ class Event:
     value: float
 
 
-class Curve(nn.Module):
+class TinyMLP(nn.Module):
     """One input, one output, a hidden layer with tanh; float64. Takes and gives `(N, 1)`."""
 
     def __init__(self, hidden: int, seed: int) -> None:
@@ -47,39 +47,39 @@ def noisy_sine(count: int, noise: float, generator: Generator) -> tuple[Tensor, 
     return x, torch.sin(torch.pi * x) + noise * torch.randn(x.shape, dtype=x.dtype, generator=generator)
 
 
-def observed_turn(net: Curve, learning_rate: float, x: Tensor, y: Tensor) -> list[Event]:
+def traced_step(net: TinyMLP, learning_rate: float, x: Tensor, y: Tensor) -> list[TraceEvent]:
     """One turn by plain gradient descent, with the steps in the order in which they happened.
 
     It is `training_step`, the pipeline's own turn; each event is reported by the part of it that was called.
     """
-    events: list[Event] = []
-    watched = net.output.bias
+    events: list[TraceEvent] = []
+    traced_bias = net.output.bias
     optimizer = SGD(net.parameters(), lr=learning_rate)
 
     def forward(inputs: Tensor) -> Tensor:
         predictions = net(inputs)
-        events.append(Event("Forward Pass", "prediction ŷ of the first point", predictions[0].item()))
+        events.append(TraceEvent("Forward Pass", "prediction ŷ of the first point", predictions[0].item()))
         return predictions  # type: ignore[no-any-return]
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         value = F.mse_loss(predictions, targets)
-        events.append(Event("Loss Function", "J(θ)", value.item()))
+        events.append(TraceEvent("Loss Function", "J(θ)", value.item()))
         return value
 
     def after_backward(parameter: Tensor) -> None:
         assert parameter.grad is not None
-        events.append(Event("Backward Pass", "∂J/∂b of the output", parameter.grad.item()))
+        events.append(TraceEvent("Backward Pass", "∂J/∂b of the output", parameter.grad.item()))
 
     def after_update(*_: object) -> None:
-        events.append(Event("Update", "b ← b - α·∂J/∂b", watched.item()))
+        events.append(TraceEvent("Update", "b ← b - α·∂J/∂b", traced_bias.item()))
 
     handles = [
-        watched.register_post_accumulate_grad_hook(after_backward),  # type: ignore[no-untyped-call]
+        traced_bias.register_post_accumulate_grad_hook(after_backward),  # type: ignore[no-untyped-call]
         optimizer.register_step_post_hook(after_update),
     ]
-    events.append(Event("Input, Target", "x of the first point", x[0].item()))
-    events.append(Event("Input, Target", "y of the first point", y[0].item()))
-    events.append(Event("Input, Target", "b of the output", watched.item()))
+    events.append(TraceEvent("Input, Target", "x of the first point", x[0].item()))
+    events.append(TraceEvent("Input, Target", "y of the first point", y[0].item()))
+    events.append(TraceEvent("Input, Target", "b of the output", traced_bias.item()))
     try:
         training_step(forward, loss, optimizer, x, y)
     finally:
@@ -89,7 +89,7 @@ def observed_turn(net: Curve, learning_rate: float, x: Tensor, y: Tensor) -> lis
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How to train."""
 
     learning_rate: float
@@ -99,11 +99,11 @@ class Recipe:
     """of the order of the batches"""
 
 
-def trained(
+def train(
     net: nn.Module,
     loss_function: Callable[[Tensor, Tensor], Tensor],
     data: tuple[Tensor, Tensor],
-    recipe: Recipe,
+    recipe: TrainConfig,
 ) -> list[float]:
     """Train with Adam as `tasks/train.py` does: a new order each epoch, `training_step` on each batch.
 
@@ -125,7 +125,7 @@ def trained(
     return losses
 
 
-def outputs(net: nn.Module, x: Sequence[float]) -> list[float]:
+def predict(net: nn.Module, x: Sequence[float]) -> list[float]:
     """What the network gives for each x."""
     with torch.no_grad():
         return net(torch.tensor(x, dtype=torch.float64)[:, None]).flatten().tolist()  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.workspace.errors import RunError
 
-FOLDER = "cifar-10-batches-py"
+BASE_FOLDER = "cifar-10-batches-py"
 TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_BATCH = "test_batch"
 META = "batches.meta"
@@ -34,12 +34,12 @@ PUBLISHED_MD5 = {
 MD5_FILE = "md5sums.txt"  # beside the files of a sample, for which nothing is published
 
 
-class AlteredDataError(RunError):
+class ChecksumError(RunError):
     """A file of the data set is missing or is not the published one."""
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Cifar10:
     """`images` are uint8 `(N, 32, 32, 3)`, RGB; `labels` int64 `(N,)`, indices into `classes`."""
 
     train_images: NDArray[np.uint8]
@@ -55,43 +55,43 @@ def checksums(data: Path, dataset: str) -> Mapping[str, str]:
     """MD5 by file name: the published ones, or for a sample those that its generator wrote."""
     if dataset == "CIFAR-10":
         return PUBLISHED_MD5
-    file = data / FOLDER / MD5_FILE
+    file = data / BASE_FOLDER / MD5_FILE
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise AlteredDataError(f"{file} is missing: {data} holds no generated sample") from error
+        raise ChecksumError(f"{file} is missing: {data} holds no generated sample") from error
     return {name: md5 for md5, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def verify(data: Path, dataset: str) -> None:
     """Hold every file against its checksum; `AlteredDataError` names the first that differs."""
     for name, md5 in checksums(data, dataset).items():
-        read_verified(data / FOLDER / name, md5)
+        read_verified(data / BASE_FOLDER / name, md5)
 
 
 def read_verified(file: Path, md5: str) -> bytes:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise AlteredDataError(f"{file} cannot be read ({error.strerror}); {_REMEDY}") from error
+        raise ChecksumError(f"{file} cannot be read ({error.strerror}); {_REMEDY}") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise AlteredDataError(f"{file} is not the published file (MD5 differs); {_REMEDY}")
+        raise ChecksumError(f"{file} is not the published file (MD5 differs); {_REMEDY}")
     return content
 
 
 _REMEDY = "move the folder away, and it is fetched anew"
 
 
-def read(data: Path, dataset: str) -> Dataset:
+def load(data: Path, dataset: str) -> Cifar10:
     """All images and labels. What is unpickled are the very bytes that were held against their checksums."""
     md5s = checksums(data, dataset)
-    contents = {name: read_verified(data / FOLDER / name, md5) for name, md5 in md5s.items()}
-    meta = unpickled(contents[META], META)
+    contents = {name: read_verified(data / BASE_FOLDER / name, md5) for name, md5 in md5s.items()}
+    meta = restricted_loads(contents[META], META)
     classes = tuple(str(name) for name in meta["label_names"])
-    train = [_images_and_labels(contents.pop(name), name, classes) for name in TRAIN_BATCHES]
-    test = _images_and_labels(contents.pop(TEST_BATCH), TEST_BATCH, classes)
+    train = [_parse_batch(contents.pop(name), name, classes) for name in TRAIN_BATCHES]
+    test = _parse_batch(contents.pop(TEST_BATCH), TEST_BATCH, classes)
     listing = "".join(f"{md5}  {name}\n" for name, md5 in sorted(md5s.items()))
-    return Dataset(
+    return Cifar10(
         train_images=np.concatenate([images for images, _ in train]),
         train_labels=np.concatenate([labels for _, labels in train]),
         test_images=test[0],
@@ -101,9 +101,9 @@ def read(data: Path, dataset: str) -> Dataset:
     )
 
 
-def unpickled(content: bytes, name: str) -> dict[str, Any]:
+def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
     try:
-        batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        batch = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
     except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError) as error:
         raise RunError(f"{name} is not a batch of CIFAR-10: {error}") from error
     if not isinstance(batch, dict):
@@ -111,36 +111,36 @@ def unpickled(content: bytes, name: str) -> dict[str, Any]:
     return batch
 
 
-class _Unpickler(pickle.Unpickler):
+class _RestrictedUnpickler(pickle.Unpickler):
     """Admits nothing but arrays of bytes, built as the files build them."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
             case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
-                return _empty_array
+                return _reconstruct_uint8
             case "numpy", "ndarray":
                 return np.ndarray
             case "numpy", "dtype":
-                return _byte_type
+                return _uint8_dtype
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _empty_array(kind: type, _shape: tuple[int, ...], _code: str | bytes) -> NDArray[np.uint8]:
+def _reconstruct_uint8(kind: type, _shape: tuple[int, ...], _code: str | bytes) -> NDArray[np.uint8]:
     if kind is not np.ndarray:
         raise pickle.UnpicklingError(f"it asks for an array of kind {kind}")
     return np.ndarray((0,), np.uint8)
 
 
-def _byte_type(code: str, *_: Any) -> np.dtype[np.uint8]:
+def _uint8_dtype(code: str, *_: Any) -> np.dtype[np.uint8]:
     if code != "u1":
         raise pickle.UnpicklingError(f"it holds values of type {code}, not bytes")
     return np.dtype(np.uint8)
 
 
-def _images_and_labels(
+def _parse_batch(
     content: bytes, name: str, classes: Sequence[str]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    batch = unpickled(content, name)
+    batch = restricted_loads(content, name)
     rows, labels = batch.get("data"), np.asarray(batch.get("labels", []), dtype=np.int64)
     if not isinstance(rows, np.ndarray) or rows.shape != (len(labels), 3072) or not len(labels):
         raise RunError(f"{name} is not a batch of CIFAR-10: images and labels do not go together")

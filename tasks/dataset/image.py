@@ -10,10 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.workspace.errors import InputError
 
-SIDE = 32
+IMAGE_SIZE = 32
 
 
-def read_picture(source: Path | BinaryIO) -> NDArray[np.uint8]:
+def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
     """The picture as the network takes it: `(32, 32, 3)`, RGB; `InputError` where it is none.
 
     Turned as its EXIF data says, its largest centred square, transparency on white, and resized by Lanczos
@@ -26,7 +26,7 @@ def read_picture(source: Path | BinaryIO) -> NDArray[np.uint8]:
             # A picture beyond 89 million pixels may be a few bytes made to fill the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as image:
-                return _prepared(image)
+                return _preprocess(image)
     except FileNotFoundError:
         raise InputError("no such file") from None
     except PermissionError:
@@ -42,24 +42,26 @@ def read_picture(source: Path | BinaryIO) -> NDArray[np.uint8]:
         ) from None
 
 
-def _prepared(image: Image.Image) -> NDArray[np.uint8]:
+def _preprocess(image: Image.Image) -> NDArray[np.uint8]:
     shorter = min(image.size)
-    if shorter > 8 * SIDE:  # a JPEG can be decoded at half its size or less, in a fraction of the time
-        image.draft(image.mode, (4 * SIDE * image.width // shorter, 4 * SIDE * image.height // shorter))
+    if shorter > 8 * IMAGE_SIZE:  # a JPEG can be decoded at half its size or less, in a fraction of the time
+        image.draft(
+            image.mode, (4 * IMAGE_SIZE * image.width // shorter, 4 * IMAGE_SIZE * image.height // shorter)
+        )
     image = ImageOps.exif_transpose(image)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))
     if image.mode.startswith(("I", "F")):  # Pillow's own conversion cuts these off at 255
-        image = _eight_bits(image)
+        image = _to_uint8(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
     return np.array(image)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _to_uint8(image: Image.Image) -> Image.Image:
     """Grey of 16 bits by its full range; of 32 bits, from its darkest to its lightest."""
     values = np.asarray(image).astype(np.float64)
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())

@@ -17,20 +17,20 @@ BATCH_SIZE = 500
 NOISE = 25
 
 
-def generate(data: Path, seed: int = 0) -> None:
+def generate_sample(data: Path, seed: int = 0) -> None:
     """Write the folder `data` with 2,500 training and 500 test images; equal seeds give equal bytes.
 
     It appears under its name when it is complete.
     """
     # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
-    random = np.random.RandomState(seed)
-    unfinished = data.with_name(f".{data.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    folder = unfinished / cifar10.FOLDER
+    rng = np.random.RandomState(seed)
+    temp_dir = data.with_name(f".{data.name}.partial")
+    shutil.rmtree(temp_dir, ignore_errors=True)
+    folder = temp_dir / cifar10.BASE_FOLDER
     folder.mkdir(parents=True)
     for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
-        labels = random.permutation(np.arange(BATCH_SIZE) % len(CLASSES))
-        images = np.stack([_image(int(label), random) for label in labels])
+        labels = rng.permutation(np.arange(BATCH_SIZE) % len(CLASSES))
+        images = np.stack([_image(int(label), rng) for label in labels])
         cifar10.write_batch(folder / name, images, labels.tolist(), name)
     meta = {"num_cases_per_batch": BATCH_SIZE, "label_names": list(CLASSES), "num_vis": 3072}
     (folder / cifar10.META).write_bytes(pickle.dumps(meta, protocol=3))
@@ -39,7 +39,7 @@ def generate(data: Path, seed: int = 0) -> None:
         for file in sorted(folder.iterdir())
     ]
     (folder / cifar10.MD5_FILE).write_text("\n".join(listing) + "\n", encoding="utf-8")
-    unfinished.rename(data)
+    temp_dir.rename(data)
 
 
 def _image(label: int, random: np.random.RandomState) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from tasks.inference.onnx_classifier import CPU, opened
+from tasks.inference.onnx_classifier import CPU, create_session
 from tasks.workspace.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
 
 Images = NDArray[np.uint8]
-Run = Callable[[Images], NDArray[np.float32]]
+Predictor = Callable[[Images], NDArray[np.float32]]
 """uint8 `(N, 32, 32, 3)` to `(N, 10)`"""
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt", "cuda": "cuda"}
+PROVIDER_SUFFIX = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt", "cuda": "cuda"}
 
 
-class NotAtHandError(RunError):
+class BackendUnavailableError(RunError):
     """The engine, or the provider, is not installed here."""
 
 
 @dataclass(frozen=True)
-class Engine:
+class Backend:
     engine: str
     precision: str
     provider: str
@@ -51,18 +51,18 @@ class Engine:
     @property
     def name(self) -> str:
         """As in `params.yaml`, with the provider behind it where that is not the CPU."""
-        return "-".join(filter(None, [self.engine, self.precision, SHORT.get(self.provider)]))
+        return "-".join(filter(None, [self.engine, self.precision, PROVIDER_SUFFIX.get(self.provider)]))
 
-    def open(self, models: Models, threads: int) -> Run:
+    def load(self, models: ModelPaths, threads: int) -> Predictor:
         """`NotAtHandError` where it is not installed, another `RunError` where it cannot take the model."""
-        return OPENERS[self.engine](self, models, threads)
+        return LOADERS[self.engine](self, models, threads)
 
-    def file(self, models: Models) -> Path:
+    def file(self, models: ModelPaths) -> Path:
         return Path({"fp32": models.fp32, "int8": models.int8}[self.precision])
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelPaths:
     """Paths of the same model in the forms that engines take: PyTorch's weights, ONNX in two precisions."""
 
     weights: str
@@ -70,20 +70,20 @@ class Models:
     int8: str
 
 
-def engines(names: Sequence[str], providers: Sequence[str]) -> list[Engine]:
+def expand_backends(names: Sequence[str], providers: Sequence[str]) -> list[Backend]:
     """Each name of `params.yaml`, ONNX Runtime once a provider, PyTorch once a kind of device."""
     on = {"onnxruntime": providers, "openvino": ["CPU"], "pytorch": ["cpu", "cuda"], "torchscript": ["cpu"]}
     pairs = [name.split("-") for name in names]
-    return [Engine(engine, precision, provider) for engine, precision in pairs for provider in on[engine]]
+    return [Backend(engine, precision, provider) for engine, precision in pairs for provider in on[engine]]
 
 
-def _onnxruntime(engine: Engine, models: Models, threads: int) -> Run:
+def _onnxruntime(engine: Backend, models: ModelPaths, threads: int) -> Predictor:
     try:
-        session = opened(engine.file(models), threads, engine.provider)
+        session = create_session(engine.file(models), threads, engine.provider)
     except InputError as error:
         if engine.provider == CPU:
             raise RunError(str(error)) from None
-        raise NotAtHandError(str(error)) from None
+        raise BackendUnavailableError(str(error)) from None
     inputs, outputs = (
         [(x.name, x.type, x.shape[1:]) for x in xs] for xs in (session.get_inputs(), session.get_outputs())
     )
@@ -94,36 +94,36 @@ def _onnxruntime(engine: Engine, models: Models, threads: int) -> Run:
     return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 
-def _pytorch(engine: Engine, models: Models, threads: int) -> Run:
+def _pytorch(engine: Backend, models: ModelPaths, threads: int) -> Predictor:
     """Eager, channels last, which is its fastest order."""
     import torch
 
     if engine.provider == "cuda" and not torch.cuda.is_available():
-        raise NotAtHandError("PyTorch finds no CUDA device")
-    return _of_torch(_classifier(models), threads, engine.provider)
+        raise BackendUnavailableError("PyTorch finds no CUDA device")
+    return _torch_predictor(_load_classifier(models), threads, engine.provider)
 
 
-def _torchscript(engine: Engine, models: Models, threads: int) -> Run:
+def _torchscript(engine: Backend, models: ModelPaths, threads: int) -> Predictor:
     import torch
 
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # TorchScript is no longer developed; it needs no compiler, though
         example = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
-        traced = torch.jit.trace(_classifier(models), example)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(_load_classifier(models), example)  # type: ignore[no-untyped-call]
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-    return _of_torch(frozen, threads, engine.provider)
+    return _torch_predictor(frozen, threads, engine.provider)
 
 
-def _classifier(models: Models) -> Classifier:
+def _load_classifier(models: ModelPaths) -> Classifier:
     import torch
 
-    from tasks.workspace.weights import read_classifier
+    from tasks.workspace.weights import load_classifier
 
-    classifier, _ = read_classifier(Path(models.weights))
+    classifier, _ = load_classifier(Path(models.weights))
     return classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _of_torch(module: Any, threads: int, device: str) -> Run:
+def _torch_predictor(module: Any, threads: int, device: str) -> Predictor:
     import torch
 
     if device != "cpu":
@@ -138,9 +138,9 @@ def _of_torch(module: Any, threads: int, device: str) -> Run:
     return run
 
 
-def _openvino(engine: Engine, models: Models, threads: int) -> Run:
+def _openvino(engine: Backend, models: ModelPaths, threads: int) -> Predictor:
     if find_spec("openvino") is None:
-        raise NotAtHandError("OpenVINO is not installed: pip install 'cifarflow[benchmarks]'")
+        raise BackendUnavailableError("OpenVINO is not installed: pip install 'cifarflow[benchmarks]'")
     core: Any = import_module("openvino").Core()
     try:
         compiled = core.compile_model(
@@ -159,7 +159,7 @@ def _openvino(engine: Engine, models: Models, threads: int) -> Run:
     return lambda images: np.asarray(request.infer([images])[0])
 
 
-OPENERS: dict[str, Callable[[Engine, Models, int], Run]] = {
+LOADERS: dict[str, Callable[[Backend, ModelPaths, int], Predictor]] = {
     "onnxruntime": _onnxruntime,
     "pytorch": _pytorch,
     "torchscript": _torchscript,
@@ -167,7 +167,7 @@ OPENERS: dict[str, Callable[[Engine, Models, int], Run]] = {
 }
 
 
-def resident_mb(engine: Engine, models: Models, threads: int, batch_size: int) -> float:
+def measure_rss_mb(engine: Backend, models: ModelPaths, threads: int, batch_size: int) -> float:
     """Memory of a process that has run a batch on the engine and holds nothing else, in 10^6 bytes."""
     task = {"engine": asdict(engine), "models": asdict(models), "threads": threads, "batch_size": batch_size}
     ended = subprocess.run(  # noqa: S603 - this module
@@ -185,9 +185,9 @@ def resident_mb(engine: Engine, models: Models, threads: int, batch_size: int) -
 
 
 def main(task: str) -> None:
-    """What `resident_mb` starts."""
+    """What `rss_mb` starts."""
     given = json.loads(task)
-    run = Engine(**given["engine"]).open(Models(**given["models"]), given["threads"])
+    run = Backend(**given["engine"]).load(ModelPaths(**given["models"]), given["threads"])
     for _ in range(3):
         run(np.zeros((given["batch_size"], 32, 32, 3), np.uint8))
     print(psutil.Process().memory_info().rss / 1e6)

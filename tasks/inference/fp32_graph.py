@@ -11,20 +11,20 @@ from models.classifier import Classifier
 from models.net import Net
 from tasks.workspace.errors import InputError
 
-LOWEST_OPSET = 13  # Softmax over one axis, DequantizeLinear with a scale a channel
+MIN_OPSET = 13  # Softmax over one axis, DequantizeLinear with a scale a channel
 
 
-def possible_opset(wanted: int | Literal["auto"]) -> int:
+def resolve_opset(wanted: int | Literal["auto"]) -> int:
     """The operator set for graphs of the talk's network; `InputError` where they cannot be of that one."""
     if wanted == "auto":
-        return LOWEST_OPSET
+        return MIN_OPSET
     highest = onnx.defs.onnx_opset_version()
-    if not LOWEST_OPSET <= wanted <= highest:
-        raise InputError(f"export.opset {wanted} is not possible, but {LOWEST_OPSET} to {highest} are")
+    if not MIN_OPSET <= wanted <= highest:
+        raise InputError(f"export.opset {wanted} is not possible, but {MIN_OPSET} to {highest} are")
     return wanted
 
 
-def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
+def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     """The classifier of a `Net`, uint8 pictures `(N, 32, 32, 3)` to probabilities `(N, 10)`.
 
     The same function as the network's, up to rounding, in other words:
@@ -42,7 +42,7 @@ def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     network = classifier.network
     if not isinstance(network, Net):
         raise TypeError(f"a graph of {type(network).__name__} is not known here")
-    values = folded(classifier)
+    values = fold_normalization(classifier)
     kernel, bias = values["conv1.weight"], values["conv1.bias"]
     tensors: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "rows": np.array([0, 1, 32, 96]),  # 0: as it is
@@ -50,7 +50,9 @@ def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         "start": np.array([0]),
         "half": np.array([6]),
         "whole": np.array([12]),
-        "conv1.weight": np.pad(_interleaved(_two_rows(kernel)), ((0, 4), *3 * [(0, 0)])).astype(np.float32),
+        "conv1.weight": np.pad(_interleave_channels(_stack_two_rows(kernel)), ((0, 4), *3 * [(0, 0)])).astype(
+            np.float32
+        ),
         "conv1.bias": np.pad(np.tile(bias, 2), (0, 4)).astype(np.float32),
         "conv2.weight": values["conv2.weight"].astype(np.float32),
         "conv2.bias": values["conv2.bias"].astype(np.float32),
@@ -94,7 +96,7 @@ def fast_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     )
 
 
-def folded(classifier: Classifier) -> dict[str, NDArray[np.float64]]:
+def fold_normalization(classifier: Classifier) -> dict[str, NDArray[np.float64]]:
     """The weights of a `Net` with normalization in the first convolution, which takes values of 0 to 255.
 
     That convolution pads nothing, so this is exact.
@@ -107,14 +109,14 @@ def folded(classifier: Classifier) -> dict[str, NDArray[np.float64]]:
     return values
 
 
-def _two_rows(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+def _stack_two_rows(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """`(O, C, H, W)` as `(2 O, C, H + 1, W)`: first for a row, then for the one below it."""
     upper = np.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))
     lower = np.pad(kernel, ((0, 0), (0, 0), (1, 0), (0, 0)))
     return np.concatenate([upper, lower])
 
 
-def _interleaved(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+def _interleave_channels(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """`(O, C, H, W)` as `(O, 1, H, W C)`, for rows in which a pixel's channels stand side by side."""
     outputs, channels, height, width = kernel.shape
     return kernel.transpose(0, 2, 3, 1).reshape(outputs, 1, height, width * channels)

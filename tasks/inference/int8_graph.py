@@ -7,11 +7,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.inference.fp32_graph import folded
+from tasks.inference.fp32_graph import fold_normalization
 from tasks.workspace.errors import InputError
 
 
-def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
+def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     """The classifier of a `Net`, still in floats: pictures `(N, 32, 32, 3)`, 0 to 255, to `(N, 10)`.
 
     The same function as the network's, up to rounding, in the form that ONNX Runtime's 8-bit convolution
@@ -28,29 +28,29 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     network = classifier.network
     if not isinstance(network, Net):
         raise InputError(f"an 8-bit graph of {type(network).__name__} is not known here, of Net alone")
-    values = folded(classifier)
-    kernel, bias = values["conv1.weight"], values["conv1.bias"]
+    weights = fold_normalization(classifier)
+    kernel, bias = weights["conv1.weight"], weights["conv1.bias"]
     moved = [
-        _moved(kernel, row, column, rows=2, columns=4) for row in (0, 1) for column in (0, 2, 1, 3)
+        _shift_kernel(kernel, row, column, rows=2, columns=4) for row in (0, 1) for column in (0, 2, 1, 3)
     ]  # neighbors that the pool compares, 0 with 1 and 2 with 3, stand in groups of their own
 
     tensors: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "fours": np.array([0, 32, 8, 12]),  # 0: as it is
         "columns": np.array([0, 10, 10, 16]),
-        "conv1.weight": _folded(np.concatenate(moved), 4),
+        "conv1.weight": _width_to_channels(np.concatenate(moved), 4),
         "conv1.bias": np.tile(bias, 8).astype(np.float32),
-        "conv2.weight": _folded(
+        "conv2.weight": _width_to_channels(
             np.concatenate(
-                [_moved(values["conv2.weight"], 0, column, rows=1, columns=2) for column in (0, 1)]
+                [_shift_kernel(weights["conv2.weight"], 0, column, rows=1, columns=2) for column in (0, 1)]
             ),
             2,
         ),
-        "conv2.bias": np.tile(values["conv2.bias"], 2).astype(np.float32),
+        "conv2.bias": np.tile(weights["conv2.bias"], 2).astype(np.float32),
     }
-    first = values["fc1.weight"].reshape(120, 16, 5, 5).transpose(0, 2, 3, 1).reshape(120, 400)
-    for name, dense in (("fc1", first), ("fc2", values["fc2.weight"]), ("fc3", values["fc3.weight"])):
+    first = weights["fc1.weight"].reshape(120, 16, 5, 5).transpose(0, 2, 3, 1).reshape(120, 400)
+    for name, dense in (("fc1", first), ("fc2", weights["fc2.weight"]), ("fc3", weights["fc3.weight"])):
         tensors[f"{name}.weight"] = np.ascontiguousarray(dense.T, dtype=np.float32)
-        tensors[f"{name}.bias"] = values[f"{name}.bias"].astype(np.float32)
+        tensors[f"{name}.bias"] = weights[f"{name}.bias"].astype(np.float32)
 
     last, second = [0, 2, 3, 1], [0, 3, 1, 2]  # where the channels go
     node = helper.make_node
@@ -93,14 +93,14 @@ def byte_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     )
 
 
-def _moved(
+def _shift_kernel(
     kernel: NDArray[np.float64], row: int, column: int, rows: int, columns: int
 ) -> NDArray[np.float64]:
     """`(O, C, H, W)` in zeros `(O, C, H + rows - 1, W + columns - 1)`, from that row and column on."""
     return np.pad(kernel, ((0, 0), (0, 0), (row, rows - 1 - row), (column, columns - 1 - column)))
 
 
-def _folded(kernel: NDArray[np.float64], pixels: int) -> NDArray[np.float32]:
+def _width_to_channels(kernel: NDArray[np.float64], pixels: int) -> NDArray[np.float32]:
     """`(O, C, H, W)` as `(O, pixels C, H, W / pixels)`, for so many neighboring pixels as one."""
     outputs, channels, height, width = kernel.shape
     grouped = kernel.transpose(0, 2, 3, 1).reshape(outputs, height, width // pixels, pixels * channels)

@@ -19,35 +19,35 @@ PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf
 
 
 @dataclass(frozen=True)
-class Model:
+class OnnxClassifier:
     """An ONNX model of this pipeline; `run` is what the file says of the run that made it."""
 
     session: onnxruntime.InferenceSession
     classes: list[str]
-    run: dict[str, Any]
+    metadata: dict[str, Any]
 
-    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict_proba(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities `(N, 10)` of pictures `(N, 32, 32, 3)`, RGB."""
         batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
         return np.concatenate([self.session.run(None, {"images": batch})[0] for batch in batches])
 
-    def likeliest(self, probabilities: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
+    def top_k(self, probabilities: NDArray[np.float32], count: int) -> list[tuple[str, float]]:
         """The `count` likeliest classes of one picture, from its `(10,)`, likeliest first."""
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.classes[i], float(probabilities[i])) for i in order]
 
     @property
-    def origin(self) -> str:
+    def dataset_label(self) -> str:
         """What made the model, in a few words."""
-        dataset = self.run.get("dataset", "unknown data")
+        dataset = self.metadata.get("dataset", "unknown data")
         return f"trained on {'a generated sample, not on CIFAR-10' if dataset == 'sample' else dataset}"
 
 
-def read_model(file: Path, threads: int = 0) -> Model:
+def load_model(file: Path, threads: int = 0) -> OnnxClassifier:
     """`InputError` where the file is no model of this pipeline. With `threads` 0, the runtime chooses."""
     if not file.is_file():
         raise RunError(f"{file} is not there; `cifarflow run` makes a model")
-    session = opened(file, threads)
+    session = create_session(file, threads)
     about = session.get_modelmeta().custom_metadata_map
     signature = [(value.name, value.type, value.shape[1:]) for value in session.get_inputs()]
     try:
@@ -62,10 +62,10 @@ def read_model(file: Path, threads: int = 0) -> Model:
             f"{file} is a model of another kind: one of this pipeline takes images, uint8 (N, 32, 32, 3), "
             "and gives probabilities with the names of their classes"
         )
-    return Model(session, classes, run)
+    return OnnxClassifier(session, classes, run)
 
 
-def opened(file: Path, threads: int = 0, provider: str = CPU) -> onnxruntime.InferenceSession:
+def create_session(file: Path, threads: int = 0, provider: str = CPU) -> onnxruntime.InferenceSession:
     """A session on the file. With `threads` 0, the runtime chooses.
 
     `InputError` where the file is none that ONNX Runtime can load, or the provider is not at hand: ONNX
@@ -89,7 +89,7 @@ def opened(file: Path, threads: int = 0, provider: str = CPU) -> onnxruntime.Inf
     return session
 
 
-def at_every_size(
+def predict_in_every_configuration(
     file: Path,
     images: NDArray[np.uint8],
     batch_sizes: Sequence[int],
@@ -103,7 +103,7 @@ def at_every_size(
     for provider in providers:
         for count in threads:
             try:
-                session = opened(file, count, provider)
+                session = create_session(file, count, provider)
             except InputError:
                 if provider == CPU:
                     raise

@@ -63,25 +63,25 @@ def standalone(svg: str) -> str:
     return svg.replace(">", f">{style}", 1) + "\n"
 
 
-def drawn(figure: Figure) -> str:
+def render_svg(figure: Figure) -> str:
     """The SVG of a figure as a file of its own."""
     return standalone(_svg(figure))
 
 
 @rc_context(STYLE)
-def curves(
-    epochs: Sequence[int], train: Sequence[float], val: Sequence[float], kept: int, *, percent: bool
+def learning_curves(
+    epochs: Sequence[int], train: Sequence[float], val: Sequence[float], best_epoch: int, *, percent: bool
 ) -> str:
     """One quantity by epoch, for training and validation; `kept` is the epoch whose weights were kept."""
     figure, axes = _figure(height=2.7)
     axes.plot(epochs, train, color=ORANGE, linestyle="--", marker="s", markersize=3, linewidth=1.6)
     axes.plot(epochs, val, color=BLUE, marker="o", markersize=3.5, linewidth=1.8)
-    axes.axvline(kept, color=MUTED, linewidth=1, linestyle=":")
+    axes.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=":")
     axes.annotate(
-        f"kept: epoch {kept}",
-        (kept, 1.02),
+        f"kept: epoch {best_epoch}",
+        (best_epoch, 1.02),
         xycoords=axes.get_xaxis_transform(),
-        ha="right" if kept > np.mean(epochs) else "left",
+        ha="right" if best_epoch > np.mean(epochs) else "left",
         color=MUTED,
     )
     last = {"training": (train[-1], ORANGE), "validation": (val[-1], BLUE)}
@@ -105,7 +105,7 @@ def curves(
 
 
 @rc_context(STYLE)
-def confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
+def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     """`counts` `(actual, predicted)` with the numbers in the cells, tinted by their share of the row."""
     figure, axes = _figure(height=WIDTH)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -173,7 +173,7 @@ def calibration(confidence: NDArray[np.float64], share: NDArray[np.float64], cou
 
 
 @dataclass(frozen=True)
-class Line:
+class ThroughputSeries:
     """One engine's numbers over some batch sizes."""
 
     label: str
@@ -184,17 +184,17 @@ class Line:
 
 
 # Engines by color, their second form (int8, or TorchScript beside PyTorch) dashed and with a hollow marker.
-LINES = [(BLUE, "o"), (ORANGE, "s"), (INK, "D"), (MUTED, "^")]
+LINE_STYLES = [(BLUE, "o"), (ORANGE, "s"), (INK, "D"), (MUTED, "^")]
 
 
 @rc_context(STYLE)
-def throughput(families: Sequence[Sequence[Line]]) -> str:
+def throughput(families: Sequence[Sequence[ThroughputSeries]]) -> str:
     """Pictures a second over the batch size, both logarithmic, with the span of the rounds.
 
     A family of lines shares a color.
     """
     figure, axes = _figure(height=4.4)
-    for (color, marker), family in zip(cycle(LINES), families, strict=False):
+    for (color, marker), family in zip(cycle(LINE_STYLES), families, strict=False):
         for line, dash, face in zip(family, ("-", "--", ":"), (color, PAPER, PAPER), strict=False):
             axes.fill_between(line.batch_sizes, line.low, line.high, color=color, alpha=0.12, linewidth=0)
             axes.plot(
@@ -251,11 +251,11 @@ def filters(
     is the end of the scale.
     """
     cell, gap, columns = 84, 6, 4
-    tiles: list[tuple[Image.Image, ...]] = [(_grown(picture, cell),)]
+    tiles: list[tuple[Image.Image, ...]] = [(_upscale(picture, cell),)]
     for weight, response in zip(weights, responses, strict=True):
-        shown = _signed(weight.transpose(1, 2, 0), np.abs(weights).max())
-        made = np.repeat(_signed(response, np.abs(responses).max())[:, :, None], 3, axis=2)
-        tiles.append((_grown(shown, cell), _grown(made, cell)))
+        shown = _to_gray(weight.transpose(1, 2, 0), np.abs(weights).max())
+        made = np.repeat(_to_gray(response, np.abs(responses).max())[:, :, None], 3, axis=2)
+        tiles.append((_upscale(shown, cell), _upscale(made, cell)))
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGBA", (columns * (cell + gap) - gap, rows * (2 * cell + 3 * gap) - 2 * gap))
@@ -272,11 +272,11 @@ def png(image: Image.Image) -> bytes:
     return written.getvalue()
 
 
-def _signed(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
+def _to_gray(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
     return (127.5 + 127.5 * values / max(largest, 1e-12)).round().astype(np.uint8)
 
 
-def _grown(pixels: NDArray[np.uint8], side: int) -> Image.Image:
+def _upscale(pixels: NDArray[np.uint8], side: int) -> Image.Image:
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
 
 

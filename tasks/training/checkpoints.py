@@ -10,34 +10,34 @@ from typing import Any
 import torch
 
 from tasks.workspace.code import code_sha256
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
-KEPT = 2  # of a training: should the newest be damaged, the one before it serves
-TRAININGS = 3  # whose checkpoints are kept, the one at work among them
+KEEP_LAST = 2  # of a training: should the newest be damaged, the one before it serves
+KEEP_RUNS = 3  # whose checkpoints are kept, the one at work among them
 DIGEST_BYTES = 32
 
 
-def key_of(splits: Path, options: dict[str, Any], device: torch.device) -> str:
+def training_fingerprint(splits: Path, config: dict[str, Any], device: torch.device) -> str:
     """Names a training: equal for equal data, parameters, code, PyTorch and kind of device, else another."""
     digest = hashlib.sha256()
     with splits.open("rb") as data:
         digest.update(hashlib.file_digest(data, "sha256").digest())
-    made_with = [options, torch.__version__, device.type, code_sha256("train")]
+    made_with = [config, torch.__version__, device.type, code_sha256("train")]
     digest.update(json.dumps(made_with, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of one training, in `folder/key/`; of other trainings there, the oldest are removed."""
 
     def __init__(self, folder: Path, key: str) -> None:
-        self._all = folder
+        self._root = folder
         self._folder = folder / key
         others = (other for other in folder.glob("*/") if other != self._folder)
-        for old in sorted(others, key=lambda other: other.stat().st_mtime)[: -(TRAININGS - 1)]:
+        for old in sorted(others, key=lambda other: other.stat().st_mtime)[: -(KEEP_RUNS - 1)]:
             shutil.rmtree(old)
 
-    def latest(self) -> Any:
+    def load_latest(self) -> Any:
         """The newest state that is whole, or None. A damaged one is left aside, and a line says so."""
         for file in self._newest_first():
             stored = file.read_bytes()
@@ -52,16 +52,16 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        with written_whole(self._folder / f"epoch-{epoch:06}.pt") as partial:
+        with atomic_write(self._folder / f"epoch-{epoch:06}.pt") as partial:
             partial.write_bytes(hashlib.sha256(content).digest() + content)
-        for old in self._newest_first()[KEPT:]:
+        for old in self._newest_first()[KEEP_LAST:]:
             old.unlink()
 
-    def remove(self) -> None:
+    def clear(self) -> None:
         """The training has ended: nobody will go on from here."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        if self._all.is_dir() and not any(self._all.iterdir()):
-            self._all.rmdir()
+        if self._root.is_dir() and not any(self._root.iterdir()):
+            self._root.rmdir()
 
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("epoch-*.pt"), reverse=True)

@@ -10,18 +10,18 @@ from torch.optim import Optimizer
 # Of a x + b x³ + c x⁵, which is applied to the singular values again and again. They are chosen for a steep
 # slope at 0: three steps bring all but the smallest to somewhere near 1, which serves as well as 1 itself
 # (Jordan et al., "Muon", 2024, https://kellerjordan.github.io/posts/muon/).
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEPS = 3
+NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NS_STEPS = 3
 
 _foreach_add = torch._foreach_add  # noqa: SLF001 - underscore and all, it is in PyTorch's documentation
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
+def zeropower_via_newtonschulz(matrices: Tensor) -> Tensor:
     """About U Vᵀ of each matrix U S Vᵀ, `(B, M, N)`: by Newton and Schulz's iteration, products alone.
 
     On CUDA in bfloat16, which is exact enough for a direction and runs on the tensor cores.
     """
-    a, b, c = COEFFICIENTS
+    a, b, c = NS_COEFFICIENTS
     x: Tensor = matrices / (
         torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7
     )  # no value is above 1 now
@@ -30,13 +30,13 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     is_tall = x.shape[1] > x.shape[2]
     if is_tall:
         x = x.mT
-    for _ in range(STEPS):
+    for _ in range(NS_STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
-class Muon(Optimizer):
+class MuonWithAuxSGD(Optimizer):
     """Muon for the filters of convolutions, and for all else SGD, both with Nesterov's momentum.
 
     Plain gradient descent mostly moves along the few directions in which gradients are large; an orthogonal
@@ -53,7 +53,7 @@ class Muon(Optimizer):
     def __init__(
         self,
         groups: Iterable[dict[str, Any]],
-        orthogonalize: Callable[[Tensor], Tensor] = orthogonalized,
+        orthogonalize: Callable[[Tensor], Tensor] = zeropower_via_newtonschulz,
     ) -> None:
         super().__init__(groups, {"weight_decay": 0.0, "orthogonal": False})
         self._orthogonalize = orthogonalize
@@ -71,24 +71,24 @@ class Muon(Optimizer):
             for parameter in parameters:
                 if not self.state[parameter]:
                     self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, gradients)
-            updates = list(_foreach_add(gradients, momenta, alpha=group["momentum"]))
+            momentum_buffers = [self.state[parameter]["momentum"] for parameter in parameters]
+            torch._foreach_mul_(momentum_buffers, group["momentum"])
+            torch._foreach_add_(momentum_buffers, gradients)
+            updates = list(_foreach_add(gradients, momentum_buffers, alpha=group["momentum"]))
             if group["orthogonal"]:
                 for parameter in parameters:
                     parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-                updates = self._all_orthogonal(updates)
+                updates = self._orthogonalize_batched(updates)
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
-    def _all_orthogonal(self, updates: list[Tensor]) -> list[Tensor]:
+    def _orthogonalize_batched(self, updates: list[Tensor]) -> list[Tensor]:
         # Channels last, as they lie in memory: the order of a matrix's columns does not matter here.
         planes = [update.permute(0, 2, 3, 1) for update in updates]
         shapes = {plane.shape for plane in planes}
         result = list(updates)
         for shape in sorted(shapes):
-            places = [i for i, plane in enumerate(planes) if plane.shape == shape]
-            matrices = torch.stack([planes[i].flatten(1) for i in places])
-            for i, matrix in zip(places, self._orthogonalize(matrices), strict=True):
+            indices = [i for i, plane in enumerate(planes) if plane.shape == shape]
+            matrices = torch.stack([planes[i].flatten(1) for i in indices])
+            for i, matrix in zip(indices, self._orthogonalize(matrices), strict=True):
                 result[i] = matrix.view(shape).permute(0, 3, 1, 2)
         return result

@@ -9,17 +9,17 @@ from tasks.workspace.errors import RunError
 
 
 @contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
+def atomic_write(file: Path) -> Iterator[Path]:
     """A name beside `file` to write to; it takes `file`'s place when all is written, or is removed."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        temp_path = file.with_name(f".{file.name}.{os.getpid()}.partial")
         try:
-            yield partial
-            with partial.open("rb") as written:
+            yield temp_path
+            with temp_path.open("rb") as written:
                 os.fsync(written.fileno())
-            partial.replace(file)
+            temp_path.replace(file)
         finally:
-            partial.unlink(missing_ok=True)
+            temp_path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {file}: {error.strerror or error}") from error

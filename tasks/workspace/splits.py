@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
 
 @dataclass(frozen=True)
-class Subset:
+class Split:
     images: Tensor
     """uint8 `(N, 32, 32, 3)`, RGB"""
     labels: Tensor
@@ -33,21 +33,21 @@ class Splits:
     `mean` and `std` are those of the training images, a channel, for values in 0 to 1.
     """
 
-    train: Subset
-    val: Subset
-    test: Subset
-    about: Mapping[str, Any]
+    train: Split
+    val: Split
+    test: Split
+    metadata: Mapping[str, Any]
 
 
-def write_tensors(file: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    with written_whole(file) as partial:
+def save_tensors(file: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
+    with atomic_write(file) as partial:
         try:
             save_file(tensors, partial, {"cifarflow": json.dumps(about, sort_keys=True)})
         except SafetensorError as error:  # how safetensors reports a full disk
             raise RunError(f"cannot write {file}: {error}") from error
 
 
-def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, mapped from the file rather than read, and what the header says about them."""
     try:
         with safe_open(file, framework="pt") as opened:
@@ -59,11 +59,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise RunError(f"{file} was not written by this pipeline, or is damaged: {error}") from error
 
 
-def read_splits(file: Path) -> Splits:
-    tensors, about = read_tensors(file)
+def load_splits(file: Path) -> Splits:
+    tensors, about = load_tensors(file)
     try:
         train, val, test = (
-            Subset(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
+            Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
         )
     except KeyError as error:
         raise RunError(f"{file} holds no splits: {error} is missing") from None

@@ -8,12 +8,12 @@ from torch import nn
 from models.classifier import Classifier
 from models.networks import NETWORKS
 from tasks.workspace.errors import RunError
-from tasks.workspace.splits import read_tensors
+from tasks.workspace.splits import load_tensors
 
 
-def read_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The trained network, normalized `(N, 3, 32, 32)` to logits, and what the file says of it."""
-    tensors, about = read_tensors(file)
+    tensors, about = load_tensors(file)
     if about.get("network") not in NETWORKS:
         raise RunError(f"{file} holds no network that this pipeline knows, but {about.get('network')!r}")
     network = NETWORKS[about["network"]]()
@@ -25,8 +25,8 @@ def read_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), about
 
 
-def read_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
+def load_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
     """The trained network as it ships: pictures in, probabilities out."""
-    network, about = read_network(file)
-    views = about.get("train", {}).get("test_time_augmentation", "none")
+    network, about = load_network(file)
+    views = about.get("train", {}).get("tta", "none")
     return Classifier(network, about["mean"], about["std"], views).eval(), about

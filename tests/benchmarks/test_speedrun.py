@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from tasks.workspace.splits import write_tensors
+from tasks.workspace.splits import save_tensors
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -59,7 +59,7 @@ def splits(tmp_path: Path) -> Path:
         tensors[f"{name}_labels"] = torch.arange(count) % 10
     classes = [f"class {i}" for i in range(10)]
     about = {"dataset": "sample", "classes": classes, "data_md5": "a", "mean": [0.5] * 3, "std": [0.25] * 3}
-    write_tensors(tmp_path / "splits.safetensors", tensors, about)
+    save_tensors(tmp_path / "splits.safetensors", tensors, about)
     return tmp_path / "splits.safetensors"
 
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from flows.runtime.sample_workspace import prepared
+from flows.runtime.sample_workspace import prepare_sample_workspace
 from tests.conftest import QUICK, ROOT, copy_of_project
 
 BIN = Path(sys.executable).parent
@@ -145,7 +145,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of its own, whose data are a generated sample."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy_of_project(tmp_path_factory.mktemp("project")))
-        folder = prepared(Path()).resolve()
+        folder = prepare_sample_workspace(Path()).resolve()
     for name in ("prefect.yaml", "automations.yaml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))

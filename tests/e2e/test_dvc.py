@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.runtime.sample_workspace import prepared
+from flows.runtime.sample_workspace import prepare_sample_workspace
 from tasks.registry.ledger import CHAMPION
 from tests.conftest import ROOT
 
@@ -33,7 +33,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        workspace = prepared(Path())
+        workspace = prepare_sample_workspace(Path())
         (workspace / "data").rename("data")
         (workspace / "params.yaml").rename("params.yaml")
         shutil.rmtree(workspace)

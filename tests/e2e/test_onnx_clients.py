@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.dataset.cifar10 import read
-from tasks.dataset.image import read_picture
-from tasks.inference.onnx_classifier import read_model
+from tasks.dataset.cifar10 import load
+from tasks.dataset.image import load_image
+from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
-from tasks.workspace.splits import read_splits
+from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
 
 PACKAGES = ROOT / "tests" / "javascript"
@@ -49,8 +49,8 @@ def printed(command: list[str], folder: Path) -> list[tuple[str, float]]:
 
 
 def expected(model: Path, images: np.ndarray) -> list[tuple[str, float]]:
-    runtime = read_model(model)
-    return [runtime.likeliest(probabilities, 1)[0] for probabilities in runtime.classify(images)]
+    runtime = load_model(model)
+    return [runtime.top_k(probabilities, 1)[0] for probabilities in runtime.predict_proba(images)]
 
 
 @pytest.fixture(params=["onnx_model", "int8_model"])
@@ -69,7 +69,7 @@ def python(folder: Path, script: str, *arguments: str) -> list[tuple[str, float]
 def test_python(model: Path, size: tuple[int, int]) -> None:
     Image.effect_noise(size, 60).convert("RGB").save(model.with_name("picture.png"))
     ((name, probability),) = python(model.parent, client("python"), "model.onnx", "picture.png")
-    ((best, value),) = expected(model, read_picture(model.with_name("picture.png"))[None])
+    ((best, value),) = expected(model, load_image(model.with_name("picture.png"))[None])
     assert name == best
     assert probability == pytest.approx(value, abs=1e-6)
 
@@ -114,7 +114,7 @@ def javascript(model: Path, packages: Path, images: np.ndarray) -> list[tuple[st
 
 
 def test_javascript(small_run: Params, model: Path, packages: Path) -> None:
-    images = read_splits(Path(small_run.paths.splits)).test.images.numpy()
+    images = load_splits(Path(small_run.paths.splits)).test.images.numpy()
     found, wanted = javascript(model, packages, images), expected(model, images)
     assert len(found) == len(images)
     assert [name for name, _ in found] == [name for name, _ in wanted]
@@ -122,7 +122,7 @@ def test_javascript(small_run: Params, model: Path, packages: Path) -> None:
 
 
 def test_javascript_on_the_test_images_of_cifar10(model: Path, packages: Path, cifar10: Path) -> None:
-    images = read(cifar10, "CIFAR-10").test_images
+    images = load(cifar10, "CIFAR-10").test_images
     found, wanted = javascript(model, packages, images), expected(model, images)
     assert [name for name, _ in found] == [name for name, _ in wanted]
     assert np.abs([a - b for (_, a), (_, b) in zip(found, wanted, strict=True)]).max() < 1e-5

@@ -72,8 +72,8 @@ def test_promote_refuse_skip_and_roll_back(repository: Path) -> None:
     assert rollback(return_state=True).is_completed()
     assert CHAMPION.read_bytes() == first
     entries = ledger.read_ledger()
-    assert [entry.verdict for entry in entries] == ["promoted", "promoted", "refused", "rolled-back"]
-    assert {*entries[1].hashes} == {"data", "params", "code", "weights"}
+    assert [entry.decision for entry in entries] == ["promoted", "promoted", "rejected", "rolled_back"]
+    assert {*entries[1].provenance} == {"data", "params", "code", "weights"}
     assert entries[1].evidence["gain"] > 0
     assert entries[1].run_id
 
@@ -196,8 +196,8 @@ def test_new_pictures_lead_to_a_new_model(repository: Path) -> None:
     assert state.name != "Skipped"
     assert Path("data.dvc").read_bytes() != pointer
     entry = ledger.read_ledger()[-1]
-    assert entry.hashes["data"] != ledger.read_ledger()[0].hashes["data"]
-    assert (Path("incoming/refused/ring/broken.png")).is_file()
+    assert entry.provenance["data"] != ledger.read_ledger()[0].provenance["data"]
+    assert (Path("incoming/rejected/ring/broken.png")).is_file()
 
     # Data that was added and is gone is not given up without a word.
     gone = next(Path("data/additions/ring").iterdir())
@@ -239,4 +239,4 @@ def test_decisions_are_events_and_artifacts(repository: Path, monkeypatch: pytes
         pages = [str(artifact.data) for artifact in client.read_artifacts(artifact_filter=wanted)]
     (page,) = (page for page in pages if page.startswith("# Promoted: +"))
     assert "| accuracy, val |" in page
-    assert json.dumps(ledger.read_ledger()[1].evidence["only_challenger_right"]) in page
+    assert json.dumps(ledger.read_ledger()[1].evidence["discordant_challenger"]) in page

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from flows.cli.main import exit_code
-from flows.runtime.seeds import spread, sweep
+from flows.cli.main import run_command
+from flows.runtime.seeds import mean_std_sem, sweep
 from flows.sweep import sweep as flow
 from tasks.evaluate import evaluate
-from tasks.params import Train, overridden, parse_overrides, read_params
+from tasks.params import TrainConfig, parse_overrides, read_params, with_overrides
 from tasks.train import train
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.splits import write_tensors
+from tasks.workspace.splits import save_tensors
 from tests.conftest import ROOT
 
 ABOUT = {
@@ -40,13 +40,13 @@ def splits(tmp_path: Path) -> Path:
         noise = torch.randint(20, (count, 32, 32, 3), generator=generator)
         tensors[f"{name}_images"] = (noise + 23 * labels[:, None, None, None]).to(torch.uint8)
         tensors[f"{name}_labels"] = labels
-    write_tensors(tmp_path / "artifacts" / "splits.safetensors", tensors, ABOUT)
+    save_tensors(tmp_path / "artifacts" / "splits.safetensors", tensors, ABOUT)
     return tmp_path / "artifacts" / "splits.safetensors"
 
 
-def options(**changes: object) -> Train:
+def options(**changes: object) -> TrainConfig:
     small = {"device": "cpu", "epochs": 2, "batch_size": 20, "threads": 1, "seed": 3}
-    return Train.model_validate(PARAMS.train.model_dump() | small | changes)
+    return TrainConfig.model_validate(PARAMS.train.model_dump() | small | changes)
 
 
 def swept(splits: Path, seeds: int = 3, at_once: int = 2, **changes: object) -> dict[str, Any]:
@@ -73,10 +73,10 @@ def test_each_seed_is_the_training_of_that_seed(splits: Path) -> None:
 
 
 def test_spread_by_hand() -> None:
-    assert spread([0.1, 0.2, 0.6]) == pytest.approx(
-        {"mean": 0.3, "standard_deviation": 0.07**0.5, "standard_error": (0.07 / 3) ** 0.5}
+    assert mean_std_sem([0.1, 0.2, 0.6]) == pytest.approx(
+        {"mean": 0.3, "std": 0.07**0.5, "sem": (0.07 / 3) ** 0.5}
     )
-    assert spread([0.5, 0.7])["standard_deviation"] == pytest.approx(statistics.stdev([0.5, 0.7]))
+    assert mean_std_sem([0.5, 0.7])["std"] == pytest.approx(statistics.stdev([0.5, 0.7]))
 
 
 def test_seeds_at_once_share_the_threads(splits: Path) -> None:
@@ -150,8 +150,8 @@ def test_as_a_flow_it_leaves_the_pipeline_alone(splits: Path, monkeypatch: pytes
     monkeypatch.chdir(splits.parents[1])
     Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     before = {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()}
-    changes = parse_overrides(["train.epochs=1", "train.device=cpu", "train.threads=1"])
-    state = flow(seeds=2, overrides=changes, return_state=True)
+    changes = parse_overrides(["train.epochs=1", "train.device=cpu", "train.num_threads=1"])
+    state = flow(num_seeds=2, overrides=changes, return_state=True)
     assert state.is_completed()
     assert "mean of 2 seeds" in str(state.message)
     assert {file: file.read_bytes() for file in before} == before
@@ -162,11 +162,11 @@ def test_as_a_flow_it_leaves_the_pipeline_alone(splits: Path, monkeypatch: pytes
 
 def test_wrong_numbers_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["sweep", "--seeds", "1"], ["sweep", "--at-once", "0"], ["sweep", "--recipe", "x"]):
-        assert exit_code(arguments) == 2
+        assert run_command(arguments) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_overridden_changes_no_file() -> None:
-    assert overridden(PARAMS, parse_overrides(["train.epochs=77"])).train.epochs == 77
+    assert with_overrides(PARAMS, parse_overrides(["train.epochs=77"])).train.epochs == 77
     with pytest.raises(InputError, match="leaves nothing of"):
-        overridden(PARAMS, parse_overrides(["train.warmup_epochs=24.0"]))
+        with_overrides(PARAMS, parse_overrides(["train.warmup_epochs=24.0"]))

@@ -3,10 +3,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from models.cifarnet import FastNet, StrongNet, WhitenedNet, whitening_filters
-from models.init import initialized
+from models.cifarnet import Airbench94Net, Airbench96Net, CifarNet, compute_whitening_filters
+from models.init import build_model
 
-NETWORKS = [FastNet, StrongNet]
+NETWORKS = [Airbench94Net, Airbench96Net]
 
 
 def pictures(count: int) -> Tensor:
@@ -18,25 +18,27 @@ def pictures(count: int) -> Tensor:
 
 
 def fresh(network: type[nn.Module], seed: int = 0) -> nn.Module:
-    return initialized(network, Generator().manual_seed(seed), pictures(50))
+    return build_model(network, Generator().manual_seed(seed), pictures(50))
 
 
 def test_whitened_patches_are_uncorrelated_and_of_variance_1() -> None:
     images = pictures(200)
-    responses = F.conv2d(images, whitening_filters(images, 2)[:12]).transpose(0, 1).flatten(1).double()
+    responses = (
+        F.conv2d(images, compute_whitening_filters(images, 2)[:12]).transpose(0, 1).flatten(1).double()
+    )
     covariance = responses @ responses.T / responses.shape[1]  # about zero, as the filters take it
     assert torch.allclose(covariance - covariance.diag().diag(), torch.zeros(12, 12).double(), atol=1e-3)
     assert torch.allclose(covariance.diag(), torch.ones(12).double(), atol=0.1)
 
 
 def test_each_filter_stands_with_both_signs() -> None:
-    filters = whitening_filters(pictures(20), 2)
+    filters = compute_whitening_filters(pictures(20), 2)
     assert filters.shape == (24, 3, 2, 2)
     assert torch.equal(filters[:12], -filters[12:])
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_first_convolutions_pass_their_channels_on(network: type[WhitenedNet]) -> None:
+def test_first_convolutions_pass_their_channels_on(network: type[CifarNet]) -> None:
     net = fresh(network)
     for block in net.blocks:
         for convolution in block.convolutions:
@@ -46,7 +48,7 @@ def test_first_convolutions_pass_their_channels_on(network: type[WhitenedNet]) -
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_generator_decides_and_global_state_does_not(network: type[WhitenedNet]) -> None:
+def test_the_generator_decides_and_global_state_does_not(network: type[CifarNet]) -> None:
     torch.manual_seed(1)
     first = fresh(network).state_dict()
     torch.manual_seed(2)
@@ -56,8 +58,8 @@ def test_the_generator_decides_and_global_state_does_not(network: type[WhitenedN
 
 def test_first_weights_are_pytorchs_own_where_nothing_else_is_said() -> None:
     torch.manual_seed(5)
-    theirs = StrongNet()
-    ours = fresh(StrongNet, 5)
+    theirs = Airbench96Net()
+    ours = fresh(Airbench96Net, 5)
     for name, module in theirs.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             for key, tensor in module.state_dict().items():
@@ -70,16 +72,16 @@ def test_first_weights_are_pytorchs_own_where_nothing_else_is_said() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_whitening_and_scales_are_not_learned(network: type[WhitenedNet]) -> None:
+def test_whitening_and_scales_are_not_learned(network: type[CifarNet]) -> None:
     frozen = {name for name, parameter in fresh(network).named_parameters() if not parameter.requires_grad}
     scales = {
-        f"blocks.{i}.norms.{j}.weight" for i in range(3) for j in range(3 if network is StrongNet else 2)
+        f"blocks.{i}.norms.{j}.weight" for i in range(3) for j in range(3 if network is Airbench96Net else 2)
     }
     assert frozen == {"whitening.weight"} | scales
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_forward_pass_written_down(network: type[WhitenedNet]) -> None:
+def test_the_forward_pass_written_down(network: type[CifarNet]) -> None:
     """Layer after layer, from the names of the weights."""
     net = fresh(network).eval()
     for _, buffer in net.named_buffers():
@@ -99,7 +101,7 @@ def test_the_forward_pass_written_down(network: type[WhitenedNet]) -> None:
         x = first = F.gelu(normalized(x, f"blocks.{i}.norms.0"))
         x = F.conv2d(x, w[f"blocks.{i}.convolutions.1.weight"], padding=1)
         x = F.gelu(normalized(x, f"blocks.{i}.norms.1"))
-        if network is StrongNet:
+        if network is Airbench96Net:
             x = F.conv2d(x, w[f"blocks.{i}.convolutions.2.weight"], padding=1)
             x = F.gelu(normalized(x, f"blocks.{i}.norms.2") + first)
     x = x.amax((2, 3))

@@ -28,7 +28,7 @@ def moved(images: Tensor, by: int) -> Tensor:
     return images[:, places][:, :, places]
 
 
-@pytest.mark.parametrize("views", ["none", "mirror", "mirror_shift"])
+@pytest.mark.parametrize("views", ["none", "mirror", "flip_translate"])
 def test_logits_are_the_mean_over_the_views(views: str) -> None:
     images = pictures(4)
     plain = Classifier(Center(), MEAN, STD)
@@ -39,7 +39,7 @@ def test_logits_are_the_mean_over_the_views(views: str) -> None:
     expected = {
         "none": plain.network(plain.normalize(images)),
         "mirror": both_ways(images),
-        "mirror_shift": both_ways(images) / 2
+        "flip_translate": both_ways(images) / 2
         + both_ways(moved(images, 1)) / 4
         + both_ways(moved(images, -1)) / 4,
     }[views]

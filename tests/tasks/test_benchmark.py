@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import kstest
 
-from tasks.benchmark import arrivals_of, benchmark, serve
-from tasks.params import Benchmark, Params, read_params
+from tasks.benchmark import benchmark, poisson_arrivals, simulate_server
+from tasks.params import Params, read_params
 from tasks.workspace.errors import InputError, RunError
 from tests.conftest import ROOT
 
@@ -21,25 +21,25 @@ def measured(small_run: Params) -> dict[str, Any]:
 
 
 def benchmarked(small_run: Params, folder: Path, model: Path | None = None, **changes: object) -> Path:
-    """The stage `benchmark` with another folder to write to, another model, other options."""
-    options = Benchmark.model_validate(small_run.benchmark.model_dump() | changes)
+    """The stage `benchmark` with another folder to write to, another model, other config."""
+    config = Benchmark.model_validate(small_run.benchmark.model_dump() | changes)
     paths = small_run.paths
     onnx_model = model or Path(paths.onnx_model)
     int8_model = Path(paths.int8_model)
-    benchmark(Path(paths.splits), Path(paths.weights), onnx_model, int8_model, folder / "b.json", options)
+    benchmark(Path(paths.splits), Path(paths.weights), onnx_model, int8_model, folder / "b.json", config)
     return folder / "b.json"
 
 
 def test_every_engine_at_every_batch_size_and_number_of_threads(
     small_run: Params, measured: dict[str, Any]
 ) -> None:
-    options, rows = small_run.benchmark, measured["results"]
+    config, rows = small_run.benchmark, measured["results"]
     found = {f"{row['engine']}-{row['precision']}" for row in rows}
-    assert found | measured["not_measured"].keys() >= set(options.engines)
+    assert found | measured["skipped"].keys() >= set(config.engines)
     assert {"onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"} <= found
     for name in found:
         own = [(r["threads"], r["batch_size"]) for r in rows if name == f"{r['engine']}-{r['precision']}"]
-        assert own == [(threads, size) for threads in options.threads for size in options.batch_sizes]
+        assert own == [(threads, size) for threads in config.threads for size in config.batch_sizes]
 
 
 def test_rows_hold_together(measured: dict[str, Any]) -> None:
@@ -53,9 +53,9 @@ def test_rows_hold_together(measured: dict[str, Any]) -> None:
         assert 0 <= row["accuracy"] <= 1
 
 
-def test_what_is_not_installed_is_named_as_not_measured(measured: dict[str, Any]) -> None:
-    assert "CUDAExecutionProvider is not part of" in measured["not_measured"]["onnxruntime-fp32-cuda"]
-    assert not measured["not_measured"].keys() & measured["scenarios"].keys()
+def test_what_is_not_installed_is_named_as_skipped(measured: dict[str, Any]) -> None:
+    assert "CUDAExecutionProvider is not part of" in measured["skipped"]["onnxruntime-fp32-cuda"]
+    assert not measured["skipped"].keys() & measured["scenarios"].keys()
 
 
 def test_scenarios_take_what_suits_the_engine_best(small_run: Params, measured: dict[str, Any]) -> None:
@@ -65,10 +65,10 @@ def test_scenarios_take_what_suits_the_engine_best(small_run: Params, measured: 
         assert scenario["single_stream"]["p90_ms"] == min(single)
         assert scenario["offline"]["images_per_second"] == max(row["images_per_second"] for row in rows)
         server = scenario["server"]
-        assert 0 <= server["images_per_second"] < server["fails_at_images_per_second"]
-        assert server["fails_at_images_per_second"] <= scenario["offline"]["images_per_second"]
-        assert server["p99_ms"] <= server["latency_bound_ms"] == small_run.benchmark.server_latency_ms
-        assert scenario["resident_mb"] > 20
+        assert 0 <= server["images_per_second"] < server["failed_images_per_second"]
+        assert server["failed_images_per_second"] <= scenario["offline"]["images_per_second"]
+        assert server["p99_ms"] <= server["latency_bound_ms"] == small_run.benchmark.server_target_latency_ms
+        assert scenario["rss_mb"] > 20
     kb = {name: measured["scenarios"][name]["model_kb"] for name in ("onnxruntime-fp32", "onnxruntime-int8")}
     assert kb["onnxruntime-fp32"] == Path(small_run.paths.onnx_model).stat().st_size / 1000
     assert kb["onnxruntime-int8"] == Path(small_run.paths.int8_model).stat().st_size / 1000
@@ -76,14 +76,14 @@ def test_scenarios_take_what_suits_the_engine_best(small_run: Params, measured: 
 
 def test_arrivals_are_a_poisson_process() -> None:
     """Its gaps are exponential with the mean 1/rate; numbers in equal spans vary as much as their mean."""
-    arrivals = arrivals_of(1000.0, 20.0, seed=0)
+    arrivals = poisson_arrivals(1000.0, 20.0, seed=0)
     gaps = np.diff(arrivals)
     assert (gaps > 0).all()
     assert gaps.mean() == pytest.approx(1e-3, rel=0.03)
     assert kstest(gaps, "expon", args=(0, 1e-3)).pvalue > 0.01
     counts = np.histogram(arrivals, bins=np.arange(0, 19, 0.1))[0]
     assert counts.var() == pytest.approx(counts.mean(), rel=0.3)
-    assert len(arrivals_of(0.1, 0.01, seed=0)) == 1
+    assert len(poisson_arrivals(0.1, 0.01, seed=0)) == 1
 
 
 class Machine:
@@ -106,7 +106,7 @@ def test_who_waits_goes_into_the_next_batch_together() -> None:
     """By hand: the first is served alone; three come meanwhile, of which two fit into a batch."""
     machine = Machine(1.0)
     images = np.zeros((3, 32, 32, 3), np.uint8)
-    latencies = serve(machine.run, images, np.array([0.5, 0.6, 1.0, 1.4]), 2, machine.clock)
+    latencies = simulate_server(machine.run, images, np.array([0.5, 0.6, 1.0, 1.4]), 2, machine.clock)
     assert machine.batches == [1, 2, 1]
     assert latencies == pytest.approx([1.0, 1.9, 1.5, 2.1], abs=1e-4)
 
@@ -114,7 +114,7 @@ def test_who_waits_goes_into_the_next_batch_together() -> None:
 def test_a_server_that_is_faster_than_the_arrivals_makes_nobody_wait() -> None:
     machine = Machine(0.001)
     images = np.zeros((3, 32, 32, 3), np.uint8)
-    latencies = serve(machine.run, images, np.arange(1, 9) * 0.1, 8, machine.clock)
+    latencies = simulate_server(machine.run, images, np.arange(1, 9) * 0.1, 8, machine.clock)
     assert machine.batches == [1] * 8
     assert latencies == pytest.approx([0.001] * 8, abs=1e-5)
 
@@ -132,7 +132,7 @@ def test_parity_and_environment(measured: dict[str, Any]) -> None:
     assert measured["parity"]["argmax_agreement"] == 1.0
     environment = measured["environment"]
     assert {"cpu", "flags", "cores", "threads", "versions"} <= environment.keys()
-    assert 0 <= environment["other_load_percent"] <= 100
+    assert 0 <= environment["background_cpu_percent"] <= 100
     assert {"python", "onnxruntime", "torch"} <= measured["environment"]["versions"].keys()
 
 
@@ -188,8 +188,12 @@ def test_a_foreign_file(small_run: Params, tmp_path: Path) -> None:
         ("threads: ", "threads: 2 #", "benchmark.threads should be a list"),
         ("rounds: ", "rounds: 4 #", "benchmark.rounds should be greater than or equal to 5"),
         ("  providers: ", "  providers: [ROCm] #", "benchmark.providers.0 should be 'CPUExecutionProvider'"),
-        ("    - onnxruntime-int8", "    - onnxruntime-int4", "benchmark.engines.1 should be"),
-        ("server_latency_ms: ", "server_latency_ms: 0.0 #", "benchmark.server_latency_ms should be greater"),
+        ("    - onnxruntime-int8", "    - onnxruntime-int4", "benchmark.backends.1 should be"),
+        (
+            "server_target_latency_ms: ",
+            "server_target_latency_ms: 0.0 #",
+            "benchmark.server_target_latency_ms should be greater",
+        ),
     ],
 )
 def test_parameters_out_of_range(tmp_path: Path, before: str, after: str, message: str) -> None:

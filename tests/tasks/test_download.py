@@ -18,13 +18,13 @@ import pytest
 
 from tasks import download
 from tasks.dataset import cifar10
-from tasks.dataset.cifar10 import AlteredDataError
-from tasks.download import DataUnavailableError, SourceError, unpack
-from tasks.params import Download
+from tasks.dataset.cifar10 import ChecksumError
+from tasks.download import DataUnavailableError, SourceError, extract
+from tasks.params import DownloadConfig
 from tasks.workspace.errors import RunError
 
 FILES = {name: f"the content of {name} ".encode() * 20_000 for name in cifar10.PUBLISHED_MD5}
-OPTIONS = Download(sources=[], timeout_s=0.5, min_speed_kb_per_s=100.0, attempts=3)
+OPTIONS = DownloadConfig(sources=[], timeout_s=0.5, min_speed_kb_per_s=100.0, attempts=3)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def tar_of(files: dict[str, bytes], mode: str = "w:gz", *extra: tarfile.TarInfo)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{cifar10.FOLDER}/{name}")
+            member = tarfile.TarInfo(f"{cifar10.BASE_FOLDER}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
         for member in extra:
@@ -115,12 +115,12 @@ def server() -> Iterator[Server]:
 
 
 def fetch(*sources: str, **changes: Any) -> dict[str, Any]:
-    options = OPTIONS.model_copy(update={"sources": list(sources), **changes})
-    return download.download(Path("data"), "CIFAR-10", options)
+    config = OPTIONS.model_copy(update={"sources": list(sources), **changes})
+    return download.download(Path("data"), "CIFAR-10", config)
 
 
 def assert_whole() -> None:
-    folder = Path("data", cifar10.FOLDER)
+    folder = Path("data", cifar10.BASE_FOLDER)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
     assert sorted(path.name for path in Path().iterdir() if path.name != "archive") == ["data"]
 
@@ -164,10 +164,10 @@ def test_environment_comes_before_the_sources(server: Server, monkeypatch: pytes
 
 def test_changed_byte_is_named_and_left_alone(server: Server) -> None:
     fetch(server.url)
-    file = Path("data", cifar10.FOLDER, "data_batch_3")
+    file = Path("data", cifar10.BASE_FOLDER, "data_batch_3")
     altered = b"X" + FILES["data_batch_3"][1:]
     file.write_bytes(altered)
-    with pytest.raises(AlteredDataError, match="data_batch_3 is not the published file"):
+    with pytest.raises(ChecksumError, match="data_batch_3 is not the published file"):
         fetch(server.url)
     assert file.read_bytes() == altered
 
@@ -218,7 +218,7 @@ def test_next_run_goes_on_where_a_killed_one_was(server: Server) -> None:
     server.answer = stall
     program = (
         "from pathlib import Path; from tasks.download import download; from tasks.params import Download;"
-        f"download(Path('data'), 'CIFAR-10', Download(sources=[{server.url!r}], timeout_s=30.0,"
+        f"download(Path('data'), 'CIFAR-10', DownloadConfig(sources=[{server.url!r}], timeout_s=30.0,"
         " min_speed_kb_per_s=0.0, attempts=1))"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:
@@ -340,9 +340,9 @@ def hostile(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int 
     [
         hostile("/etc/passwd"),
         hostile("../outside"),
-        hostile(f"{cifar10.FOLDER}/../../outside"),
-        hostile(f"{cifar10.FOLDER}/link", tarfile.SYMTYPE, "/etc/passwd"),
-        hostile(f"{cifar10.FOLDER}/hard", tarfile.LNKTYPE, "/etc/passwd"),
+        hostile(f"{cifar10.BASE_FOLDER}/../../outside"),
+        hostile(f"{cifar10.BASE_FOLDER}/link", tarfile.SYMTYPE, "/etc/passwd"),
+        hostile(f"{cifar10.BASE_FOLDER}/hard", tarfile.LNKTYPE, "/etc/passwd"),
         hostile("device", tarfile.CHRTYPE),
         hostile("pipe", tarfile.FIFOTYPE),
     ],
@@ -357,15 +357,15 @@ def test_hostile_archive_is_refused(member: tarfile.TarInfo) -> None:
 
 
 def test_archive_bomb_is_refused(tmp_path: Path) -> None:
-    member = hostile(f"{cifar10.FOLDER}/data_batch_1", size=50_000_000_000)
+    member = hostile(f"{cifar10.BASE_FOLDER}/data_batch_1", size=50_000_000_000)
     Path("archive").write_bytes(member.tobuf())
     with pytest.raises(SourceError, match=r"hostile archive.*50,000,000,000 bytes"):
-        unpack(Path("archive"), tmp_path / "out")
+        extract(Path("archive"), tmp_path / "out")
 
 
 def test_link_in_place_of_a_file_is_not_followed() -> None:
     files = {name: content for name, content in FILES.items() if name != "readme.html"}
-    link = hostile(f"{cifar10.FOLDER}/readme.html", tarfile.SYMTYPE, "/etc/passwd")
+    link = hostile(f"{cifar10.BASE_FOLDER}/readme.html", tarfile.SYMTYPE, "/etc/passwd")
     Path("archive").write_bytes(tar_of(files, "w", link))
     with pytest.raises(DataUnavailableError, match="hostile archive"):
         fetch("archive")
@@ -386,8 +386,8 @@ def test_disk_that_fills_up_is_one_line_and_leaves_nothing_half_written(server: 
         "from tasks.params import Download; from tasks.workspace.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
-        f"options = Download(sources=[{server.url!r}], timeout_s=30.0, min_speed_kb_per_s=0.0, attempts=1)\n"
-        "try:\n    download(Path('data'), 'CIFAR-10', options)\nexcept RunError as error:\n    print(error)\n"
+        f"config = DownloadConfig(sources=[{server.url!r}], timeout_s=30.0, min_speed_kb_per_s=0.0, attempts=1)\n"
+        "try:\n    download(Path('data'), 'CIFAR-10', config)\nexcept RunError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].startswith("cannot write to ")
@@ -401,7 +401,7 @@ def test_folder_that_cannot_be_written(server: Server) -> None:
 
 
 def test_sample_is_never_fetched(server: Server) -> None:
-    with pytest.raises(AlteredDataError, match="holds no generated sample"):
+    with pytest.raises(ChecksumError, match="holds no generated sample"):
         download.download(Path("data"), "sample", OPTIONS.model_copy(update={"sources": [server.url]}))
     assert server.ranges == []
 

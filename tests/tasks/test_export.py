@@ -11,12 +11,12 @@ import torch
 from models.classifier import Classifier
 from models.net import Net
 from tasks.export import export
-from tasks.inference.fp32_graph import LOWEST_OPSET
-from tasks.inference.onnx_classifier import read_model
-from tasks.params import Export, Params, read_params
+from tasks.inference.fp32_graph import MIN_OPSET
+from tasks.inference.onnx_classifier import load_model
+from tasks.params import Params, read_params
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.splits import read_splits, read_tensors, write_tensors
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.splits import load_splits, load_tensors, save_tensors
+from tasks.workspace.weights import load_classifier
 from tests.conftest import ROOT
 
 
@@ -26,13 +26,13 @@ def model(small_run: Params) -> Path:
 
 
 def exported(small_run: Params, folder: Path, weights: Path | None = None, **changes: object) -> Path:
-    """The stage `export` with another folder to write to, other weights, other options."""
-    options = Export.model_validate(small_run.export.model_dump() | changes)
+    """The stage `export` with another folder to write to, other weights, other config."""
+    config = Export.model_validate(small_run.export.model_dump() | changes)
     export(
         Path(small_run.paths.splits),
         weights or Path(small_run.paths.weights),
         folder / "model.onnx",
-        options,
+        config,
     )
     return folder / "model.onnx"
 
@@ -40,10 +40,10 @@ def exported(small_run: Params, folder: Path, weights: Path | None = None, **cha
 @pytest.mark.parametrize("batch_size", [1, 7, 256])
 def test_probabilities_are_those_of_pytorch(small_run: Params, model: Path, batch_size: int) -> None:
     images = np.random.default_rng(batch_size).integers(0, 256, (batch_size, 32, 32, 3), dtype=np.uint8)
-    classifier, _ = read_classifier(Path(small_run.paths.weights))
+    classifier, _ = load_classifier(Path(small_run.paths.weights))
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(images)).numpy()
-    actual = read_model(model).session.run(None, {"images": images})[0]
+    actual = load_model(model).session.run(None, {"images": images})[0]
     assert actual.shape == (batch_size, 10)
     assert np.abs(actual - expected).max() < 1e-5
     assert actual.argmax(1).tolist() == expected.argmax(1).tolist()
@@ -52,16 +52,16 @@ def test_probabilities_are_those_of_pytorch(small_run: Params, model: Path, batc
 @pytest.mark.parametrize("value", [0, 255])
 def test_extreme_pictures(small_run: Params, model: Path, value: int) -> None:
     images = np.full((3, 32, 32, 3), value, dtype=np.uint8)
-    classifier, _ = read_classifier(Path(small_run.paths.weights))
+    classifier, _ = load_classifier(Path(small_run.paths.weights))
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(images)).numpy()
-    assert np.abs(read_model(model).session.run(None, {"images": images})[0] - expected).max() < 1e-5
+    assert np.abs(load_model(model).session.run(None, {"images": images})[0] - expected).max() < 1e-5
 
 
 def test_the_file_explains_itself(small_run: Params, model: Path) -> None:
     read = onnx.load(model)
     about = {entry.key: entry.value for entry in read.metadata_props}
-    data = read_splits(Path(small_run.paths.splits)).about
+    data = load_splits(Path(small_run.paths.splits)).metadata
     assert json.loads(about["classes"]) == data["classes"]
     assert json.loads(about["mean"]) == data["mean"]
     assert json.loads(about["std"]) == data["std"]
@@ -76,7 +76,7 @@ def test_the_file_explains_itself(small_run: Params, model: Path) -> None:
     assert "float32 (N, 10)" in about["output"]
     assert about["license"] == "MIT"
     assert "uint8 (N, 32, 32, 3)" in read.graph.doc_string
-    assert read.opset_import[0].version == LOWEST_OPSET
+    assert read.opset_import[0].version == MIN_OPSET
 
 
 def test_no_path_of_the_machine_and_no_other_file(model: Path) -> None:
@@ -100,8 +100,8 @@ def test_an_opset_that_does_not_do(small_run: Params, tmp_path: Path, opset: int
 
 
 def test_weights_of_another_network(small_run: Params, tmp_path: Path) -> None:
-    tensors, about = read_tensors(Path(small_run.paths.weights))
-    write_tensors(tmp_path / "weights", tensors | {"conv1.weight": torch.zeros(8, 3, 5, 5)}, about)
+    tensors, about = load_tensors(Path(small_run.paths.weights))
+    save_tensors(tmp_path / "weights", tensors | {"conv1.weight": torch.zeros(8, 3, 5, 5)}, about)
     with pytest.raises(RunError, match=r"does not hold the weights of 'net'.*conv1\.weight") as caught:
         exported(small_run, tmp_path, tmp_path / "weights")
     assert len(str(caught.value).splitlines()) == 1
@@ -111,12 +111,12 @@ def test_weights_of_another_network(small_run: Params, tmp_path: Path) -> None:
 def test_what_differs_from_pytorch_is_not_written(
     small_run: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classifier, about = read_classifier(Path(small_run.paths.weights))
+    classifier, about = load_classifier(Path(small_run.paths.weights))
     other = Classifier(Net(), about["mean"], about["std"]).eval()
     monkeypatch.setattr("tasks.export.read_classifier", lambda _: (classifier, about))
     from tasks import export as module
 
-    plain = module.converted
+    plain = module.to_onnx
     monkeypatch.setattr(module, "converted", lambda _, *rest: plain(other, *rest))
     with pytest.raises(
         RunError,
@@ -131,7 +131,7 @@ def test_a_truncated_file(model: Path, tmp_path: Path, share: int) -> None:
     content = model.read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: len(content) * share // 100])
     with pytest.raises(InputError) as caught:
-        read_model(tmp_path / "cut.onnx")
+        load_model(tmp_path / "cut.onnx")
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -144,7 +144,7 @@ def test_a_truncated_file(model: Path, tmp_path: Path, share: int) -> None:
         ("parity_batch_sizes: ", "parity_batch_sizes: [0] #", "export.parity_batch_sizes.0 should be"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [] #", "export.parity_batch_sizes"),
         ("parity_threads: ", "parity_threads: [-1] #", "export.parity_threads.0 should be"),
-        ("parity_tolerance: ", "parity_tolerance: 0.0 #", "export.parity_tolerance should be greater than 0"),
+        ("parity_atol: ", "parity_atol: 0.0 #", "export.parity_atol should be greater than 0"),
     ],
 )
 def test_parameters_out_of_range(tmp_path: Path, before: str, after: str, message: str) -> None:

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.params import Overrides, Train, merged, override, parse_overrides, read_params, read_recipe
+from tasks.params import (
+    Overrides,
+    TrainConfig,
+    merge_overrides,
+    parse_overrides,
+    read_params,
+    read_recipe,
+    write_overrides,
+)
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
 
@@ -72,7 +80,7 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_override_writes_the_value_and_nothing_else(params_file: Path) -> None:
     before = params_file.read_text(encoding="utf-8").splitlines()
-    override(params_file, parse_overrides(["train.epochs=77", "train.lr=5e-4"]))
+    write_overrides(params_file, parse_overrides(["train.epochs=77", "train.lr=5e-4"]))
     after = params_file.read_text(encoding="utf-8").splitlines()
     assert len(before) == len(after)
     assert [line.split("#")[0].strip() for line, old in zip(after, before, strict=True) if line != old] == [
@@ -83,7 +91,7 @@ def test_override_writes_the_value_and_nothing_else(params_file: Path) -> None:
 
 
 def test_override_of_nothing_leaves_the_file_as_it_is(params_file: Path) -> None:
-    override(params_file, parse_overrides([]))
+    write_overrides(params_file, parse_overrides([]))
     assert params_file.read_bytes() == OURS.read_bytes()
 
 
@@ -116,13 +124,13 @@ def test_the_form_knows_the_limits() -> None:
     with pytest.raises(ValidationError):
         Overrides.model_validate({"train": {"lr": -1.0}})
     form = Overrides.model_json_schema()["$defs"]["Train"]["properties"]
-    assert form.keys() == Train.model_fields.keys()
+    assert form.keys() == TrainConfig.model_fields.keys()
 
 
 def test_values_that_do_not_go_together_are_not_written(params_file: Path) -> None:
     before = params_file.read_bytes()
     with pytest.raises(InputError, match=r"train: warmup_epochs 24 leaves nothing of 24 epochs"):
-        override(params_file, parse_overrides(["train.warmup_epochs=24.0"]))
+        write_overrides(params_file, parse_overrides(["train.warmup_epochs=24.0"]))
     assert params_file.read_bytes() == before
 
 
@@ -134,20 +142,20 @@ def test_a_recipe_says_all_that_a_recipe_can_say(params_file: Path, name: str) -
     """So that a recipe is what it is, whichever was there before."""
     recipe = read_recipe(name, RECIPES)
     said = recipe.model_dump(exclude_none=True)["train"]
-    assert Train.model_fields.keys() - said.keys() == {"seed", "device", "threads", "deterministic"}
-    override(params_file, recipe)
+    assert TrainConfig.model_fields.keys() - said.keys() == {"seed", "device", "threads", "deterministic"}
+    write_overrides(params_file, recipe)
     assert read_params(params_file).train.model_dump().items() >= said.items()
 
 
 def test_the_talks_recipe_is_the_default(params_file: Path) -> None:
-    override(params_file, read_recipe("net76", RECIPES))
+    write_overrides(params_file, read_recipe("net76", RECIPES))
     assert params_file.read_bytes() != OURS.read_bytes()
-    override(params_file, read_recipe("talk", RECIPES))
+    write_overrides(params_file, read_recipe("talk", RECIPES))
     assert read_params(params_file) == read_params(OURS)
 
 
 def test_set_goes_beyond_the_recipe() -> None:
-    both = merged(read_recipe("net76", RECIPES), parse_overrides(["train.epochs=3", "split.seed=1"]))
+    both = merge_overrides(read_recipe("net76", RECIPES), parse_overrides(["train.epochs=3", "split.seed=1"]))
     values = both.model_dump(exclude_none=True)
     assert (values["train"]["epochs"], values["train"]["shift"], values["split"]) == (3, 2, {"seed": 1})
 

@@ -16,12 +16,12 @@ from torch import nn
 from models.classifier import Classifier
 from models.net import Net
 from tasks import quantize as module
-from tasks.export import plainly_converted
-from tasks.inference.onnx_classifier import read_model
-from tasks.params import Export, Params, Quantize, read_params
-from tasks.quantize import quantize, quantized_in_place
+from tasks.export import torch_onnx_export
+from tasks.inference.onnx_classifier import load_model
+from tasks.params import ExportConfig, Params, read_params
+from tasks.quantize import quantize, quantize_static_qdq
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.splits import read_splits, read_tensors, write_tensors
+from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 from tests.conftest import ROOT
 
 
@@ -32,7 +32,7 @@ def model(small_run: Params) -> Path:
 
 @pytest.fixture(scope="module")
 def images(small_run: Params) -> np.ndarray:
-    return np.asarray(read_splits(Path(small_run.paths.splits)).test.images.numpy())
+    return np.asarray(load_splits(Path(small_run.paths.splits)).test.images.numpy())
 
 
 def made(
@@ -40,10 +40,10 @@ def made(
     folder: Path,
     weights: str = "",
     onnx_model: str = "",
-    export: Export | None = None,
+    export: ExportConfig | None = None,
     **changes: object,
 ) -> tuple[Path, dict[str, Any]]:
-    """The stage with another folder to write to, other files, other options."""
+    """The stage with another folder to write to, other files, other config."""
     reported = quantize(
         Path(small_run.paths.splits),
         Path(weights or small_run.paths.weights),
@@ -89,7 +89,7 @@ def test_the_file_computes_in_integers(model: Path, images: np.ndarray) -> None:
     logits = in_integers(model, images)
     expected = np.exp(logits - logits.max(1, keepdims=True))
     expected /= expected.sum(1, keepdims=True)
-    actual = read_model(model).classify(images)
+    actual = load_model(model).predict_proba(images)
     # A sum that lies between two steps may be rounded to either: of 500 images, to the other one for a few.
     differences = np.abs(actual - expected).max(1)
     assert np.median(differences) < 1e-6
@@ -99,15 +99,15 @@ def test_the_file_computes_in_integers(model: Path, images: np.ndarray) -> None:
 
 def test_it_is_nearly_the_fp32_model(small_run: Params, model: Path, images: np.ndarray) -> None:
     actual, expected = (
-        read_model(Path(file)).classify(images) for file in (model, Path(small_run.paths.onnx_model))
+        load_model(Path(file)).predict_proba(images) for file in (model, Path(small_run.paths.onnx_model))
     )
     assert (actual.argmax(1) == expected.argmax(1)).mean() > 0.9
     assert np.abs(actual - expected).mean() < 0.02
 
 
 def test_both_accuracies_are_in_the_file(small_run: Params, model: Path, images: np.ndarray) -> None:
-    about, labels = metadata(model), read_splits(Path(small_run.paths.splits)).test.labels.numpy()
-    accuracy = (read_model(model).classify(images).argmax(1) == labels).mean()
+    about, labels = metadata(model), load_splits(Path(small_run.paths.splits)).test.labels.numpy()
+    accuracy = (load_model(model).predict_proba(images).argmax(1) == labels).mean()
     assert json.loads(about["test_accuracy"]) == pytest.approx(accuracy)
     metrics = json.loads(Path(small_run.paths.metrics).read_text(encoding="utf-8"))
     assert json.loads(about["fp32_test_accuracy"]) == pytest.approx(metrics["test"]["accuracy"])
@@ -155,10 +155,10 @@ def test_the_picture_is_quantized_as_it_is(model: Path) -> None:
 
 def test_onnx_runtime_keeps_it_in_integers(model: Path, tmp_path: Path) -> None:
     """Nothing between the picture and Softmax is a float, or moved to another layout: else it is slow."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    options.log_severity_level = 3  # such a file is for this machine, the runtime warns
-    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    config = onnxruntime.SessionOptions()
+    config.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    config.log_severity_level = 3  # such a file is for this machine, the runtime warns
+    onnxruntime.InferenceSession(model, config, providers=["CPUExecutionProvider"])
     kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
     assert kinds == {
         "QLinearConv": 2,
@@ -202,15 +202,15 @@ def test_methods_of_calibration(
     assert all(line.startswith(str(file)) for line in capsys.readouterr().out.splitlines())
     assert reported["argmax_agreement"] > 0.8
     calibration = json.loads(metadata(file)["calibration"])
-    train = read_splits(Path(small_run.paths.splits)).train
+    train = load_splits(Path(small_run.paths.splits)).train
     assert (calibration["images"], calibration["method"]) == (len(train.images), method)
 
 
 def test_a_range_is_that_of_the_images(small_run: Params, tmp_path: Path) -> None:
     """By PyTorch: the largest activation of the images drawn is 255 steps."""
     file, _ = made(small_run, tmp_path, calibration_images=50_000)
-    data = read_splits(Path(small_run.paths.splits))
-    classifier, _ = module.read_classifier(Path(small_run.paths.weights))
+    data = load_splits(Path(small_run.paths.splits))
+    classifier, _ = module.load_classifier(Path(small_run.paths.weights))
     network = classifier.network
     assert isinstance(network, Net)
     with torch.inference_mode():
@@ -227,7 +227,7 @@ def test_a_range_is_that_of_the_images(small_run: Params, tmp_path: Path) -> Non
 def test_a_loss_of_accuracy_is_said(
     small_run: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    graph = module.byte_graph
+    graph = module.build_int8_graph
     torch.manual_seed(0)
 
     def untrained(classifier: Classifier, opset: int) -> onnx.ModelProto:
@@ -238,7 +238,7 @@ def test_a_loss_of_accuracy_is_said(
     file, reported = made(small_run, tmp_path)
     lost = 100 * (reported["fp32_test_accuracy"] - reported["test_accuracy"])
     assert capsys.readouterr().out.splitlines()[1:] == [
-        f"{file} loses {lost:.2f} points of accuracy, more than the 0.50 of quantize.max_accuracy_loss"
+        f"{file} loses {lost:.2f} points of accuracy, more than the 0.50 of quantize.max_accuracy_drop"
     ]
     assert json.loads(metadata(file)["test_accuracy"]) == reported["test_accuracy"]
 
@@ -249,7 +249,7 @@ def test_what_depends_on_how_it_is_run_is_not_written(
     """As where one way to run it takes two classes of the third picture for one another."""
 
     def ways(file: Path, images: np.ndarray, *_: Any) -> Iterator[tuple[str, np.ndarray]]:
-        found = read_model(file).classify(images)
+        found = load_model(file).predict_proba(images)
         yield "batch size 1, threads 1", found
         other = found.copy()
         other[2] = np.roll(other[2], 1)
@@ -268,9 +268,9 @@ def test_another_network_is_quantized_where_it_stands(
 ) -> None:
     torch.manual_seed(0)
     layers = (nn.Conv2d(3, 32, 5, 2), nn.GELU(), nn.Conv2d(32, 32, 5, 2), nn.Flatten(), nn.Linear(800, 10))
-    exported = plainly_converted(Classifier(nn.Sequential(*layers), [0.5] * 3, [0.2] * 3).eval(), 18)
+    exported = torch_onnx_export(Classifier(nn.Sequential(*layers), [0.5] * 3, [0.2] * 3).eval(), 18)
     onnx.save(exported, tmp_path / "fp32.onnx")
-    made = quantized_in_place(tmp_path / "fp32.onnx", images[:300], small_run.quantize)
+    made = quantize_static_qdq(tmp_path / "fp32.onnx", images[:300], small_run.quantize)
     onnx.checker.check_model(made, full_check=True)
     operators = Counter(node.op_type for node in made.graph.node)
     assert operators["DequantizeLinear"] > 2 * operators["Conv"] == 4
@@ -283,12 +283,12 @@ def test_another_network_is_quantized_where_it_stands(
 
 
 def test_other_weights(small_run: Params, tmp_path: Path) -> None:
-    tensors, about = read_tensors(Path(small_run.paths.weights))
+    tensors, about = load_tensors(Path(small_run.paths.weights))
     other = str(tmp_path / "other.safetensors")
-    write_tensors(Path(other), tensors | {"fc3.bias": torch.zeros(10)}, about)
+    save_tensors(Path(other), tensors | {"fc3.bias": torch.zeros(10)}, about)
     with pytest.raises(RunError, match=r"was not made from .*; the stage export has to run first"):
         made(small_run, tmp_path, weights=other)
-    write_tensors(Path(other), tensors | {"fc3.bias": torch.zeros(11)}, about)
+    save_tensors(Path(other), tensors | {"fc3.bias": torch.zeros(11)}, about)
     with pytest.raises(RunError, match=r"does not hold the weights of 'net'.*fc3\.bias"):
         made(small_run, tmp_path, weights=other)
     assert not (tmp_path / "model.int8.onnx").exists()
@@ -336,7 +336,7 @@ def test_an_opset_that_does_not_do(small_run: Params, tmp_path: Path, opset: int
         ),
         ("  percentile: ", "  percentile: 101.0 #", "percentile should be less than or equal to 100"),
         ("  weight_bits: ", "  weight_bits: 4 #", "weight_bits should be 7 or 8, not 4"),
-        ("  max_accuracy_loss: ", "  max_accuracy_loss: -1.0 #", "max_accuracy_loss should be greater"),
+        ("  max_accuracy_drop: ", "  max_accuracy_drop: -1.0 #", "max_accuracy_drop should be greater"),
     ],
 )
 def test_parameters_out_of_range(tmp_path: Path, before: str, after: str, message: str) -> None:

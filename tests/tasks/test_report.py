@@ -11,8 +11,14 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tasks.params import Params
-from tasks.registry.ledger import Entry, append
-from tasks.report import best_engines, calibration_bins, galleries, int8_verdict, verdict
+from tasks.registry.ledger import LedgerEntry, append
+from tasks.report import (
+    calibration_bins,
+    diagnose_fit,
+    int8_recommendation,
+    recommend_backends,
+    select_gallery,
+)
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
 
@@ -114,7 +120,7 @@ def epochs(train: list[float], val: list[float], val_loss: list[float]) -> list[
     ],
 )
 def test_verdict(history: list[dict[str, float]], kept: int, expected: str) -> None:
-    assert verdict(history, kept).name == expected
+    assert diagnose_fit(history, kept).name == expected
 
 
 def predictions() -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +144,7 @@ def test_calibration_bins_add_up_to_the_calibration_error() -> None:
 
 def test_galleries() -> None:
     probabilities, labels = predictions()
-    mistakes, hits = galleries(probabilities, labels, 5)
+    mistakes, hits = select_gallery(probabilities, labels, 5)
     right = probabilities.argmax(1) == labels
     confidence = probabilities.max(1)
     assert confidence[mistakes].tolist() == sorted(confidence[~right], reverse=True)[:5]
@@ -165,7 +171,7 @@ def test_the_engine_to_use_is_fast_and_not_worse() -> None:
         row("close", 1, 2.0, 500, 0.648),
         row("close", 64, 4.0, 16000, 0.648),
     ]
-    best = best_engines(rows)
+    best = recommend_backends(rows)
     assert best["soonest"]["engine"] == "exact"
     assert (best["most"]["engine"], best["most"]["batch_size"]) == ("close", 64)
 
@@ -198,11 +204,11 @@ def engine_rows(fp32: tuple[float, float], int8: tuple[float, float], lost: floa
 def test_int8_is_recommended_only_where_it_is_faster(
     int8: tuple[float, float], lost: float, says: str
 ) -> None:
-    assert re.search(says, int8_verdict(engine_rows((100.0, 100.0), int8, lost)) or "")
+    assert re.search(says, int8_recommendation(engine_rows((100.0, 100.0), int8, lost)) or "")
 
 
-def test_nothing_is_said_of_int8_where_it_was_not_measured() -> None:
-    assert int8_verdict(engine_rows((1.0, 1.0), (1.0, 1.0), 0.0)[:2]) is None
+def test_nothing_is_said_of_int8_where_it_was_skipped() -> None:
+    assert int8_recommendation(engine_rows((1.0, 1.0), (1.0, 1.0), 0.0)[:2]) is None
 
 
 def test_champion_and_history_where_there_is_a_registry(
@@ -210,7 +216,7 @@ def test_champion_and_history_where_there_is_a_registry(
 ) -> None:
     assert 'id="registry"' not in Path(reported.paths.page).read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    entry = append(Entry("refused", "no <b>gain</b>", "a" * 32, 1, "otter", "id", {}, {}))
+    entry = append(LedgerEntry("rejected", "no <b>gain</b>", "a" * 32, 1, "otter", "id", {}, {}))
     values = reported.model_dump()
     values["paths"] |= {"page": str(tmp_path / "index.html"), "figures": str(tmp_path / "figures")}
     run_stage("report", Params.model_validate(values))

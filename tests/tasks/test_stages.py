@@ -44,7 +44,7 @@ def test_files_and_parameters_are_those_of_the_signature(stage: str) -> None:
     asked = set(inspect.signature(getattr(import_module(f"tasks.{stage}"), stage)).parameters) - GIVEN
     paths = {name for name in asked if name in type(read_params(ROOT / "params.yaml").paths).model_fields}
     assert {f"${{paths.{name}}}" for name in paths} == {*deps, *outs}
-    assert set(entry["params"]) == {stage if name == "options" else name for name in asked - paths}
+    assert set(entry["params"]) == {stage if name == "config" else name for name in asked - paths}
 
 
 @pytest.mark.parametrize("stage", [stage for stage in PIPELINE if stage != "report"])
@@ -62,11 +62,11 @@ def test_the_run_cache_is_on(stage: str) -> None:
 def test_arguments_are_wired_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
-    def split(data: Path, dataset: str, options: Any) -> dict[str, Any]:
-        given.update(data=data, dataset=dataset, options=options)
+    def split(data: Path, dataset: str, config: Any) -> dict[str, Any]:
+        given.update(data=data, dataset=dataset, config=config)
         return {"images": 3}
 
     monkeypatch.setattr("tasks.split.split", split)
     params = read_params(ROOT / "params.yaml")
     assert run_stage("split", params) == {"images": 3}
-    assert given == {"data": Path(params.paths.data), "dataset": params.dataset, "options": params.split}
+    assert given == {"data": Path(params.paths.data), "dataset": params.dataset, "config": params.split}

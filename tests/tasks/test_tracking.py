@@ -14,7 +14,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from tasks import tracking
 from tasks.params import Params
 from tasks.stages import run_stage
-from tasks.tracking import Tracker, mode_of
+from tasks.tracking import Tracker, resolve_mode
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # of a key's form, and nobody's
 
@@ -118,9 +118,9 @@ def test_another_training_is_another_run(params: Params, tmp_path: Path) -> None
 
 def test_resumed_training_continues_its_run(params: Params, tmp_path: Path) -> None:
     tracker = Tracker(params)
-    with tracker.run("train", {}) as run:
+    with tracker.start_run("train", {}) as run:
         run.log({"val_loss": 2.0}, step=1)
-    with Tracker(params).run("train", {}, resumes=True) as run:
+    with Tracker(params).start_run("train", {}, resumes=True) as run:
         run.log({"val_loss": 1.0}, step=2)
     found = tracked(tmp_path)
     assert len(found["runs"]) == 1
@@ -131,7 +131,7 @@ def test_weights_from_elsewhere_have_a_run_of_their_own(params: Params, tmp_path
     run_stage("train", params)
     with Path(params.paths.weights).open("ab") as weights:
         weights.write(b" ")
-    with Tracker(params).run_of(Path(params.paths.weights), "evaluate", {}) as run:
+    with Tracker(params).resume_run(Path(params.paths.weights), "evaluate", {}) as run:
         run.summarize({"accuracy": 0.5})
     assert len(tracked(tmp_path)["runs"]) == 2
 
@@ -182,7 +182,7 @@ def test_run_that_cannot_be_kept_costs_one_line(
     def full(*_: Any, **__: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    with Tracker(params).run("train", {}) as run:
+    with Tracker(params).start_run("train", {}) as run:
         monkeypatch.setattr(run._run, "log", full)
         run.log({"val_loss": 1.0}, step=1)
         run.log({"val_loss": 1.0}, step=2)
@@ -200,5 +200,5 @@ def test_mode(
     monkeypatch.delenv("WANDB_MODE")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert mode_of(params.tracking) == mode
-    assert mode_of(params.tracking.model_copy(update={"mode": "offline"})) == "offline"
+    assert resolve_mode(params.tracking) == mode
+    assert resolve_mode(params.tracking.model_copy(update={"mode": "offline"})) == "offline"

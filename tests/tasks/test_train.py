@@ -16,17 +16,24 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from models.init import initialized
+from models.init import build_model
 from models.net import Net
 from models.step import training_step
 from tasks import train as module
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.params import Train, overridden, override, parse_overrides, read_params, read_recipe
-from tasks.train import learning_rate_factor, train
+from tasks.params import (
+    TrainConfig,
+    parse_overrides,
+    read_params,
+    read_recipe,
+    with_overrides,
+    write_overrides,
+)
+from tasks.train import lr_lambda, train
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.splits import read_splits, read_tensors, write_tensors
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.splits import load_splits, load_tensors, save_tensors
+from tasks.workspace.weights import load_classifier
 from tests.conftest import ROOT
 
 ABOUT = {
@@ -49,20 +56,20 @@ def splits(tmp_path: Path) -> Path:
         noise = torch.randint(20, (count, 32, 32, 3), generator=generator)
         tensors[f"{name}_images"] = (noise + 23 * labels[:, None, None, None]).to(torch.uint8)
         tensors[f"{name}_labels"] = labels
-    write_tensors(tmp_path / "splits.safetensors", tensors, ABOUT)
+    save_tensors(tmp_path / "splits.safetensors", tensors, ABOUT)
     return tmp_path / "splits.safetensors"
 
 
-def options(**changes: object) -> Train:
+def config(**changes: object) -> TrainConfig:
     default = read_params(ROOT / "params.yaml").train
-    return Train.model_validate(
+    return TrainConfig.model_validate(
         default.model_dump() | {"device": "cpu", "epochs": 3, "batch_size": 32} | changes
     )
 
 
 def trained(splits: Path, **changes: object) -> bytes:
     weights = splits.with_name("weights.safetensors")
-    train(splits, weights, splits.with_name("history.csv"), options(**changes))
+    train(splits, weights, splits.with_name("history.csv"), config(**changes))
     return weights.read_bytes()
 
 
@@ -96,7 +103,7 @@ def test_history_has_a_row_an_epoch(splits: Path) -> None:
 
 def test_best_epoch_is_kept(splits: Path) -> None:
     trained(splits, epochs=6, lr=0.01)
-    _, about = read_tensors(splits.with_name("weights.safetensors"))
+    _, about = load_tensors(splits.with_name("weights.safetensors"))
     best = max(rows(splits), key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     assert about["epoch"] == int(best["epoch"])
 
@@ -125,25 +132,25 @@ RECIPE = {
     "label_smoothing": 0.05,
     "flip": True,
     "shift": 2,
-    "averaging": 0.9,
+    "ema_decay": 0.9,
 }
 
 
 WHITENED = {
-    "network": "fast_net",
+    "network": "airbench94",
     "batch_size": 40,
     "optimizer": "muon",
     "lr": 0.24,
     "momentum": 0.6,
     "weight_decay": 0.004,
     "schedule": "linear",
-    "whitening_epochs": 2,
+    "whiten_bias_epochs": 2,
     "label_smoothing": 0.2,
     "flip": "alternating",
     "shift": 1,
     "cutout": 4,
-    "averaging": 0.5,
-    "test_time_augmentation": "mirror_shift",
+    "ema_decay": 0.5,
+    "tta": "flip_translate",
 }
 
 
@@ -159,10 +166,10 @@ def test_every_kind_of_training_learns_and_gives_the_same_bytes_twice(
 def test_the_talks_recipe_is_the_plain_loop(splits: Path) -> None:
     """Held against Adam, CrossEntropyLoss and the network written down as in the talk's code demo."""
     trained(splits, epochs=1)
-    tensors, _ = read_tensors(splits.with_name("weights.safetensors"))
-    data, _ = read_tensors(splits)
+    tensors, _ = load_tensors(splits.with_name("weights.safetensors"))
+    data, _ = load_tensors(splits)
     generator = Generator().manual_seed(0)
-    net = initialized(Net, generator)
+    net = build_model(Net, generator)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.001)
     for batch in torch.randperm(400, generator=generator).split(32):
         inputs = (data["train_images"][batch].permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
@@ -174,7 +181,7 @@ def test_the_talks_recipe_is_the_plain_loop(splits: Path) -> None:
 
 
 def test_learning_rate_rises_and_falls() -> None:
-    factor = learning_rate_factor(options(epochs=10, schedule="cosine", warmup_epochs=2.0), 10)
+    factor = lr_lambda(config(epochs=10, schedule="cosine", warmup_epochs=2.0), 10)
     rates = [factor(step) for step in range(101)]
     assert rates[:20] == sorted(rates[:20])
     assert rates[20] == 1
@@ -184,13 +191,13 @@ def test_learning_rate_rises_and_falls() -> None:
 
 
 def test_linear_schedule_is_a_straight_line_to_0() -> None:
-    factor = learning_rate_factor(options(epochs=10, schedule="linear", warmup_epochs=2.0), 10)
+    factor = lr_lambda(config(epochs=10, schedule="linear", warmup_epochs=2.0), 10)
     assert [factor(step) for step in (20, 40, 60, 80, 100)] == pytest.approx([1, 0.75, 0.5, 0.25, 0])
 
 
 def test_warmup_longer_than_the_training() -> None:
     with pytest.raises(ValueError, match="leaves nothing of 3 epochs"):
-        options(warmup_epochs=3.0)
+        config(warmup_epochs=3.0)
 
 
 class Stop(BaseException):
@@ -244,7 +251,7 @@ def workspace(splits: Path) -> Path:
     (folder / "artifacts").mkdir(parents=True)
     splits.rename(folder / "artifacts" / splits.name)
     shutil.copy(ROOT / "params.yaml", folder)
-    override(
+    write_overrides(
         folder / "params.yaml",
         parse_overrides(["train.epochs=60", "train.batch_size=32", "train.device=cpu"]),
     )
@@ -300,7 +307,7 @@ def test_terminated_says_where_it_will_go_on(workspace: Path) -> None:
 def test_progress_is_told_from_nothing_to_all(splits: Path) -> None:
     told: list[tuple[float, str]] = []
     weights, history = splits.with_name("weights.safetensors"), splits.with_name("history.csv")
-    train(splits, weights, history, options(), None, lambda *said: told.append(said))
+    train(splits, weights, history, config(), None, lambda *said: told.append(said))
     shares = [share for share, _ in told]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, 1)
@@ -335,17 +342,17 @@ def test_a_terminal_shows_a_bar_and_nothing_else_does(workspace: Path) -> None:
 
 
 def test_a_whitening_layer_is_for_a_network_that_has_one() -> None:
-    with pytest.raises(ValueError, match="whitening_epochs is for a network that whitens"):
-        options(whitening_epochs=1)
+    with pytest.raises(ValueError, match="whiten_bias_epochs is for a network that whitens"):
+        config(whiten_bias_epochs=1)
 
 
 @pytest.fixture
 def few(splits: Path) -> Path:
     """Of the splits so few pictures that a large network runs through them in a test."""
-    tensors, about = read_tensors(splits)
+    tensors, about = load_tensors(splits)
     counts = {"train": 120, "val": 40, "test": 10}
     cut = {name: tensor[: counts[name.partition("_")[0]]].clone() for name, tensor in tensors.items()}
-    write_tensors(splits.with_name("few.safetensors"), cut, about)
+    save_tensors(splits.with_name("few.safetensors"), cut, about)
     return splits.with_name("few.safetensors")
 
 
@@ -379,9 +386,9 @@ def test_a_whitened_training_that_is_stopped_ends_in_the_same_bytes(
 
 
 def training(splits: Path, **changes: object) -> "module._Training":
-    data = read_splits(splits)
-    normalize = module._Normalize(data.about["mean"], data.about["std"], torch.device("cpu"))
-    return module._Training(data.train, data.val, normalize, options(**changes), lambda *_: None)
+    data = load_splits(splits)
+    normalize = module.Normalize(data.metadata["mean"], data.metadata["std"], torch.device("cpu"))
+    return module.Trainer(data.train, data.val, normalize, config(**changes), lambda *_: None)
 
 
 def test_a_warm_up_leaves_nothing_behind(few: Path) -> None:
@@ -389,8 +396,8 @@ def test_a_warm_up_leaves_nothing_behind(few: Path) -> None:
     warm.warm_up()
     assert warm.warm_up_seconds > 0
     for number in (1, 2, 3):
-        plain.turn(number)
-        warm.turn(number)
+        plain.run_epoch(number)
+        warm.run_epoch(number)
     states = [one.state() for one in (plain, warm)]
     for part in ("net", "average"):
         assert all(torch.equal(states[1][part][name], tensor) for name, tensor in states[0][part].items())
@@ -403,7 +410,7 @@ def test_the_whitenings_bias_is_trained_at_first_and_its_filters_never(few: Path
     tensors = []
     for number in (1, 2, 3):
         before = {name: tensor.clone() for name, tensor in one.net.state_dict().items()}
-        one.turn(number)
+        one.run_epoch(number)
         tensors.append((before, one.net.state_dict()))
     moved = [
         not torch.equal(before["whitening.bias"], after["whitening.bias"]) for before, after in tensors[:1]
@@ -425,9 +432,9 @@ def test_alternating_shows_every_picture_both_ways_in_two_epochs(splits: Path) -
 
 
 def test_validation_is_of_the_network_in_its_evaluation_mode_without_augmentation(few: Path) -> None:
-    trained(few, epochs=3, **WHITENED | {"averaging": 0.0})
-    classifier, about = read_classifier(few.with_name("weights.safetensors"))
-    val = read_splits(few).val
+    trained(few, epochs=3, **WHITENED | {"ema_decay": 0.0})
+    classifier, about = load_classifier(few.with_name("weights.safetensors"))
+    val = load_splits(few).val
     with torch.inference_mode():
         logits = classifier.network(classifier.normalize(val.images))
     row = rows(few)[about["epoch"] - 1]
@@ -456,7 +463,7 @@ def test_a_recipe_for_a_gpu_runs_on_a_cpu_and_ships_what_it_was_judged_by(
     few: Path, tmp_path: Path, recipe: str
 ) -> None:
     """Scaled down to a few steps, by the code that a full run takes."""
-    params = overridden(read_params(ROOT / "params.yaml"), read_recipe(recipe, ROOT / "recipes"))
+    params = with_overrides(read_params(ROOT / "params.yaml"), read_recipe(recipe, ROOT / "recipes"))
     scaled = params.train.model_dump() | {
         "device": "cpu",
         "epochs": 1,
@@ -464,15 +471,15 @@ def test_a_recipe_for_a_gpu_runs_on_a_cpu_and_ships_what_it_was_judged_by(
         "warmup_epochs": 0.0,
     }
     weights, metrics, onnx_model = tmp_path / "w", tmp_path / "m", tmp_path / "o"
-    train(few, weights, tmp_path / "h", Train.model_validate(scaled))
+    train(few, weights, tmp_path / "h", TrainConfig.model_validate(scaled))
     evaluate(few, weights, metrics, tmp_path / "c", params.evaluate)
     judged = json.loads(metrics.read_text())
-    assert judged["test_time_augmentation"] == "mirror_shift"
-    assert {"accuracy", "accuracy_without_augmentation"} <= judged["test"].keys()
+    assert judged["tta"] == "flip_translate"
+    assert {"accuracy", "accuracy_no_tta"} <= judged["test"].keys()
     # PyTorch's exporter writes opset 18 for it.
     done = export(few, weights, onnx_model, params.export.model_copy(update={"opset": 18}))
     assert done["parity_images"] == 10
-    test = read_splits(few).test
+    test = load_splits(few).test
     session = onnxruntime.InferenceSession(onnx_model.read_bytes())
     shipped = session.run(None, {"images": test.images.numpy()})[0].argmax(1)
     assert (shipped == test.labels.numpy()).mean() == pytest.approx(judged["test"]["accuracy"])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.cli.doctor import doctor, findings
-from flows.runtime.lock import alone
-from flows.runtime.sample_workspace import prepared
+from flows.cli.doctor import doctor, run_checks
+from flows.runtime.lock import workspace_lock
+from flows.runtime.sample_workspace import prepare_sample_workspace
 from tests.conftest import copy_of_project
 
 
@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verdicts() -> dict[str, str]:
-    return {finding.subject: finding.verdict for finding in findings()}
+    return {finding.subject: finding.verdict for finding in run_checks()}
 
 
 def test_fresh_project_has_nothing_in_the_way(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,14 +43,14 @@ def test_every_wrong_finding_names_what_mends_it(project: Path, monkeypatch: pyt
     )
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("device: auto", "device: cuda"))
-    wrong = {finding.subject: finding for finding in findings() if finding.verdict == "wrong"}
+    wrong = {finding.subject: finding for finding in run_checks() if finding.verdict == "wrong"}
     assert {"Python", "packages", "disk", "device"} <= wrong.keys()
     assert "2 of 2 are not as locked: torch, no-such-package" in wrong["packages"].text
     assert all(finding.remedy for finding in wrong.values())
 
 
 def test_altered_data_would_make_a_run_fail(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    os.chdir(prepared(Path()))
+    os.chdir(prepare_sample_workspace(Path()))
     file = Path("data/cifar-10-batches-py/test_batch")
     file.chmod(0o644)
     file.write_bytes(b"altered")
@@ -68,8 +68,8 @@ def test_wrong_parameter_ends_the_examination(project: Path) -> None:
 
 
 def test_run_at_work_is_named(project: Path) -> None:
-    with alone():
-        (text,) = (finding.text for finding in findings() if finding.subject == "locks")
+    with workspace_lock():
+        (text,) = (finding.text for finding in run_checks() if finding.subject == "locks")
     assert f"process {os.getpid()}" in text
 
 
@@ -98,7 +98,7 @@ def test_server_and_its_last_runs(project: Path) -> None:
 
     with pytest.raises(ValueError, match=r"^$"):
         broken()
-    found = {finding.subject: finding for finding in findings()}
+    found = {finding.subject: finding for finding in run_checks()}
     assert found["Prefect"].verdict == "ok"
     assert found["last run"].verdict in {"ok", "note"}
 
@@ -107,5 +107,5 @@ def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPa
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        (finding,) = (finding for finding in findings() if finding.subject == "Prefect")
+        (finding,) = (finding for finding in run_checks() if finding.subject == "Prefect")
     assert (finding.verdict, finding.text) == ("wrong", "no server answers at 127.0.0.1:1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.cli.main import exit_code
+from flows.cli.main import run_command
 from tests.conftest import copy_of_project
 
 CIFARFLOW = Path(sys.executable).parent / "cifarflow"
@@ -36,7 +36,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     before = Path("params.yaml").read_bytes()
-    assert exit_code(arguments) == 2
+    assert run_command(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
@@ -47,7 +47,7 @@ def test_folder_that_is_no_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exit_code(["run"]) == 2
+    assert run_command(["run"]) == 2
     assert "cannot read params.yaml" in capsys.readouterr().err
 
 
@@ -64,13 +64,15 @@ def in_background(*arguments: str) -> "subprocess.Popen[str]":
 
 
 def test_falls_back_to_the_sample_only_where_asked(project: Path) -> None:
-    """No source can be reached: `run` fails with the reasons, `run --or-sample` goes on with the sample."""
+    """No source can be reached: `run` fails with the reasons, `run --sample-fallback` goes on with the sample."""
     params = Path("params.yaml")
     lines = [line for line in params.read_text().splitlines() if not line.startswith("    - http")]
     params.write_text("\n".join(lines).replace("sources:", "sources: [nowhere.tar] #") + "\n")
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
 
-    done = subprocess.run([CIFARFLOW, "run", "--or-sample"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [CIFARFLOW, "run", "--sample-fallback"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "nowhere.tar: is no file\nRunning on a generated sample instead, in sample/." in done.stderr
     assert "| split     | Finished in state Completed('never run before')" in done.stderr
@@ -118,7 +120,7 @@ def test_terminated_run_ends_at_once_and_says_so(project: Path) -> None:
 
 
 def test_on_a_terminal_something_moves_without_color_where_none_is_wanted(project: Path) -> None:
-    command = f"{CIFARFLOW} run --sample --set train.epochs=1 --set benchmark.measure_s=0.02"
+    command = f"{CIFARFLOW} run --sample --set train.epochs=1 --set benchmark.min_duration_s=0.02"
     shown = subprocess.run(
         ["script", "--quiet", "--return", "--command", command, "/dev/null"],
         capture_output=True,

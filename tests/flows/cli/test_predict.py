@@ -12,11 +12,11 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from flows.cli.predict import BATCH, predict
-from tasks.inference.onnx_classifier import Model, read_model
+from flows.cli.predict import BATCH_SIZE, predict
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.weights import load_classifier
 from tests.conftest import ROOT
 
 
@@ -44,10 +44,10 @@ def records(printed: str) -> dict[str, dict[str, object]]:
 
 def test_probabilities_are_those_of_pytorch(small_run: Params, model: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)
-    classifier, _ = read_classifier(Path(small_run.paths.weights))
+    classifier, _ = load_classifier(Path(small_run.paths.weights))
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(images)).numpy()
-    assert np.abs(read_model(model).classify(images) - expected).max() < 1e-5
+    assert np.abs(load_model(model).predict_proba(images) - expected).max() < 1e-5
 
 
 def test_table(
@@ -71,7 +71,7 @@ def test_json_lines(model: Path, pictures: Path, capsys: pytest.CaptureFixture[s
     probabilities = [entry["probability"] for entry in likeliest]
     assert len(likeliest) == 3
     assert probabilities == sorted(probabilities, reverse=True)
-    assert {entry["class"] for entry in likeliest} <= set(read_model(model).classes)
+    assert {entry["class"] for entry in likeliest} <= set(load_model(model).classes)
 
 
 def test_goes_on_after_a_broken_file(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,13 +109,13 @@ def test_standard_input(
 
 
 def test_more_than_a_batch_in_order(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (BATCH + 5, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE + 5, 32, 32, 3), dtype=np.uint8)
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index:03}.png")
     assert predict([str(tmp_path)], model, as_json=True) == 0
     found = records(capsys.readouterr().out)
-    loaded = read_model(model)
-    expected = [loaded.classes[i] for i in loaded.classify(images).argmax(1)]
+    loaded = load_model(model)
+    expected = [loaded.classes[i] for i in loaded.predict_proba(images).argmax(1)]
     assert [record["likeliest"][0]["class"] for record in found.values()] == expected  # type: ignore[index]
 
 
@@ -151,8 +151,8 @@ def test_models_that_do_not_fit(tmp_path: Path, pictures: Path) -> None:
 
 def test_likeliest() -> None:
     shares = np.array([0.2, 0.5, 0.3], np.float32)
-    model = Model(session=None, classes=["a", "b", "c"], run={})  # type: ignore[arg-type]
-    assert [name for name, _ in model.likeliest(shares, 2)] == ["b", "c"]
+    model = OnnxClassifier(session=None, classes=["a", "b", "c"], run={})  # type: ignore[arg-type]
+    assert [name for name, _ in model.top_k(shares, 2)] == ["b", "c"]
 
 
 def test_needs_neither_pytorch_nor_an_engine(model: Path, pictures: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from flows.runtime.dvc_repro import Outcome, opened, reproduce, stages_in_order
+from flows.runtime.dvc_repro import StageResult, open_repo, repro_stage, topological_stages
 from tasks.workspace.errors import InputError, RunError
 
 DVC_YAML = """
@@ -56,9 +56,9 @@ class Workspace:
         (self.folder / "total.json").write_text(json.dumps({"total": total}))
         return {}
 
-    def reproduce(self, name: str, call: Callable[[], Any] | None = None, **options: Any) -> Outcome:
-        with opened() as repo:
-            return reproduce(repo, name, call or getattr(self, name), **options)
+    def reproduce(self, name: str, call: Callable[[], Any] | None = None, **options: Any) -> StageResult:
+        with open_repo() as repo:
+            return repro_stage(repo, name, call or getattr(self, name), **options)
 
     def all(self) -> list[str]:
         return [self.reproduce(name).state for name in ("scale", "total")]
@@ -71,12 +71,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def test_order_is_that_of_the_graph(workspace: Workspace) -> None:
-    with opened() as repo:
-        assert [stage.name for stage in stages_in_order(repo)] == ["scale", "total", "other"]
+    with open_repo() as repo:
+        assert [stage.name for stage in topological_stages(repo)] == ["scale", "total", "other"]
 
 
 def test_dvc_finds_nothing_to_do_afterwards(workspace: Workspace) -> None:
-    assert workspace.reproduce("scale") == Outcome("ran", "never run before", {"count": 3})
+    assert workspace.reproduce("scale") == StageResult("ran", "never run before", {"count": 3})
     workspace.reproduce("total")
     with Repo() as repo:
         assert repo.status(["scale", "total"]) == {}
@@ -182,5 +182,5 @@ def test_dvc_command_at_work_is_one_line(workspace: Workspace, monkeypatch: pyte
 
 def test_folder_without_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"has no dvc\.yaml"), opened():
+    with pytest.raises(InputError, match=r"has no dvc\.yaml"), open_repo():
         pass

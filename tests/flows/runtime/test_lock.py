@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.runtime.lock import BusyError, alone
+from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 
 HOLD = "from flows.runtime.lock import alone\nwith alone():\n    print('held', flush=True)\n    input()\n"
 
@@ -26,14 +26,17 @@ def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subproc
 
 
 def test_second_run_is_turned_away(holder: "subprocess.Popen[str]") -> None:
-    with pytest.raises(BusyError, match=rf"^process {holder.pid} .* is at work in this folder"), alone():
+    with (
+        pytest.raises(WorkspaceLockedError, match=rf"^process {holder.pid} .* is at work in this folder"),
+        workspace_lock(),
+    ):
         pass
 
 
 def test_no_lock_outlives_a_killed_run(holder: "subprocess.Popen[str]") -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with alone():
+    with workspace_lock():
         pass
 
 
@@ -42,7 +45,7 @@ def test_second_run_waits_where_it_should(
 ) -> None:
     assert holder.stdin is not None
     threading.Timer(0.2, lambda: holder.communicate("\n")).start()
-    with alone(wait=True):
+    with workspace_lock(wait=True):
         assert holder.poll() is not None
     assert f"waiting for process {holder.pid}" in capsys.readouterr().out
 
@@ -50,5 +53,5 @@ def test_second_run_waits_where_it_should(
 def test_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        with alone():
+        with workspace_lock():
             pass

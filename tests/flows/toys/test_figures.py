@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.toys.catalogue import TOYS, flow_of
+from flows.toys.catalogue import TOYS, load_flow
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_texts_are_whole_and_apart(
     name: str, others: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: "Page"
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    flow_of(name).fn(**(OTHERS[name] if others else {}))
+    load_flow(name).fn(**(OTHERS[name] if others else {}))
     page.set_content(f"<body>{Path(f'reports/toys/{name}.svg').read_text(encoding='utf-8')}</body>")
     width, height, boxes = page.evaluate(MEASURED)
     assert boxes
@@ -74,7 +74,7 @@ def test_pictures_in_git_are_the_present_ones(
 ) -> None:
     """By their texts, numbers among them; lines may differ in their last digits from machine to machine."""
     monkeypatch.chdir(tmp_path)
-    flow_of(name).fn()
+    load_flow(name).fn()
     assert texts(Path("reports/toys") / f"{name}.svg") == texts(ROOT / "reports" / "toys" / f"{name}.svg")
 
 

@@ -19,9 +19,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.utilities.callables import parameter_schema
 
-from flows.cli.main import exit_code
+from flows.cli.main import run_command
 from flows.toys.base import Table
-from flows.toys.catalogue import TOYS, flow_of
+from flows.toys.catalogue import TOYS, load_flow
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
 
@@ -65,7 +65,7 @@ def test_one_word_in_all_places() -> None:
 
 @pytest.mark.parametrize("name", TOYS)
 def test_each_is_a_form_with_defaults_and_explanations(name: str) -> None:
-    flow = flow_of(name)
+    flow = load_flow(name)
     assert flow.name == name
     schema = parameter_schema(flow).properties
     assert schema.keys() == inspect.signature(flow.fn).parameters.keys()
@@ -77,7 +77,7 @@ def test_each_is_a_form_with_defaults_and_explanations(name: str) -> None:
 
 @pytest.mark.parametrize("name", TOYS)
 def test_runs_as_a_flow(name: str, folder: Path, prefect_server: None) -> None:
-    state = flow_of(name)(return_state=True)
+    state = load_flow(name)(return_state=True)
     assert state.is_completed(), state.message
     (artifact,) = artifacts_of(state)
     assert artifact.key == f"toy-{name.replace('_', '-')}"
@@ -92,7 +92,7 @@ def test_runs_as_a_flow(name: str, folder: Path, prefect_server: None) -> None:
 
 
 def test_tasks_are_chained_by_their_results(folder: Path, prefect_server: None) -> None:
-    state = flow_of("neuron")(return_state=True)
+    state = load_flow("neuron")(return_state=True)
     runs = {run.name.rpartition("-")[0]: run for run in task_runs_of(state)}
     assert list(runs) == ["multiply", "add_up", "add_bias", "activate", "by_pytorch"]
     for before, after, argument in (("multiply", "add_up", "products"), ("add_bias", "activate", "z")):
@@ -102,10 +102,10 @@ def test_tasks_are_chained_by_their_results(folder: Path, prefect_server: None) 
 def test_wrong_parameter_ends_a_run_in_one_line(
     folder: Path, prefect_server: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = flow_of("gradient_descent")(fitting=-0.1, return_state=True)
+    state = load_flow("gradient_descent")(fitting=-0.1, return_state=True)
     assert state.is_failed()
     assert state.message == "gradient_descent: fitting should be greater than 0, not -0.1"
-    state = flow_of("loss")(good=[0.9], return_state=True)
+    state = load_flow("loss")(good=[0.9], return_state=True)
     assert state.is_failed()
     assert state.message == "loss: 3 targets need as many predictions, not 1"
     assert isinstance(state.result(raise_on_failure=False), InputError)
@@ -144,9 +144,9 @@ def test_listed_without_waiting_for_heavy_imports(folder: Path) -> None:
 def test_run_from_the_command_line(
     folder: Path, prefect_server: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_code(["toys", "discounted_return", "--set", "rewards=[1, 1]", "--set", "gammas=[0.5]"]) == 0
+    assert run_command(["toys", "discounted_return", "--set", "rewards=[1, 1]", "--set", "gammas=[0.5]"]) == 0
     assert "R = 1.5" in Path("reports/toys/discounted_return.svg").read_text(encoding="utf-8")
-    assert exit_code(["toys", "loss", "--set", "good=[0.9]"]) == 2
+    assert run_command(["toys", "loss", "--set", "good=[0.9]"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "cifarflow: loss: 3 targets need as many predictions, not 1"
     )
@@ -164,7 +164,7 @@ def test_all_are_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return type("Flow", (), {"fn": staticmethod(lambda: None), "__call__": staticmethod(flow)})()
 
     monkeypatch.setattr("flows.toys.catalogue.flow_of", flow_of)
-    assert exit_code(["toys", "all"]) == 0
+    assert run_command(["toys", "all"]) == 0
     assert ran == list(TOYS)
 
 
@@ -186,7 +186,7 @@ def test_all_are_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_wrong_input_is_one_line_and_exit_code_2(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert exit_code(["toys", *arguments]) == 2
+    assert run_command(["toys", *arguments]) == 2
     assert capsys.readouterr().err == f"cifarflow: {message}\n"
 
 

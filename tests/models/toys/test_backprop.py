@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 
 from models.toys.backprop import (
     Gradients,
-    by_autograd,
-    by_chain_rule,
-    by_finite_differences,
+    d_loss_d_prediction,
     forward,
-    loss_by_prediction,
+    gradients_by_autograd,
+    gradients_by_chain_rule,
+    gradients_by_finite_differences,
 )
 from models.toys.neuron import ACTIVATIONS
 
@@ -23,9 +23,9 @@ def test_by_hand() -> None:
     """The talk's example: z = 2·1 + 3 = 5 = ŷ, J = 4, ∂J/∂ŷ = -2·(7 - 5) = -4."""
     seen = forward(2, 1, 3, 7, "relu")
     assert astuple(seen) == (5, 5, 4)
-    assert loss_by_prediction(7, seen.prediction) == -4
-    assert by_chain_rule(2, 1, 3, 7, "relu") == Gradients(w1=-8, b=-4, x1=-4)
-    assert by_chain_rule(2, 1, -3, 7, "relu") == Gradients(w1=0, b=0, x1=0), (
+    assert d_loss_d_prediction(7, seen.prediction) == -4
+    assert gradients_by_chain_rule(2, 1, 3, 7, "relu") == Gradients(w1=-8, b=-4, x1=-4)
+    assert gradients_by_chain_rule(2, 1, -3, 7, "relu") == Gradients(w1=0, b=0, x1=0), (
         "ReLU lets nothing through below 0"
     )
 
@@ -34,7 +34,10 @@ def test_by_hand() -> None:
 def test_chain_rule_is_autograds_for_any_numbers(
     x1: float, w1: float, b: float, y: float, activation: str
 ) -> None:
-    ours, torchs = by_chain_rule(x1, w1, b, y, activation), by_autograd(x1, w1, b, y, activation)
+    ours, torchs = (
+        gradients_by_chain_rule(x1, w1, b, y, activation),
+        gradients_by_autograd(x1, w1, b, y, activation),
+    )
     assert astuple(ours) == pytest.approx(astuple(torchs), rel=1e-6, abs=1e-6)
 
 
@@ -43,7 +46,10 @@ def test_chain_rule_is_what_the_loss_itself_says(
     x1: float, w1: float, b: float, y: float, activation: str
 ) -> None:
     assume(activation != "relu" or abs(x1 * w1 + b) > 1e-3)  # at its kink ReLU has no slope
-    ours, measured = by_chain_rule(x1, w1, b, y, activation), by_finite_differences(x1, w1, b, y, activation)
+    ours, measured = (
+        gradients_by_chain_rule(x1, w1, b, y, activation),
+        gradients_by_finite_differences(x1, w1, b, y, activation),
+    )
     assert astuple(ours) == pytest.approx(astuple(measured), rel=1e-6, abs=1e-6)
 
 

@@ -8,22 +8,31 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from flows.toys.fit import fit
-from models.toys.fit import Fit, error, features, fitted, points, predicted, sweet_spot, truth
+from models.toys.fit import (
+    Fit,
+    chebyshev_features,
+    fit_polynomial,
+    mean_squared_error,
+    predict,
+    sample_points,
+    select_best,
+    true_function,
+)
 from tasks.workspace.errors import InputError
 
 
 def sets(seed: int) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     generator = Generator().manual_seed(seed)
-    return points(20, 0.25, generator), points(60, 0.25, generator)
+    return sample_points(20, 0.25, generator), sample_points(60, 0.25, generator)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 3, 9])
 def test_fit_is_numpys(degree: int) -> None:
     train, val = sets(0)
-    ours = fitted(degree, train, val)
+    ours = fit_polynomial(degree, train, val)
     theirs = np.polynomial.Polynomial.fit(train[0].numpy(), train[1].numpy(), degree)
     grid = torch.linspace(-0.9, 0.9, 50, dtype=torch.float64)
-    np.testing.assert_allclose(predicted(ours.coefficients, grid).numpy(), theirs(grid.numpy()), atol=1e-6)
+    np.testing.assert_allclose(predict(ours.coefficients, grid).numpy(), theirs(grid.numpy()), atol=1e-6)
     expected = np.mean((theirs(val[0].numpy()) - val[1].numpy()) ** 2)
     assert ours.val_error == pytest.approx(expected, rel=1e-5)
 
@@ -31,21 +40,21 @@ def test_fit_is_numpys(degree: int) -> None:
 def test_features_are_chebyshevs() -> None:
     x = torch.linspace(-1, 1, 9, dtype=torch.float64)
     expected = np.polynomial.chebyshev.chebvander(x.numpy(), 6)
-    np.testing.assert_allclose(features(x, 6).numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(chebyshev_features(x, 6).numpy(), expected, atol=1e-12)
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=30)
 def test_training_error_only_falls_with_capacity(seed: int) -> None:
     train, val = sets(seed)
-    errors = [fitted(degree, train, val).train_error for degree in range(15)]
+    errors = [fit_polynomial(degree, train, val).train_error for degree in range(15)]
     assert all(later <= earlier + 1e-9 for earlier, later in pairwise(errors))
 
 
 def test_u_shape_and_sweet_spot() -> None:
     train, val = sets(0)
-    fits = [fitted(degree, train, val) for degree in range(15)]
-    sweet = sweet_spot(fits)
+    fits = [fit_polynomial(degree, train, val) for degree in range(15)]
+    sweet = select_best(fits)
     assert 3 <= sweet.degree <= 7, "a sine's period needs a cubic"
     assert fits[0].val_error > 3 * sweet.val_error
     assert fits[-1].val_error > 3 * sweet.val_error
@@ -54,23 +63,23 @@ def test_u_shape_and_sweet_spot() -> None:
 
 def test_sweet_spot_takes_the_simpler_of_equals() -> None:
     none = torch.zeros(1)
-    assert sweet_spot([Fit(4, none, 0, 0.1), Fit(2, none, 0, 0.1), Fit(1, none, 0, 0.2)]).degree == 2
+    assert select_best([Fit(4, none, 0, 0.1), Fit(2, none, 0, 0.1), Fit(1, none, 0, 0.2)]).degree == 2
 
 
 def test_points_without_noise_lie_on_the_curve() -> None:
-    x, y = points(50, 0.0, Generator())
-    assert torch.equal(y, truth(x))
+    x, y = sample_points(50, 0.0, Generator())
+    assert torch.equal(y, true_function(x))
     assert x.min() >= -1
     assert x.max() <= 1
-    assert error(torch.zeros(1, dtype=torch.float64), (x, y)) == pytest.approx(0.5, abs=0.05)
+    assert mean_squared_error(torch.zeros(1, dtype=torch.float64), (x, y)) == pytest.approx(0.5, abs=0.05)
 
 
 def test_too_few_points_are_an_error() -> None:
     train, val = sets(0)
     with pytest.raises(ValueError, match="degree 20 needs more than 20 training points, not 20"):
-        fitted(20, train, val)
+        fit_polynomial(20, train, val)
     with pytest.raises(ValueError, match="the degree should be at least 0, not -1"):
-        fitted(-1, train, val)
+        fit_polynomial(-1, train, val)
     with pytest.raises(InputError) as wrong:
         fit.fn(train_points=5)
     assert str(wrong.value) == "fit: degree 5 needs more than 5 training points, not 5"

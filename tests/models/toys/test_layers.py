@@ -7,21 +7,28 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
-from models.toys.training_cycle import Recipe, trained
+from models.toys.layers import (
+    DATASETS,
+    accuracy,
+    collapse_linear_layers,
+    forward,
+    init_weights,
+    make_mlp,
+)
+from models.toys.training_cycle import TrainConfig
 
 
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=7), st.booleans(), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
 def test_linear_layers_of_any_shapes_collapse_into_one(widths: list[int], biases: bool, seed: int) -> None:
     generator = Generator().manual_seed(seed)
-    weights, shifts = drawn(widths, generator)
+    weights, shifts = init_weights(widths, generator)
     x = torch.randn(20, widths[0], dtype=torch.float64, generator=generator)
-    product, shift = collapsed(weights, shifts if biases else None)
+    product, shift = collapse_linear_layers(weights, shifts if biases else None)
     assert product.shape == (widths[-1], widths[0])
     expected = F.linear(x, product, shift)
     torch.testing.assert_close(
-        nested(weights, shifts if biases else None, None, x), expected, atol=1e-6, rtol=0
+        forward(weights, shifts if biases else None, None, x), expected, atol=1e-6, rtol=0
     )
 
 
@@ -30,7 +37,7 @@ def test_linear_layers_of_any_shapes_collapse_into_one(widths: list[int], biases
 def test_nested_functions_are_the_slides(depth: int, biases: bool) -> None:
     """f(W1·f(W0·x)) and so on, written out, and PyTorch's own layers."""
     generator = Generator().manual_seed(depth)
-    weights, shifts = drawn([3, *[4] * (depth - 1), 2], generator)
+    weights, shifts = init_weights([3, *[4] * (depth - 1), 2], generator)
     x = torch.randn(10, 3, dtype=torch.float64, generator=generator)
     modules: list[nn.Module] = []
     for weight, shift in zip(weights, shifts, strict=True):
@@ -40,18 +47,18 @@ def test_nested_functions_are_the_slides(depth: int, biases: bool) -> None:
             if biases:
                 linear.bias.copy_(shift)
         modules += [linear, nn.ReLU()]
-    output = nested(weights, shifts if biases else None, torch.relu, x)
+    output = forward(weights, shifts if biases else None, torch.relu, x)
     torch.testing.assert_close(output, nn.Sequential(*modules)(x))
 
-    product, shift = collapsed(weights, shifts if biases else None)
+    product, shift = collapse_linear_layers(weights, shifts if biases else None)
     assert (output - (x @ product.T + shift)).abs().max() > 0.1, "with ReLU the layers do not collapse"
 
 
 def trained_network(shape: str, activation: type[nn.Module]) -> tuple[nn.Sequential, tuple[Tensor, Tensor]]:
     generator = Generator().manual_seed(0)
-    train, test = DATA[shape](200, 0.12, generator), DATA[shape](1000, 0.12, generator)
-    net = network([2, 16, 16, 1], activation, seed=0)
-    trained(net, F.binary_cross_entropy_with_logits, train, Recipe(0.01, 40, batch_size=20, seed=0))
+    train, test = DATASETS[shape](200, 0.12, generator), DATASETS[shape](1000, 0.12, generator)
+    net = make_mlp([2, 16, 16, 1], activation, seed=0)
+    train(net, F.binary_cross_entropy_with_logits, train, TrainConfig(0.01, 40, batch_size=20, seed=0))
     return net, test
 
 
@@ -74,7 +81,7 @@ def test_only_relu_separates_what_no_line_does(shape: str, line_at_most: float) 
 
 @pytest.mark.parametrize(("shape", "right"), [("moons", 0.8), ("rings", 0.5)])
 def test_no_line_separates_the_data_but_a_circle_the_rings(shape: str, right: float) -> None:
-    points, classes = DATA[shape](1000, 0.0, Generator().manual_seed(1))
+    points, classes = DATASETS[shape](1000, 0.0, Generator().manual_seed(1))
     assert classes.mean() == 0.5
     directions = torch.linspace(0, torch.pi, 60, dtype=torch.float64)
     along = points @ torch.stack([directions.cos(), directions.sin()])
@@ -89,16 +96,16 @@ def test_no_line_separates_the_data_but_a_circle_the_rings(shape: str, right: fl
 def test_wrong_shapes_are_errors() -> None:
     generator = Generator()
     with pytest.raises(ValueError, match="at least two widths"):
-        drawn([3], generator)
+        init_weights([3], generator)
     with pytest.raises(ValueError, match="each at least 1, not \\[3, 0\\]"):
-        drawn([3, 0], generator)
-    weights, biases = drawn([2, 2, 2], generator)
+        init_weights([3, 0], generator)
+    weights, biases = init_weights([2, 2, 2], generator)
     with pytest.raises(ValueError, match="2 layers need as many biases, not 1"):
-        nested(weights, biases[:1], None, torch.zeros(1, 2, dtype=torch.float64))
+        forward(weights, biases[:1], None, torch.zeros(1, 2, dtype=torch.float64))
 
 
 def test_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    first, second = network([2, 3, 1], nn.ReLU, seed=5), network([2, 3, 1], nn.ReLU, seed=5)
+    first, second = make_mlp([2, 3, 1], nn.ReLU, seed=5), make_mlp([2, 3, 1], nn.ReLU, seed=5)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))

@@ -9,10 +9,10 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from flows.toys.loss import loss
 from models.toys.loss import (
     binary_cross_entropy,
-    learned_neuron,
+    cross_entropy_without_minus,
+    fit_neuron,
     mean_squared_error,
-    predicted,
-    slides_cross_entropy,
+    predict,
 )
 from tasks.workspace.errors import InputError
 
@@ -25,7 +25,7 @@ def double(values: object) -> torch.Tensor:
 
 
 def test_the_talks_example() -> None:
-    assert predicted(2, 1, 3) == 5
+    assert predict(2, 1, 3) == 5
     assert mean_squared_error([7], [5]) == 4
 
 
@@ -43,14 +43,16 @@ def test_binary_cross_entropy_is_pytorchs_and_the_slide_lacks_its_sign(
     targets, probabilities = zip(*pairs, strict=True)
     expected = F.binary_cross_entropy(double(probabilities), double(targets)).item()
     assert binary_cross_entropy(targets, probabilities) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    assert slides_cross_entropy(targets, probabilities) == pytest.approx(-expected, rel=1e-9, abs=1e-12)
+    assert cross_entropy_without_minus(targets, probabilities) == pytest.approx(
+        -expected, rel=1e-9, abs=1e-12
+    )
 
 
 def test_a_better_prediction_has_the_smaller_loss_but_not_on_the_slide() -> None:
     targets, good, bad = (1, 0), (0.9, 0.1), (0.2, 0.7)
     assert binary_cross_entropy(targets, good) == pytest.approx(-math.log(0.9))
     assert binary_cross_entropy(targets, good) < binary_cross_entropy(targets, bad)
-    assert slides_cross_entropy(targets, good) > slides_cross_entropy(targets, bad)
+    assert cross_entropy_without_minus(targets, good) > cross_entropy_without_minus(targets, bad)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -63,7 +65,7 @@ def test_descends_as_pytorch_does_on_either_formula(sign: int) -> None:
         logits = theta[0] * double(inputs) + theta[1]
         (sign * F.binary_cross_entropy_with_logits(logits, double(targets))).backward()
         optimizer.step()
-    learnt = learned_neuron(inputs, targets, 0.3, 20, sign=sign)
+    learnt = fit_neuron(inputs, targets, 0.3, 20, sign=sign)
     assert learnt == pytest.approx(tuple(theta.tolist()), rel=1e-9)
     assert math.copysign(1, learnt[0]) == sign, "the slide's formula learns the opposite"
 

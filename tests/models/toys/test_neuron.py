@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.toys.neuron import neuron as toy
-from models.toys.neuron import ACTIVATIONS, DERIVATIVES, activated, multiplied, neuron
+from models.toys.neuron import ACTIVATIONS, DERIVATIVES, activate, multiply, neuron
 from tasks.workspace.errors import InputError
 
 NUMBERS = st.floats(-100, 100)
@@ -35,17 +35,17 @@ def test_activations_and_their_slopes_are_pytorchs_for_any_number(z: float, acti
     leaf = torch.tensor(z, dtype=torch.float64, requires_grad=True)
     expected = TORCH[activation](leaf)
     expected.backward()
-    assert activated(z, activation) == pytest.approx(expected.item(), rel=1e-12)
+    assert activate(z, activation) == pytest.approx(expected.item(), rel=1e-12)
     assert DERIVATIVES[activation](z) == pytest.approx(leaf.grad.item(), rel=1e-6, abs=1e-12)
 
 
 def test_wrong_lengths_and_no_number_are_errors() -> None:
     with pytest.raises(ValueError, match="3 inputs need as many weights, not 2"):
-        multiplied([1, 2, 3], [1, 2])
+        multiply([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="not a number"):
-        activated(math.nan, "relu")
+        activate(math.nan, "relu")
     with pytest.raises(ValueError, match="no activation 'step', only sigmoid, tanh, relu"):
-        activated(1.0, "step")
+        activate(1.0, "step")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from models.step import training_step
 from models.toys import training_cycle as cycle
-from models.toys.training_cycle import Curve, Recipe, noisy_sine, observed_turn, trained
+from models.toys.training_cycle import TinyMLP, TrainConfig, noisy_sine, traced_step, train
 from tasks import train
 
 
@@ -24,17 +24,17 @@ def test_turn_is_the_one_of_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> Non
         return training_step(*arguments)
 
     monkeypatch.setattr(cycle, "training_step", counted)
-    trained(Curve(4, seed=0), F.mse_loss, data(), Recipe(0.1, epochs=3, batch_size=5, seed=0))
+    train(TinyMLP(4, seed=0), F.mse_loss, data(), TrainConfig(0.1, epochs=3, batch_size=5, seed=0))
     assert len(turns) == 3 * 4
-    observed_turn(Curve(4, seed=0), 0.1, *data())
+    traced_step(TinyMLP(4, seed=0), 0.1, *data())
     assert len(turns) == 13
 
 
 def test_steps_happen_in_the_talks_order_with_pytorchs_values() -> None:
     x, y = data()
-    net = Curve(4, seed=1)
-    twin = Curve(4, seed=1)
-    events = observed_turn(net, 0.1, x, y)
+    net = TinyMLP(4, seed=1)
+    twin = TinyMLP(4, seed=1)
+    events = traced_step(net, 0.1, x, y)
     assert list(dict.fromkeys(event.step for event in events)) == [
         "Input, Target",
         "Forward Pass",
@@ -54,15 +54,15 @@ def test_steps_happen_in_the_talks_order_with_pytorchs_values() -> None:
 
 
 def test_watching_changes_nothing_and_ends() -> None:
-    watched, plain = Curve(4, seed=2), Curve(4, seed=2)
-    observed_turn(watched, 0.05, *data())
+    watched, plain = TinyMLP(4, seed=2), TinyMLP(4, seed=2)
+    traced_step(watched, 0.05, *data())
     training_step(plain, F.mse_loss, torch.optim.SGD(plain.parameters(), lr=0.05), *data())
     assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), plain.parameters(), strict=True))
     assert not watched.output.bias._post_accumulate_grad_hooks
 
 
 def test_loss_falls_to_that_of_the_noise() -> None:
-    losses = trained(Curve(16, seed=0), F.mse_loss, data(), Recipe(0.02, 200, batch_size=5, seed=0))
+    losses = train(TinyMLP(16, seed=0), F.mse_loss, data(), TrainConfig(0.02, 200, batch_size=5, seed=0))
     assert len(losses) == 200
     assert losses[0] > 0.3
     assert losses[-1] < 0.03
@@ -72,11 +72,11 @@ def test_least_squares_is_found() -> None:
     """A linear network on the same data ends where `torch.linalg.lstsq` does."""
     x, y = data()
     net = nn.Linear(1, 1, dtype=torch.float64)
-    trained(net, F.mse_loss, (x, y), Recipe(0.05, 400, batch_size=20, seed=0))
+    train(net, F.mse_loss, (x, y), TrainConfig(0.05, 400, batch_size=20, seed=0))
     expected = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x)], 1), y).solution.flatten()
     assert [net.weight.item(), net.bias.item()] == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_loss_that_is_no_number_is_an_error() -> None:
     with pytest.raises(ValueError, match="in epoch 1; a smaller learning rate may help"):
-        trained(Curve(4, seed=0), lambda p, t: F.mse_loss(p, t) / 0, data(), Recipe(0.1, 2, 5, 0))
+        train(TinyMLP(4, seed=0), lambda p, t: F.mse_loss(p, t) / 0, data(), TrainConfig(0.1, 2, 5, 0))

@@ -8,13 +8,13 @@ import pytest
 import torchvision
 
 from tasks.dataset import cifar10
-from tasks.dataset.cifar10 import AlteredDataError, unpickled, write_batch
+from tasks.dataset.cifar10 import ChecksumError, restricted_loads, write_batch
 from tasks.workspace.errors import RunError
 
 
 def write_dataset(data: Path, **changes: bytes) -> None:
     """A data set in CIFAR-10's format, four images a batch, with its checksums."""
-    folder = data / cifar10.FOLDER
+    folder = data / cifar10.BASE_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
@@ -32,9 +32,9 @@ def write_dataset(data: Path, **changes: bytes) -> None:
 def test_reads_what_was_written(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     images = np.random.default_rng(1).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
-    write_batch(tmp_path / cifar10.FOLDER / "test_batch", images, [2, 0, 1], "test")
-    write_dataset(tmp_path, test_batch=(tmp_path / cifar10.FOLDER / "test_batch").read_bytes())
-    dataset = cifar10.read(tmp_path, "sample")
+    write_batch(tmp_path / cifar10.BASE_FOLDER / "test_batch", images, [2, 0, 1], "test")
+    write_dataset(tmp_path, test_batch=(tmp_path / cifar10.BASE_FOLDER / "test_batch").read_bytes())
+    dataset = cifar10.load(tmp_path, "sample")
     assert np.array_equal(dataset.test_images, images)
     assert dataset.test_labels.tolist() == [2, 0, 1]
     assert dataset.train_images.shape == (20, 32, 32, 3)
@@ -43,9 +43,9 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
 
 
 def test_real_images_are_those_of_torchvision(cifar10: Path) -> None:
-    from tasks.dataset.cifar10 import read
+    from tasks.dataset.cifar10 import load
 
-    ours = read(cifar10, "CIFAR-10")
+    ours = load(cifar10, "CIFAR-10")
     for train, images, labels in (
         (True, ours.train_images, ours.train_labels),
         (False, ours.test_images, ours.test_labels),
@@ -58,24 +58,24 @@ def test_real_images_are_those_of_torchvision(cifar10: Path) -> None:
 
 def test_changed_byte_is_found(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    file = tmp_path / cifar10.FOLDER / "data_batch_4"
+    file = tmp_path / cifar10.BASE_FOLDER / "data_batch_4"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(AlteredDataError, match="data_batch_4 is not the published file"):
-        cifar10.read(tmp_path, "sample")
-    with pytest.raises(AlteredDataError, match="data_batch_4 is not the published file"):
+    with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
+        cifar10.load(tmp_path, "sample")
+    with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
         cifar10.verify(tmp_path, "sample")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    (tmp_path / cifar10.FOLDER / "data_batch_5").unlink()
-    with pytest.raises(AlteredDataError, match=r"data_batch_5 cannot be read \(No such file or directory\)"):
-        cifar10.read(tmp_path, "sample")
+    (tmp_path / cifar10.BASE_FOLDER / "data_batch_5").unlink()
+    with pytest.raises(ChecksumError, match=r"data_batch_5 cannot be read \(No such file or directory\)"):
+        cifar10.load(tmp_path, "sample")
 
 
 def test_sample_is_not_taken_for_cifar10(sample_data: Path) -> None:
-    with pytest.raises(AlteredDataError, match="is not the published file"):
-        cifar10.read(sample_data, "CIFAR-10")
+    with pytest.raises(ChecksumError, match="is not the published file"):
+        cifar10.load(sample_data, "CIFAR-10")
 
 
 class Malicious:
@@ -90,7 +90,7 @@ class Malicious:
 def test_pickle_that_calls_something_is_refused(tmp_path: Path, protocol: int) -> None:
     content = pickle.dumps({"data": Malicious(tmp_path / "owned")}, protocol=protocol)
     with pytest.raises(RunError, match="x is not a batch of CIFAR-10: it asks for"):
-        unpickled(content, "x")
+        restricted_loads(content, "x")
     assert not (tmp_path / "owned").exists()
 
 
@@ -109,13 +109,13 @@ def test_pickle_that_calls_something_is_refused(tmp_path: Path, protocol: int) -
 )
 def test_nothing_but_bytes_in_arrays_is_admitted(held: object) -> None:
     with pytest.raises(RunError, match="is not a batch of CIFAR-10"):
-        unpickled(pickle.dumps({"data": held}, protocol=3), "x")
+        restricted_loads(pickle.dumps({"data": held}, protocol=3), "x")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}", b"\x80\x02]q\x01.", b"I1\n."])
 def test_other_content_is_one_line(content: bytes) -> None:
     with pytest.raises(RunError, match="x is not a batch of CIFAR-10") as caught:
-        unpickled(content, "x")
+        restricted_loads(content, "x")
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -132,4 +132,4 @@ def test_other_content_is_one_line(content: bytes) -> None:
 def test_batch_that_makes_no_sense(tmp_path: Path, batch: dict[str, Any], message: str) -> None:
     write_dataset(tmp_path, data_batch_2=pickle.dumps(batch, protocol=3))
     with pytest.raises(RunError, match=f"data_batch_2.*{message}"):
-        cifar10.read(tmp_path, "sample")
+        cifar10.load(tmp_path, "sample")

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset import cifar10 as files
-from tasks.dataset.additions import read_additions
-from tasks.dataset.ingest import Intake, as_rows, take_in, waiting
+from tasks.dataset.additions import load_added_images
+from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
 from tasks.dataset.synthetic import CLASSES
-from tasks.params import Incoming
+from tasks.params import IngestConfig
 from tasks.workspace.errors import InputError
 
-OPTIONS = Incoming(folder="incoming", max_hash_distance=4)
+OPTIONS = IngestConfig(folder="incoming", max_hamming_distance=4)
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def incoming(tmp_path: Path) -> Path:
     return tmp_path / "incoming"
 
 
-def put(incoming: Path, name: str, image: NDArray[np.uint8], **options: int) -> Path:
+def put(incoming: Path, name: str, image: NDArray[np.uint8], **config: int) -> Path:
     file = incoming / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(file, **options)
+    Image.fromarray(image).save(file, **config)
     return file
 
 
@@ -43,12 +43,12 @@ def new(seed: int, side: int = 200) -> NDArray[np.uint8]:
     return np.array(Image.fromarray(blobs).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def run(incoming: Path, data: Path) -> Intake:
-    return take_in(incoming, data, "sample", OPTIONS)
+def run(incoming: Path, data: Path) -> IngestResult:
+    return ingest(incoming, data, "sample", OPTIONS)
 
 
 def reasons(incoming: Path) -> dict[str, str]:
-    with (incoming / "refused" / "reasons.csv").open(newline="") as table:
+    with (incoming / "rejected" / "reasons.csv").open(newline="") as table:
         return {row["file"]: row["reason"] for row in csv.DictReader(table)}
 
 
@@ -57,21 +57,21 @@ def test_new_pictures_are_taken(incoming: Path, data: Path) -> None:
     put(incoming, "ring/b.JPG", new(2, 31))
     put(incoming, "disc/c.jpeg", new(3, 400))
     intake = run(incoming, data)
-    assert intake.taken == {"ring": 2, "disc": 1}
-    assert not intake.refused
-    images, labels, _ = read_additions(data, CLASSES)
+    assert intake.accepted == {"ring": 2, "disc": 1}
+    assert not intake.rejected
+    images, labels, _ = load_added_images(data, CLASSES)
     assert (images.shape, sorted(labels)) == ((3, 32, 32, 3), [0, 1, 1])
     assert sorted(str(f.relative_to(incoming)) for f in incoming.rglob("*.*")) == [
         "taken/disc/c.jpeg",
         "taken/ring/a.png",
         "taken/ring/b.JPG",
     ]
-    assert not waiting(incoming)
-    assert run(incoming, data) == Intake(intake.taken - intake.taken, {})
+    assert not list_pending(incoming)
+    assert run(incoming, data) == IngestResult(intake.accepted - intake.accepted, {})
 
 
 def test_known_pictures_are_refused_altered_or_not(incoming: Path, data: Path) -> None:
-    whole = files.read(data, "sample")
+    whole = files.load(data, "sample")
     put(incoming, "ring/test.png", whole.test_images[7])
     put(incoming, "ring/test.jpg", whole.test_images[8], quality=75)
     larger = np.array(Image.fromarray(whole.test_images[9]).resize((128, 128), Image.Resampling.BICUBIC))
@@ -80,7 +80,7 @@ def test_known_pictures_are_refused_altered_or_not(incoming: Path, data: Path) -
     put(incoming, "disc/once.png", new(1))
     put(incoming, "disc/twice.png", new(1))
     intake = run(incoming, data)
-    assert intake.taken == {"disc": 1}
+    assert intake.accepted == {"disc": 1}
     said = reasons(incoming)
     assert said["ring/test.png"] == "the same pixels as an image of the test set"
     assert said["ring/test.jpg"].startswith("nearly the same as an image of the test set")
@@ -107,7 +107,7 @@ def test_a_broken_tree_loses_nothing(incoming: Path, data: Path, tmp_path: Path)
     bomb.save(incoming / "ring/bomb.png")
     before = len([f for f in incoming.rglob("*") if f.is_symlink() or f.is_file()])
     intake = run(incoming, data)
-    assert intake.taken == {"ring": 1}
+    assert intake.accepted == {"ring": 1}
     said = reasons(incoming)
     assert "in no class's folder; the classes are disc, ring" in said["zebra/a.png"]
     assert "in no class's folder" in said["loose.png"]
@@ -118,7 +118,7 @@ def test_a_broken_tree_loses_nothing(incoming: Path, data: Path, tmp_path: Path)
     assert "broken picture" in said["ring/cut.png"]
     assert "million pixels" in said["ring/bomb.png"]
     assert len([f for f in incoming.rglob("*") if f.is_symlink() or f.is_file()]) == before + 1
-    assert not waiting(incoming)
+    assert not list_pending(incoming)
 
 
 def test_one_of_the_same_name_is_kept_beside_the_other(incoming: Path, data: Path) -> None:
@@ -134,12 +134,12 @@ def test_one_of_the_same_name_is_kept_beside_the_other(incoming: Path, data: Pat
 def test_incoming_is_a_file(incoming: Path) -> None:
     incoming.write_text("")
     with pytest.raises(InputError, match="is no folder"):
-        waiting(incoming)
+        list_pending(incoming)
 
 
 def test_many_refused_make_a_short_table() -> None:
-    rows = as_rows([(f"cat/{i}|.png", "why") for i in range(30)])
+    rows = rejected_markdown([(f"cat/{i}|.png", "why") for i in range(30)])
     assert len(rows) == 23
     assert rows[2] == "| cat/0\\|.png | why |"
     assert "10 more" in rows[-1]
-    assert as_rows([]) == []
+    assert rejected_markdown([]) == []

@@ -7,34 +7,40 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from tasks.inference.backends import Engine, Models, NotAtHandError, engines, resident_mb
+from tasks.inference.backends import (
+    Backend,
+    BackendUnavailableError,
+    ModelPaths,
+    expand_backends,
+    measure_rss_mb,
+)
 from tasks.inference.onnx_classifier import CPU
 from tasks.params import Params
 from tasks.workspace.errors import RunError
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.weights import load_classifier
 
 ALL = ["onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"]
 ALL += ["openvino-fp32", "openvino-int8"] if find_spec("openvino") else []
-FP32 = Engine("onnxruntime", "fp32", CPU)
+FP32 = Backend("onnxruntime", "fp32", CPU)
 
 
 @pytest.fixture(scope="module")
-def models(small_run: Params) -> Models:
+def models(small_run: Params) -> ModelPaths:
     paths = small_run.paths
-    return Models(paths.weights, paths.onnx_model, paths.int8_model)
+    return ModelPaths(paths.weights, paths.onnx_model, paths.int8_model)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch_size", [1, 7])
 @pytest.mark.parametrize("name", ALL)
-def test_gives_pytorchs_probabilities(models: Models, name: str, batch_size: int, threads: int) -> None:
+def test_gives_pytorchs_probabilities(models: ModelPaths, name: str, batch_size: int, threads: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3), dtype=np.uint8)
-    classifier, _ = read_classifier(Path(models.weights))
+    classifier, _ = load_classifier(Path(models.weights))
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(images)).numpy()
     before = torch.get_num_threads()
     try:
-        actual = engines([name], [CPU])[0].open(models, threads)(images)
+        actual = expand_backends([name], [CPU])[0].load(models, threads)(images)
     finally:
         torch.set_num_threads(before)
     assert actual.shape == (batch_size, 10)
@@ -43,7 +49,9 @@ def test_gives_pytorchs_probabilities(models: Models, name: str, batch_size: int
 
 
 def test_names_say_engine_precision_and_provider() -> None:
-    found = engines(["onnxruntime-fp32", "pytorch-fp32", "openvino-int8"], [CPU, "CUDAExecutionProvider"])
+    found = expand_backends(
+        ["onnxruntime-fp32", "pytorch-fp32", "openvino-int8"], [CPU, "CUDAExecutionProvider"]
+    )
     assert [engine.name for engine in found] == [
         "onnxruntime-fp32",
         "onnxruntime-fp32-cuda",
@@ -53,52 +61,52 @@ def test_names_say_engine_precision_and_provider() -> None:
     ]
 
 
-def test_a_provider_that_is_not_installed(models: Models) -> None:
-    with pytest.raises(NotAtHandError, match=r"^TensorrtExecutionProvider is not part of .*CPU\w+$"):
-        Engine("onnxruntime", "fp32", "TensorrtExecutionProvider").open(models, 1)
+def test_a_provider_that_is_not_installed(models: ModelPaths) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"^TensorrtExecutionProvider is not part of .*CPU\w+$"):
+        Backend("onnxruntime", "fp32", "TensorrtExecutionProvider").load(models, 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there(models: Models) -> None:
-    with pytest.raises(NotAtHandError, match="PyTorch finds no CUDA device"):
-        Engine("pytorch", "fp32", "cuda").open(models, 1)
+def test_a_device_that_is_not_there(models: ModelPaths) -> None:
+    with pytest.raises(BackendUnavailableError, match="PyTorch finds no CUDA device"):
+        Backend("pytorch", "fp32", "cuda").load(models, 1)
 
 
-def test_an_engine_that_is_not_installed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed(models: ModelPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.inference.backends.find_spec", lambda _: None)
-    with pytest.raises(NotAtHandError, match="OpenVINO is not installed: pip install"):
-        Engine("openvino", "fp32", "CPU").open(models, 1)
+    with pytest.raises(BackendUnavailableError, match="OpenVINO is not installed: pip install"):
+        Backend("openvino", "fp32", "CPU").load(models, 1)
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if "onnxruntime" in name or "openvino" in name])
 @pytest.mark.parametrize("share", [0, 50, 99])
-def test_a_truncated_file(models: Models, tmp_path: Path, name: str, share: int) -> None:
-    (engine,) = engines([name], [CPU])
+def test_a_truncated_file(models: ModelPaths, tmp_path: Path, name: str, share: int) -> None:
+    (engine,) = expand_backends([name], [CPU])
     content = engine.file(models).read_bytes()
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(content[: len(content) * share // 100])
     with pytest.raises(RunError, match=r"cut\.onnx") as caught:
-        engine.open(Models(models.weights, str(cut), str(cut)), 1)
+        engine.load(ModelPaths(models.weights, str(cut), str(cut)), 1)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_foreign_file(models: Models, tmp_path: Path) -> None:
+def test_a_foreign_file(models: ModelPaths, tmp_path: Path) -> None:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(RunError, match=r"other\.onnx is another network's") as caught:
-        FP32.open(Models(models.weights, str(tmp_path / "other.onnx"), models.int8), 1)
+        FP32.load(ModelPaths(models.weights, str(tmp_path / "other.onnx"), models.int8), 1)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_memory_is_that_of_a_process_with_nothing_else(models: Models) -> None:
+def test_memory_is_that_of_a_process_with_nothing_else(models: ModelPaths) -> None:
     """PyTorch's libraries alone are several times what ONNX Runtime needs."""
-    lean = resident_mb(FP32, models, threads=1, batch_size=8)
+    lean = measure_rss_mb(FP32, models, threads=1, batch_size=8)
     assert 20 < lean < 300
-    assert resident_mb(Engine("pytorch", "fp32", "cpu"), models, threads=1, batch_size=8) > 2 * lean
+    assert measure_rss_mb(Backend("pytorch", "fp32", "cpu"), models, threads=1, batch_size=8) > 2 * lean
 
 
-def test_what_fails_in_a_process_of_its_own_says_why(models: Models, tmp_path: Path) -> None:
+def test_what_fails_in_a_process_of_its_own_says_why(models: ModelPaths, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^onnxruntime-fp32 failed in a process of its own: .*none\.onnx"):
-        resident_mb(FP32, Models(models.weights, str(tmp_path / "none.onnx"), models.int8), 1, 8)
+        measure_rss_mb(FP32, ModelPaths(models.weights, str(tmp_path / "none.onnx"), models.int8), 1, 8)

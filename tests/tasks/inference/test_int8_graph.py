@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from models.classifier import Classifier
-from tasks.inference.int8_graph import byte_graph
+from tasks.inference.int8_graph import build_int8_graph
 from tasks.params import Params
 from tasks.workspace.errors import InputError
-from tasks.workspace.weights import read_classifier
+from tasks.workspace.weights import load_classifier
 
 
 @pytest.fixture
 def classifier(small_run: Params) -> Classifier:
-    return read_classifier(Path(small_run.paths.weights))[0]
+    return load_classifier(Path(small_run.paths.weights))[0]
 
 
 def noise(count: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def noise(count: int) -> np.ndarray:
 def test_it_is_the_function_of_the_network(classifier: Classifier, images: np.ndarray) -> None:
     with torch.inference_mode():
         expected = classifier(torch.from_numpy(images.astype(np.uint8))).numpy()
-    model = byte_graph(classifier, 13)
+    model = build_int8_graph(classifier, 13)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (actual,) = session.run(None, {"images": images.astype(np.float32)})
@@ -39,4 +39,4 @@ def test_it_is_the_function_of_the_network(classifier: Classifier, images: np.nd
 def test_another_network(classifier: Classifier) -> None:
     other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), [0.5] * 3, [0.2] * 3)
     with pytest.raises(InputError, match="an 8-bit graph of Sequential is not known here, of Net alone"):
-        byte_graph(other, 13)
+        build_int8_graph(other, 13)

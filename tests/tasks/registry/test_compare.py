@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from tasks.params import Compare, Params
-from tasks.registry.compare import Decision, compare, mcnemar, paired_interval
+from tasks.params import CompareConfig, Params
+from tasks.registry.compare import Decision, bonett_price_interval, compare, mcnemar_exact
 
-OPTIONS = Compare(confidence=0.95, margin=0.0, max_latency_ratio=100.0, parity_tolerance=1e-5)
+OPTIONS = CompareConfig(confidence=0.95, margin=0.0, max_latency_ratio=100.0, parity_atol=1e-5)
 EQUAL = {"max_abs_diff": 1e-6, "argmax_agreement": 1.0}
 
 
@@ -83,15 +83,15 @@ def test_objections(judge: Callable[..., Decision], worse: Path, small_run: Para
 
 def test_the_test_split_takes_no_part(judge: Callable[..., Decision], worse: Path, small_run: Params) -> None:
     """Worse on test alone changes nothing: the decision is the same as on other test images."""
-    from tasks.workspace.splits import read_tensors, write_tensors
+    from tasks.workspace.splits import load_tensors, save_tensors
 
-    tensors, about = read_tensors(Path(small_run.paths.splits))
+    tensors, about = load_tensors(Path(small_run.paths.splits))
     tensors["test_labels"] = (tensors["test_labels"] + 1) % 10
     other = worse.with_name("splits")
-    write_tensors(other, tensors, about)
+    save_tensors(other, tensors, about)
     decision = compare(Path(small_run.paths.onnx_model), worse, other, EQUAL, OPTIONS)
     assert decision.promote
-    assert decision.why == judge(None, worse).why
+    assert decision.reason == judge(None, worse).why
     assert decision.evidence.challenger_test_accuracy < 0.3
 
 
@@ -99,7 +99,7 @@ def test_the_test_split_takes_no_part(judge: Callable[..., Decision], worse: Pat
 def test_mcnemar_is_the_binomial_tail(better: int, worse: int) -> None:
     n = better + worse
     tail = sum(math.comb(n, k) for k in range(better, n + 1)) / 2**n
-    assert mcnemar(better, worse) == pytest.approx(tail)
+    assert mcnemar_exact(better, worse) == pytest.approx(tail)
 
 
 def test_interval_covers_as_often_as_it_says() -> None:
@@ -107,6 +107,6 @@ def test_interval_covers_as_often_as_it_says() -> None:
     p12, p21, n, hits, trials = 0.06, 0.04, 1000, 0, 2000
     for _ in range(trials):
         better, worse, _ = random.multinomial(n, [p12, p21, 1 - p12 - p21])
-        low, high = paired_interval(int(better), int(worse), n, 0.95)
+        low, high = bonett_price_interval(int(better), int(worse), n, 0.95)
         hits += low <= p12 - p21 <= high
     assert 0.935 < hits / trials < 0.965

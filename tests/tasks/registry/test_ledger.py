@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, LEDGER, Entry, append, champion, earlier, read_ledger
+from tasks.registry.ledger import (
+    CHAMPION,
+    LEDGER,
+    LedgerEntry,
+    append,
+    current_champion,
+    read_ledger,
+    resolve_rollback_target,
+)
 from tasks.workspace.errors import InputError, RunError
 
 
@@ -13,22 +21,22 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def entry(verdict: ledger.Verdict, md5: str) -> Entry:
-    return Entry(verdict, "because", md5 * 32, 9, "otter", "id", {"data": "d"}, {"gain": 0.5})
+def entry(verdict: ledger.DecisionKind, md5: str) -> LedgerEntry:
+    return LedgerEntry(verdict, "because", md5 * 32, 9, "otter", "id", {"data": "d"}, {"gain": 0.5})
 
 
 def test_entries_are_numbered_and_read_back() -> None:
     assert read_ledger() == []
-    made = [append(entry("promoted", "a")), append(entry("refused", "b")), append(entry("promoted", "c"))]
+    made = [append(entry("promoted", "a")), append(entry("rejected", "b")), append(entry("promoted", "c"))]
     assert read_ledger() == made
     assert [one.number for one in made] == [1, 2, 3]
-    crowned = champion(made)
+    crowned = current_champion(made)
     assert crowned is not None
     assert crowned.model_md5 == "c" * 32
-    assert champion(made[:2]) == made[0]
+    assert current_champion(made[:2]) == made[0]
     assert [json.loads(line)["verdict"] for line in LEDGER.read_text().splitlines()] == [
         "promoted",
-        "refused",
+        "rejected",
         "promoted",
     ]
 
@@ -55,31 +63,31 @@ def test_damage_elsewhere_is_one_line() -> None:
 
 def test_what_a_rollback_goes_back_to() -> None:
     with pytest.raises(InputError, match="no model was ever promoted"):
-        earlier([], None)
+        resolve_rollback_target([], None)
     entries = [append(entry("promoted", "a"))]
     with pytest.raises(InputError, match="the only one so far"):
-        earlier(entries, None)
-    entries += [append(entry("refused", "b")), append(entry("promoted", "c"))]
-    assert earlier(entries, None) == entries[0]
-    assert earlier(entries, 0) == entries[2]
-    assert earlier(entries, 1) == entries[0]
+        resolve_rollback_target(entries, None)
+    entries += [append(entry("rejected", "b")), append(entry("promoted", "c"))]
+    assert resolve_rollback_target(entries, None) == entries[0]
+    assert resolve_rollback_target(entries, 0) == entries[2]
+    assert resolve_rollback_target(entries, 1) == entries[0]
     with pytest.raises(InputError, match="2 is no champion; the ledger has these: 1, 3"):
-        earlier(entries, 2)
+        resolve_rollback_target(entries, 2)
 
 
 def test_the_model_that_serves() -> None:
     fallback = Path("artifacts/model.onnx")
-    assert ledger.model_to_serve(fallback)[0] == fallback
+    assert ledger.resolve_serving_model(fallback)[0] == fallback
     CHAMPION.parent.mkdir(exist_ok=True)
     CHAMPION.write_bytes(b"one")
     md5 = ledger.file_md5(CHAMPION)
-    append(Entry("promoted", "", md5, 3, "", "", {}, {}))
-    assert ledger.model_to_serve(fallback) == (CHAMPION, read_ledger()[0].title)
+    append(LedgerEntry("promoted", "", md5, 3, "", "", {}, {}))
+    assert ledger.resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].title)
     append(entry("promoted", "a"))  # the file follows a moment later
-    assert ledger.model_to_serve(fallback) == (CHAMPION, read_ledger()[0].title)
+    assert ledger.resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].title)
     CHAMPION.write_bytes(b"two")
     with pytest.raises(RunError, match="is no model that was ever promoted"):
-        ledger.model_to_serve(fallback)
+        ledger.resolve_serving_model(fallback)
     CHAMPION.unlink()
     with pytest.raises(RunError, match="is not there; bring it back: cifarflow rollback 0"):
-        ledger.model_to_serve(fallback)
+        ledger.resolve_serving_model(fallback)

@@ -3,7 +3,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from tasks.training.augment import augmented, cut_out
+from tasks.training.augment import cutout, random_flip_and_translate
 
 
 def pictures(count: int) -> Tensor:
@@ -22,7 +22,7 @@ def crops(image: Tensor, shift: int, *, flip: bool) -> list[Tensor]:
 @pytest.mark.parametrize(("shift", "flip"), [(0, True), (2, False), (2, True), (4, True)])
 def test_gives_each_crop_of_the_padded_picture_and_its_mirror_image(shift: int, *, flip: bool) -> None:
     image = pictures(1)
-    made = augmented(
+    made = random_flip_and_translate(
         image.expand(3000, -1, -1, -1), flip=flip, shift=shift, generator=Generator().manual_seed(0)
     )
     possible = {bytes(crop.flatten().tolist()) for crop in crops(image[0], shift, flip=flip)}
@@ -31,27 +31,30 @@ def test_gives_each_crop_of_the_padded_picture_and_its_mirror_image(shift: int, 
 
 def test_every_picture_keeps_its_place() -> None:
     images = pictures(50)
-    made = augmented(images, flip=True, shift=1, generator=Generator().manual_seed(0))
+    made = random_flip_and_translate(images, flip=True, shift=1, generator=Generator().manual_seed(0))
     for image, picture in zip(images, made, strict=True):
         assert any(torch.equal(picture, crop) for crop in crops(image, 1, flip=True))
 
 
 def test_the_generator_decides() -> None:
     images = pictures(20)
-    same = [augmented(images, flip=True, shift=2, generator=Generator().manual_seed(s)) for s in (3, 3, 4)]
+    same = [
+        random_flip_and_translate(images, flip=True, shift=2, generator=Generator().manual_seed(s))
+        for s in (3, 3, 4)
+    ]
     assert torch.equal(same[0], same[1])
     assert not torch.equal(same[0], same[2])
 
 
 def test_without_augmentation_the_pictures_stay() -> None:
     images = pictures(5)
-    assert augmented(images, flip=False, shift=0, generator=Generator()) is images
+    assert random_flip_and_translate(images, flip=False, shift=0, generator=Generator()) is images
 
 
 def test_the_pictures_that_are_named_are_mirrored() -> None:
     images = pictures(20)
     named = torch.arange(20) % 3 == 0
-    made = augmented(images, flip=named, shift=0, generator=Generator().manual_seed(0))
+    made = random_flip_and_translate(images, flip=named, shift=0, generator=Generator().manual_seed(0))
     assert torch.equal(made[named], images[named].flip(2))
     assert torch.equal(made[~named], images[~named])
 
@@ -59,7 +62,9 @@ def test_the_pictures_that_are_named_are_mirrored() -> None:
 def test_named_pictures_are_moved_too() -> None:
     image = pictures(1)
     named = torch.arange(600) % 2 == 0
-    made = augmented(image.expand(600, -1, -1, -1), flip=named, shift=1, generator=Generator().manual_seed(0))
+    made = random_flip_and_translate(
+        image.expand(600, -1, -1, -1), flip=named, shift=1, generator=Generator().manual_seed(0)
+    )
     for flipped, some in ((False, made[~named]), (True, made[named])):
         picture = image[0].flip(1) if flipped else image[0]
         possible = {bytes(crop.flatten().tolist()) for crop in crops(picture, 1, flip=False)}
@@ -70,7 +75,7 @@ def test_named_pictures_are_moved_too() -> None:
 def test_a_square_somewhere_inside_is_covered(size: int) -> None:
     image = pictures(1).clamp(max=200)  # nowhere of the color itself
     color = torch.tensor([255, 254, 253], dtype=torch.uint8)
-    made = cut_out(
+    made = cutout(
         image.expand(3000, -1, -1, -1), size=size, color=color, generator=Generator().manual_seed(0)
     )
     covered = (made == color).all(3)

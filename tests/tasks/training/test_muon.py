@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from tasks.training.muon import Muon, orthogonalized
+from tasks.training.muon import MuonWithAuxSGD, zeropower_via_newtonschulz
 
 
 def random(*shape: int) -> Tensor:
@@ -15,7 +15,7 @@ def random(*shape: int) -> Tensor:
 def test_directions_are_those_of_the_svd_and_lengths_are_near_1(shape: tuple[int, ...]) -> None:
     matrices = random(*shape) * 1e-3  # the scale does not matter
     u, s, vt = torch.linalg.svd(matrices, full_matrices=False)
-    lengths = u.mT @ orthogonalized(matrices) @ vt.mT
+    lengths = u.mT @ zeropower_via_newtonschulz(matrices) @ vt.mT
     diagonal = lengths.diagonal(dim1=1, dim2=2)
     assert torch.allclose(lengths - torch.diag_embed(diagonal), torch.zeros_like(lengths), atol=1e-4)
     large = diagonal[s > 0.2 * s.amax(1, keepdim=True)]
@@ -24,12 +24,14 @@ def test_directions_are_those_of_the_svd_and_lengths_are_near_1(shape: tuple[int
 
 
 def test_a_matrix_of_zeros_stays_one() -> None:
-    assert torch.equal(orthogonalized(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
+    assert torch.equal(zeropower_via_newtonschulz(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
 
 
 def test_matrices_are_independent() -> None:
     matrices = random(3, 6, 10)
-    assert torch.allclose(orthogonalized(matrices)[1:2], orthogonalized(matrices[1:2]), atol=1e-6)
+    assert torch.allclose(
+        zeropower_via_newtonschulz(matrices)[1:2], zeropower_via_newtonschulz(matrices[1:2]), atol=1e-6
+    )
 
 
 def net() -> nn.Sequential:
@@ -51,7 +53,7 @@ def loss_of(network: nn.Module, step: int) -> Tensor:
 def test_what_is_no_filter_is_trained_as_by_pytorchs_sgd() -> None:
     ours, theirs = net(), net()
     settings = {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.01}
-    muon = Muon([{"params": list(ours.parameters()), **settings}])
+    muon = MuonWithAuxSGD([{"params": list(ours.parameters()), **settings}])
     sgd = torch.optim.SGD(theirs.parameters(), nesterov=True, **settings)
     for step in range(4):
         for network, optimizer in ((ours, muon), (theirs, sgd)):
@@ -66,7 +68,7 @@ def test_filters_are_trained_as_written_down() -> None:
     """Momentum, the filters' norm, the orthogonal update: one filter bank after the other, by its matrix."""
     network = net()
     filters = [parameter for parameter in network.parameters() if parameter.ndim == 4]
-    muon = Muon([{"params": filters, "lr": 0.2, "momentum": 0.6, "orthogonal": True}])
+    muon = MuonWithAuxSGD([{"params": filters, "lr": 0.2, "momentum": 0.6, "orthogonal": True}])
     momenta = [torch.zeros_like(weight) for weight in filters]
     expected = [weight.detach().clone() for weight in filters]
     for step in range(3):
@@ -76,7 +78,7 @@ def test_filters_are_trained_as_written_down() -> None:
             assert weight.grad is not None
             momenta[i] = 0.6 * momenta[i] + weight.grad
             update = weight.grad + 0.6 * momenta[i]
-            direction = orthogonalized(update.contiguous().flatten(1)[None])[0].view_as(update)
+            direction = zeropower_via_newtonschulz(update.contiguous().flatten(1)[None])[0].view_as(update)
             unit = expected[i] * len(weight) ** 0.5 / expected[i].norm()
             expected[i] = unit - 0.2 * direction
         muon.step()
@@ -88,7 +90,9 @@ def test_what_has_no_gradient_stays() -> None:
     network = net()
     bias = network[-1].bias
     before = bias.detach().clone()
-    muon = Muon([{"params": list(network.parameters()), "lr": 0.1, "momentum": 0.8, "weight_decay": 0.1}])
+    muon = MuonWithAuxSGD(
+        [{"params": list(network.parameters()), "lr": 0.1, "momentum": 0.8, "weight_decay": 0.1}]
+    )
     bias.requires_grad_(False)
     loss_of(network, 0).backward()
     muon.step()
@@ -106,9 +110,9 @@ def test_goes_on_from_its_state() -> None:
         },
         {"params": [p for p in first.parameters() if p.ndim < 4], "lr": 0.1, "momentum": 0.8},
     ]
-    muon = Muon(groups)
+    muon = MuonWithAuxSGD(groups)
 
-    def step(network: nn.Module, optimizer: Muon, number: int) -> None:
+    def step(network: nn.Module, optimizer: MuonWithAuxSGD, number: int) -> None:
         optimizer.zero_grad()
         loss_of(network, number).backward()
         optimizer.step()
@@ -119,7 +123,7 @@ def test_goes_on_from_its_state() -> None:
         [i for i, p in enumerate(first.parameters()) if (p.ndim == 4) is filters] for filters in (True, False)
     ]
     own = list(second.parameters())
-    other = Muon(
+    other = MuonWithAuxSGD(
         [{**group, "params": [own[i] for i in of]} for group, of in zip(groups, places, strict=True)]
     )
     other.load_state_dict(copy.deepcopy(muon.state_dict()))

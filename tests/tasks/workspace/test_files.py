@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 
 FILL = """
 import resource, sys
@@ -27,7 +27,7 @@ except RunError as error:
 def test_takes_the_place_of_an_earlier_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "x"
     for text in ("first", "second"):
-        with written_whole(file) as partial:
+        with atomic_write(file) as partial:
             partial.write_text(text)
             assert not file.exists() or file.read_text() == "first"
         assert file.read_text() == text
@@ -38,7 +38,7 @@ def test_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> Non
     (tmp_path / "x").write_text("first")
 
     def write_half() -> None:
-        with written_whole(tmp_path / "x") as partial:
+        with atomic_write(tmp_path / "x") as partial:
             partial.write_text("half")
             raise ValueError
 
@@ -59,7 +59,7 @@ def test_no_room_is_one_line(tmp_path: Path) -> None:
 
 def test_full_disk_is_one_line(tmp_path: Path) -> None:
     def write() -> None:
-        with written_whole(tmp_path / "x") as partial:
+        with atomic_write(tmp_path / "x") as partial:
             partial.write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -72,6 +72,6 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(RunError, match=r"cannot write .*: (Not a directory|File exists)"),
-        written_whole(tmp_path / "file" / "x"),
+        atomic_write(tmp_path / "file" / "x"),
     ):
         pass
