@@ -1,16 +1,14 @@
 """`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. `dvc repro` runs this."""
 
-import os
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
 try:
     from tasks.params import read_params
     from tasks.stages import STAGES, run_stage
     from tasks.workspace.errors import InputError, RunError
+    from tasks.workspace.process import exit_with_parent
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"
@@ -32,18 +30,6 @@ def main(arguments: list[str]) -> int:
         print(f"{arguments[0]}: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def exit_with_parent() -> None:
-    """`dvc repro` that is terminated leaves its child at work, unseen and holding files: end as it ends."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
-import torch
 
 from tasks.inference.backends import (
     Backend,
@@ -33,9 +31,10 @@ from tasks.inference.onnx_classifier import CPU
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 from tasks.workspace.splits import load_splits
+from tasks.workspace.torch_settings import num_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -97,7 +96,7 @@ def benchmark(
     images, labels = data.test.images.numpy(), data.test.labels.numpy()
     models = ModelPaths(str(weights), str(onnx_model), str(int8_model))
     load = BackgroundLoad()
-    with preserve_num_threads():
+    with num_threads():
         contestants, skipped = _load_backends(models, config)
         # Parity is held whichever engines are measured: a promotion rests on it (tasks/registry/compare.py).
         exported, reference = (
@@ -334,15 +333,6 @@ def _print_summary(report: dict[str, Any]) -> None:
     others = report["environment"]["background_cpu_percent"]
     if others > 5:
         print(f"other programs took {others:.0f}% of the machine's time meanwhile; ratios hold, times do not")
-
-
-@contextmanager
-def preserve_num_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class BackgroundLoad:

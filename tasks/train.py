@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from tasks.training.muon import MuonWithAuxSGD, zeropower_via_newtonschulz
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write
 from tasks.workspace.splits import load_splits, save_tensors
+from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +81,7 @@ def train(
     checkpoints = CheckpointStore(
         weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device)
     )
-    with num_threads(config.num_threads), deterministic_algorithms(device, wanted=config.deterministic):
+    with num_threads(config.num_threads), deterministic_algorithms(device, enabled=config.deterministic):
         normalize = Normalize(data.metadata["mean"], data.metadata["std"], device)
         training = Trainer(data.train, data.val, normalize, config, progress)
         training.resume(checkpoints)
@@ -476,39 +476,3 @@ def validate(net: nn.Module, normalize: Normalize, images: Tensor, labels: Tenso
     net.eval()
     logits = torch.cat([net(normalize(batch)) for batch in torch.split(images, VAL_BATCH_SIZE)])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
-
-
-@contextmanager
-def num_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def deterministic_algorithms(device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """On CUDA, PyTorch's deterministic algorithms, or where they are not wanted cuDNN's fastest.
-
-    On a CPU what is used here is deterministic anyway.
-    """
-    if device.type == "cpu":
-        yield
-        return
-    if not wanted:
-        was_enabled = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True  # tries its algorithms at the first step of a shape
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = was_enabled
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(mode=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(mode=before)

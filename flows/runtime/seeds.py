@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
-import signal
 import statistics
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
-from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +19,7 @@ from tasks.train import resolve_device, train
 from tasks.training.checkpoints import training_fingerprint
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
+from tasks.workspace.process import exit_with_parent
 from tasks.workspace.splits import load_splits
 
 if TYPE_CHECKING:
@@ -162,15 +159,3 @@ def _train_and_evaluate(
     with atomic_write(file) as partial:
         partial.write_text(json.dumps(row) + "\n", encoding="utf-8")
     return row
-
-
-def exit_with_parent() -> None:
-    """A sweep that is killed leaves no training at work, unseen."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

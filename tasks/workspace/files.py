@@ -1,16 +1,22 @@
-"""Files appear under their names whole or not at all."""
+"""Files: atomic writes, JSON, hashes."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 from tasks.workspace.errors import RunError
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """A name beside `file` to write to; it takes `file`'s place when all is written, or is removed."""
+    """Yield a temporary path beside `file`; rename it to `file` on success, delete it on error.
+
+    `RunError` where the file cannot be written.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temp_path = file.with_name(f".{file.name}.{os.getpid()}.partial")
@@ -23,3 +29,18 @@ def atomic_write(file: Path) -> Iterator[Path]:
             temp_path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def hash_file(file: Path, algorithm: Literal["md5", "sha256"]) -> str:
+    """The hex digest of the file's content; MD5 is what DVC and CIFAR-10's publisher use."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

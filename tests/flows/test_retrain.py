@@ -75,7 +75,7 @@ def test_promote_refuse_skip_and_roll_back(repository: Path) -> None:
     assert [entry.decision for entry in entries] == ["promoted", "promoted", "rejected", "rolled_back"]
     assert {*entries[1].provenance} == {"data", "params", "code", "weights"}
     assert entries[1].evidence["gain"] > 0
-    assert entries[1].run_id
+    assert entries[1].flow_run_id
 
     CHAMPION.unlink()
     assert rollback(0, return_state=True).is_completed()
@@ -105,9 +105,10 @@ def test_each_run_is_a_dvc_experiment_and_a_commit_aside(repository: Path, tmp_p
     assert "staged" not in changed
     assert not [file for file in changed if file.startswith(("artifacts/", "data/"))]
     assert (
-        entry.run in subprocess.run(["dvc", "exp", "list"], check=True, capture_output=True, text=True).stdout
+        entry.flow_run_name
+        in subprocess.flow_run_name(["dvc", "exp", "list"], check=True, capture_output=True, text=True).stdout
     )
-    assert entry.run in git("ls-remote", "origin")
+    assert entry.flow_run_name in git("ls-remote", "origin")
     md5 = entry.model_md5
     assert (tmp_path / "store/files/md5" / md5[:2] / md5[2:]).is_file()
 
@@ -178,7 +179,7 @@ def test_a_kill_between_ledger_and_model_is_put_right(repository: Path) -> None:
     pointer = CHAMPION.with_name("champion.onnx.dvc").read_bytes()
     CHAMPION.write_bytes(second)  # as if the rollback had been killed after its line in the ledger
     assert run().name == "Completed"  # the workspace's model is judged against the champion again
-    assert ledger.read_ledger()[-1].verdict == "promoted"
+    assert ledger.read_ledger()[-1].decision == "promoted"
     assert pointer != CHAMPION.with_name("champion.onnx.dvc").read_bytes()
 
 

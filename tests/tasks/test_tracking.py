@@ -132,7 +132,7 @@ def test_weights_from_elsewhere_have_a_run_of_their_own(params: Params, tmp_path
     with Path(params.paths.weights).open("ab") as weights:
         weights.write(b" ")
     with Tracker(params).resume_run(Path(params.paths.weights), "evaluate", {}) as run:
-        run.summarize({"accuracy": 0.5})
+        run.log_summary({"accuracy": 0.5})
     assert len(tracked(tmp_path)["runs"]) == 2
 
 

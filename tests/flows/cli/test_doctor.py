@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def verdicts() -> dict[str, str]:
-    return {finding.subject: finding.verdict for finding in run_checks()}
+    return {finding.subject: finding.status for finding in run_checks()}
 
 
 def test_fresh_project_has_nothing_in_the_way(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,10 +43,10 @@ def test_every_wrong_finding_names_what_mends_it(project: Path, monkeypatch: pyt
     )
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("device: auto", "device: cuda"))
-    wrong = {finding.subject: finding for finding in run_checks() if finding.verdict == "wrong"}
+    wrong = {finding.subject: finding for finding in run_checks() if finding.status == "wrong"}
     assert {"Python", "packages", "disk", "device"} <= wrong.keys()
     assert "2 of 2 are not as locked: torch, no-such-package" in wrong["packages"].text
-    assert all(finding.remedy for finding in wrong.values())
+    assert all(finding.fix for finding in wrong.values())
 
 
 def test_altered_data_would_make_a_run_fail(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,8 +99,8 @@ def test_server_and_its_last_runs(project: Path) -> None:
     with pytest.raises(ValueError, match=r"^$"):
         broken()
     found = {finding.subject: finding for finding in run_checks()}
-    assert found["Prefect"].verdict == "ok"
-    assert found["last run"].verdict in {"ok", "note"}
+    assert found["Prefect"].status == "ok"
+    assert found["last run"].status in {"ok", "note"}
 
 
 def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +108,4 @@ def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPa
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         (finding,) = (finding for finding in run_checks() if finding.subject == "Prefect")
-    assert (finding.verdict, finding.text) == ("wrong", "no server answers at 127.0.0.1:1")
+    assert (finding.status, finding.text) == ("wrong", "no server answers at 127.0.0.1:1")

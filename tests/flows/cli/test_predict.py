@@ -151,7 +151,7 @@ def test_models_that_do_not_fit(tmp_path: Path, pictures: Path) -> None:
 
 def test_likeliest() -> None:
     shares = np.array([0.2, 0.5, 0.3], np.float32)
-    model = OnnxClassifier(session=None, classes=["a", "b", "c"], run={})  # type: ignore[arg-type]
+    model = OnnxClassifier(session=None, classes=["a", "b", "c"], metadata={})  # type: ignore[arg-type]
     assert [name for name, _ in model.top_k(shares, 2)] == ["b", "c"]
 
 

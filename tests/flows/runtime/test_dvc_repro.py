@@ -104,8 +104,8 @@ def test_flow_finds_nothing_to_do_after_dvc_repro(
 def test_says_which_parameter_changed(workspace: Workspace) -> None:
     workspace.all()
     workspace.set_factor(3)
-    assert workspace.reproduce("scale").why == "params scale.by.factor changed"
-    assert workspace.reproduce("total").why == "scaled.txt changed"
+    assert workspace.reproduce("scale").reason == "params scale.by.factor changed"
+    assert workspace.reproduce("total").reason == "scaled.txt changed"
     assert json.loads((workspace.folder / "total.json").read_text()) == {"total": 18}
 
 
@@ -125,7 +125,7 @@ def test_missing_output_is_restored(workspace: Workspace) -> None:
     workspace.all()
     (workspace.folder / "scaled.txt").unlink()
     outcome = workspace.reproduce("scale")
-    assert (outcome.state, outcome.why) == ("restored", "scaled.txt is missing")
+    assert (outcome.state, outcome.reason) == ("restored", "scaled.txt is missing")
 
 
 def test_force_runs_what_is_up_to_date(workspace: Workspace) -> None:

@@ -49,34 +49,36 @@ def judge(small_run: Params) -> Callable[..., Decision]:
 
 def test_the_first_model_is_promoted(judge: Callable[..., Decision]) -> None:
     decision = judge(None, None)
-    assert (decision.promote, decision.why) == (True, "the first model")
-    assert decision.evidence.gain is None
+    assert (decision.promote, decision.reason) == (True, "the first model")
+    assert decision.evidence.accuracy_gain is None
 
 
 def test_a_gain_is_promoted_and_a_loss_is_not(judge: Callable[..., Decision], worse: Path) -> None:
     decision = judge(None, worse)
     found = decision.evidence
-    assert decision.promote, decision.why
-    assert found.gain is not None
+    assert decision.promote, decision.reason
+    assert found.accuracy_gain is not None
     assert found.champion_val_accuracy is not None
-    assert found.gain == pytest.approx(found.challenger_val_accuracy - found.champion_val_accuracy)
+    assert found.accuracy_gain == pytest.approx(found.challenger_val_accuracy - found.champion_val_accuracy)
     assert found.gain_interval is not None
-    assert found.gain_interval[0] < found.gain < found.gain_interval[1]
+    assert found.gain_interval[0] < found.accuracy_gain < found.gain_interval[1]
     back = judge(worse, Path(worse))
-    assert (back.promote, back.evidence.gain) == (False, 0)
+    assert (back.promote, back.evidence.accuracy_gain) == (False, 0)
     assert back.evidence.p_value == 1
 
 
 def test_objections(judge: Callable[..., Decision], worse: Path, small_run: Params) -> None:
     ours = Path(small_run.paths.onnx_model)
-    assert "on validation, and a gain is asked for" in judge(worse, ours).why
-    gain = judge(None, worse).evidence.gain
+    assert "on validation, and a gain is asked for" in judge(worse, ours).reason
+    gain = judge(None, worse).evidence.accuracy_gain
     assert gain is not None
-    assert f"{gain + 0.01:.2%} or more is asked for" in judge(None, worse, margin=gain + 0.01).why
-    assert "may be chance" in judge(None, worse, confidence=1 - 1e-300).why
-    assert "times as long as the champion" in judge(None, worse, max_latency_ratio=1e-6).why
-    assert "is another than the champion's" in judge(None, worse, champion_val_sha256="0" * 64).why
-    assert "is not PyTorch's" in judge(None, None, parity={"max_abs_diff": 0.0, "argmax_agreement": 0.9}).why
+    assert f"{gain + 0.01:.2%} or more is asked for" in judge(None, worse, margin=gain + 0.01).reason
+    assert "may be chance" in judge(None, worse, confidence=1 - 1e-300).reason
+    assert "times as long as the champion" in judge(None, worse, max_latency_ratio=1e-6).reason
+    assert "is another than the champion's" in judge(None, worse, champion_val_sha256="0" * 64).reason
+    assert (
+        "is not PyTorch's" in judge(None, None, parity={"max_abs_diff": 0.0, "argmax_agreement": 0.9}).reason
+    )
     for decision in (judge(None, worse, margin=0.9), judge(None, worse, parity=EQUAL | {"max_abs_diff": 1})):
         assert not decision.promote
 
@@ -91,7 +93,7 @@ def test_the_test_split_takes_no_part(judge: Callable[..., Decision], worse: Pat
     save_tensors(other, tensors, about)
     decision = compare(Path(small_run.paths.onnx_model), worse, other, EQUAL, OPTIONS)
     assert decision.promote
-    assert decision.reason == judge(None, worse).why
+    assert decision.reason == judge(None, worse).reason
     assert decision.evidence.challenger_test_accuracy < 0.3
 
 

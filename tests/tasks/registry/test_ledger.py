@@ -29,7 +29,7 @@ def test_entries_are_numbered_and_read_back() -> None:
     assert read_ledger() == []
     made = [append(entry("promoted", "a")), append(entry("rejected", "b")), append(entry("promoted", "c"))]
     assert read_ledger() == made
-    assert [one.number for one in made] == [1, 2, 3]
+    assert [one.version for one in made] == [1, 2, 3]
     crowned = current_champion(made)
     assert crowned is not None
     assert crowned.model_md5 == "c" * 32
@@ -82,9 +82,9 @@ def test_the_model_that_serves() -> None:
     CHAMPION.write_bytes(b"one")
     md5 = ledger.file_md5(CHAMPION)
     append(LedgerEntry("promoted", "", md5, 3, "", "", {}, {}))
-    assert ledger.resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].title)
+    assert ledger.resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].label)
     append(entry("promoted", "a"))  # the file follows a moment later
-    assert ledger.resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].title)
+    assert ledger.resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].label)
     CHAMPION.write_bytes(b"two")
     with pytest.raises(RunError, match="is no model that was ever promoted"):
         ledger.resolve_serving_model(fallback)
