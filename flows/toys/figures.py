@@ -219,7 +219,7 @@ def gradient_descent(
         panel.set(xlim=across[[0, -1]], ylim=along[[0, -1]], xlabel="w0", ylabel="b0" if column == 0 else "")
         panel.grid(visible=False)
         panel.xaxis.set_major_locator(MaxNLocator(4))
-        panel.tick_params(labeleft=column == 0)
+        panel.tick_params(labelleft=column == 0)
     below = figure.add_subplot(grid[1, :])
     looks = (("--", MUTED), ("-", BLUE), (":", ORANGE))
     longest = 1.25 * max(len(losses) for _, descent, losses in descents if descent.outcome != "diverged")

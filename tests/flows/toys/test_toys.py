@@ -102,9 +102,9 @@ def test_tasks_are_chained_by_their_results(folder: Path, prefect_server: None) 
 def test_wrong_parameter_ends_a_run_in_one_line(
     folder: Path, prefect_server: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    state = load_flow("gradient_descent")(fitting=-0.1, return_state=True)
+    state = load_flow("gradient_descent")(lr_good=-0.1, return_state=True)
     assert state.is_failed()
-    assert state.message == "gradient_descent: fitting should be greater than 0, not -0.1"
+    assert state.message == "gradient_descent: lr_good should be greater than 0, not -0.1"
     state = load_flow("loss")(good=[0.9], return_state=True)
     assert state.is_failed()
     assert state.message == "loss: 3 targets need as many predictions, not 1"

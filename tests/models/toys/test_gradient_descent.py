@@ -73,8 +73,8 @@ def test_diverging_ends_long_before_overflow() -> None:
 def test_learning_rate_has_to_be_positive(rate: float) -> None:
     with pytest.raises(ValueError, match="the learning rate should be greater than 0"):
         gradient_descent(on_the_example, (1, 3), rate, max_steps=1, tolerance=0)
-    with pytest.raises(InputError, match=r"^gradient_descent: fitting should be "):
-        gradient_descent.fn(fitting=rate)
+    with pytest.raises(InputError, match=r"^gradient_descent: lr_good should be "):
+        gradient_descent.fn(lr_good=rate)
 
 
 def test_start_has_to_be_finite() -> None:
