@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from flows.cli.logs import drop_duplicate_failure
-from flows.toys.catalogue import TOYS
+from flows.toys.catalog import TOYS
 from tasks.params import StrictModel, parse_value, validate
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.toys.catalogue import TOYS, load_flow
+from flows.toys.catalog import TOYS, load_flow
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.cli.main import run_command
 from flows.toys.base import Table
-from flows.toys.catalogue import TOYS, load_flow
+from flows.toys.catalog import TOYS, load_flow
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
 
@@ -163,7 +163,7 @@ def test_all_are_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
         flow.__name__ = name
         return type("Flow", (), {"fn": staticmethod(lambda: None), "__call__": staticmethod(flow)})()
 
-    monkeypatch.setattr("flows.toys.catalogue.flow_of", flow_of)
+    monkeypatch.setattr("flows.toys.catalog.flow_of", flow_of)
     assert run_command(["toys", "all"]) == 0
     assert ran == list(TOYS)
 
