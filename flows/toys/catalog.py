@@ -1,10 +1,9 @@
-"""The toys in the talk's order. Module, flow, picture and test of each have its name."""
+"""The toys in the talk's order. Each one's modules, flow, figure and test have its name."""
 
-import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tasks.workspace.errors import InputError
+from tasks.workspace.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -12,10 +11,10 @@ if TYPE_CHECKING:
 TOYS = {
     "neuron": "multiply, sum, add the bias, activate",
     "layers": "networks are nested functions, and collapse without activations",
-    "loss": "how far a prediction is from its target, and what a lost minus sign does",
-    "gradient_descent": "downhill step by step, with a learning rate too small, fitting, too large",
-    "backprop": "the chain rule, held against autograd and finite differences",
-    "training_cycle": "forward, loss, backward, update: the pipeline's own loop on a small network",
+    "loss": "how far a prediction is from its target, and what a missing minus sign does",
+    "gradient_descent": "downhill step by step, with a learning rate too small, good, too large",
+    "backprop": "the chain rule, compared with autograd and finite differences",
+    "training_cycle": "forward, loss, backward, update: the pipeline's training step on a small network",
     "fit": "underfitting, sweet spot, overfitting",
     "discounted_return": "what future rewards are worth, by chess",
 }
@@ -25,9 +24,7 @@ TOYS = {
 def validate_name(name: str) -> str:
     """The name, if it is a toy's; `InputError` otherwise."""
     if name not in TOYS:
-        near = difflib.get_close_matches(name, [*TOYS, "all"], n=1)
-        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(TOYS)} and all"
-        raise InputError(f"there is no toy {name}; {known}")
+        raise InputError(f"unknown toy {name}; {suggest(name, [*TOYS, 'all'])}")
     return name
 
 
