@@ -15,8 +15,8 @@ Activation = Callable[[Tensor], Tensor]
 def init_weights(widths: Sequence[int], generator: Generator) -> tuple[list[Tensor], list[Tensor]]:
     """Weights `(widths[i+1], widths[i])` and biases `(widths[i+1],)` of each layer, normal, float64.
 
-    Weights are scaled by 1/√fan_in, so that values keep their scale from layer to layer. `ValueError` if there
-    are fewer than two widths, or a width below 1.
+    Weights are scaled by 1/√fan_in, so that values keep their scale from layer to layer. `ValueError` where
+    there are fewer than two widths, or a width below 1.
     """
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(f"a network needs at least two widths, each at least 1, not {list(widths)}")

@@ -50,7 +50,7 @@ def page(browser: "Browser", url: str, requested: list[str]) -> Iterator["Page"]
     opened.set_default_timeout(WAIT_MS)
     opened.on("request", lambda request: requested.append(str(urlparse(request.url).hostname)))
     opened.goto(url)
-    opened.get_by_role("tab", name="A picture").wait_for()
+    opened.get_by_role("tab", name="An image").wait_for()
     yield opened
     opened.close()
 
@@ -102,7 +102,7 @@ def test_loss_follows_its_sliders(page: "Page") -> None:
 
 def test_path_follows_the_learning_rate(page: "Page") -> None:
     open_tab(page, "Gradient descent")
-    wait_for_output(page, "where it goes", "converged; steps: 1; J(θ) = 0")  # α = 1 / (2(x² + 1))
+    wait_for_output(page, "outcome", "converged; steps: 1; J(θ) = 0")  # α = 1 / (2(x² + 1))
     set_slider(page, "learning rate α", "0.21")
     page.get_by_text("α = 0.21: diverged").wait_for()
 
@@ -121,4 +121,4 @@ def test_port_that_is_taken(url: str) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "is taken; give another --port" in done.stderr
+    assert "is in use; choose another --port" in done.stderr
