@@ -28,6 +28,8 @@ from tasks.params import Seed
 Descent = tuple[float, Trajectory]
 """(learning rate, where it led)"""
 
+MAX_POINTS = 8  # what the figure shows of a path that diverges
+
 
 @toy_task
 def initialize(seed: int) -> Point:
@@ -127,7 +129,7 @@ def plot(example: tuple[float, float], descents: Sequence[Descent]) -> str:
 
 def _plot_path(axes: Axes, run: Trajectory) -> None:
     diverged = run.outcome == "diverged"
-    path = np.array(run.path[:8] if diverged else run.path)
+    path = np.array(run.path[:MAX_POINTS] if diverged else run.path)
     for start, end in pairwise(path):
         # Jumps over the valley are arcs: as straight lines they would cover each other.
         jump = FancyArrowPatch(
@@ -148,9 +150,10 @@ def _plot_path(axes: Axes, run: Trajectory) -> None:
 
 def _plot_losses(axes: Axes, example: tuple[float, float], descents: Sequence[Descent]) -> None:
     line_styles = (("--", MUTED), ("-", BLUE), (":", ORANGE))
-    max_points = 1.25 * max(len(run.path) for _, run in descents if run.outcome != "diverged")
+    longest = max((len(run.path) for _, run in descents if run.outcome != "diverged"), default=MAX_POINTS)
+    max_points = int(1.25 * longest)
     for (rate, run), (style, color) in zip(descents, line_styles[: len(descents)], strict=True):
-        losses = [loss(point, *example) for point in run.path[: int(max_points)]]
+        losses = [loss(point, *example) for point in run.path[:max_points]]
         axes.plot(np.maximum(losses, 1e-16), linestyle=style, color=color, linewidth=2, label=f"α = {rate:g}")
     axes.set_yscale("log")
     axes.set(xlabel="step", ylabel="J(θ)")
