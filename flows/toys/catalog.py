@@ -29,6 +29,6 @@ def validate_name(name: str) -> str:
 
 
 def load_flow(name: str) -> "Flow[..., Any]":
-    """The toy's flow. Imports Prefect and PyTorch, which the names alone do not need."""
+    """The toy's flow. Imports Prefect and PyTorch, which listing the names does not need."""
     flow: Flow[..., Any] = getattr(import_module(f"flows.toys.{name}"), name)
     return flow

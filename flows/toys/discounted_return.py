@@ -1,6 +1,6 @@
 """What future rewards are worth (slide "Reinforcement Learning", with its example of chess).
 
-The reward of the talk's move, a bishop takes a rook, is +5 pawns. What follows it counts the less, the
+The reward of the talk's move, a bishop takes a rook, is +5 pawns. Later rewards count the less, the
 smaller the discount factor γ is: R = Σ γ^i · r_i. The talk's two ends: γ = 0 leaves nothing of the future,
 and with γ = 1 the future counts as much as the present.
 """

@@ -41,7 +41,7 @@ def fit_all(max_degree: int, train: Points, val: Points) -> list[Fit]:
 
 @toy_task
 def select_model(fits: Sequence[Fit]) -> Fit:
-    """By the validation error alone."""
+    """By the validation error."""
     return select_best(fits)
 
 
@@ -91,7 +91,7 @@ def fit(
             ("underfitting, high bias", "both errors large", "feature engineering !; adjust #epochs"),
             (
                 "overfitting, high variance",
-                "validation alone",
+                "validation error only",
                 "get even more data!; reduce feature dimension",
             ),
         ],

@@ -73,7 +73,7 @@ def gradients_by_autograd(x1: float, w1: float, b: float, y: float, activation: 
 
 
 def gradients_by_finite_differences(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
-    """The same from the loss alone: `(J(θ + h) - J(θ - h)) / 2h`, one parameter at a time."""
+    """The same from the loss only: `(J(θ + h) - J(θ - h)) / 2h`, one parameter at a time."""
 
     def slope(dx1: float, dw1: float, db: float) -> float:
         above = forward(x1 + dx1, w1 + dw1, b + db, y, activation).loss

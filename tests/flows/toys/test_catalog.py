@@ -1,4 +1,4 @@
-"""The list of toys: what each entry stands for, and that the list alone is cheap."""
+"""The list of toys: what each entry stands for, and that listing them is cheap."""
 
 import inspect
 import subprocess
