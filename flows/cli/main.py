@@ -257,7 +257,7 @@ def toys(name: str | None, assignments: tuple[str, ...]) -> None:
       cifarflow toys neuron --set w1=2 --set activation=tanh
       cifarflow toys all
     """
-    from flows.toys.catalogue import TOYS, load_flow, validate_name
+    from flows.toys.catalog import TOYS, load_flow, validate_name
 
     if name is None:
         if assignments:

@@ -8,33 +8,45 @@ With x1 = 2, y = 7, w1 = 1 and b = 3 this is the talk's loss example.
 from dataclasses import astuple
 from typing import Literal
 
-from flows.toys import figures
+from matplotlib import rc_context
+
 from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
-from models.toys import backprop as chain
+from flows.toys.style import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    STYLE,
+    create_figure,
+    draw_arrow,
+    draw_node,
+    format_number,
+    render_svg,
+)
+from models.toys import backprop as backprop_math
 from models.toys.backprop import Forward, Gradients
 
 
 @toy_task
 def forward_pass(x1: float, w1: float, b: float, y: float, activation: str) -> Forward:
-    return chain.forward(x1, w1, b, y, activation)
+    return backprop_math.forward(x1, w1, b, y, activation)
 
 
 @toy_task
-def loss_backward(y: float, seen: Forward) -> float:
+def loss_backward(y: float, fwd: Forward) -> float:
     """∂J/∂ŷ"""
-    return chain.d_loss_d_prediction(y, seen.prediction)
+    return backprop_math.d_loss_d_prediction(y, fwd.prediction)
 
 
 @toy_task
-def activation_backward(by_prediction: float, seen: Forward, activation: str) -> float:
+def activation_backward(d_prediction: float, fwd: Forward, activation: str) -> float:
     """∂J/∂z = ∂J/∂ŷ · f'(z)"""
-    return by_prediction * chain.d_prediction_d_z(seen.z, activation)
+    return d_prediction * backprop_math.d_prediction_d_z(fwd.z, activation)
 
 
 @toy_task
-def linear_backward(by_sum: float, x1: float, w1: float) -> Gradients:
+def linear_backward(d_z: float, x1: float, w1: float) -> Gradients:
     """∂J/∂w1, ∂J/∂b, ∂J/∂x1"""
-    return chain.gradients_from_dz(by_sum, x1, w1)
+    return backprop_math.gradients_from_dz(d_z, x1, w1)
 
 
 @toy_task
@@ -42,8 +54,10 @@ def numerical_checks(
     x1: float, w1: float, b: float, y: float, activation: str
 ) -> tuple[Gradients, Gradients]:
     """By PyTorch's autograd, and by finite differences."""
-    given = (x1, w1, b, y, activation)
-    return chain.gradients_by_autograd(*given), chain.gradients_by_finite_differences(*given)
+    return (
+        backprop_math.gradients_by_autograd(x1, w1, b, y, activation),
+        backprop_math.gradients_by_finite_differences(x1, w1, b, y, activation),
+    )
 
 
 @toy_flow
@@ -64,9 +78,9 @@ def backprop(
         activation: the function f; sigmoid and tanh let little of the gradient through where |z| is large
     """
     fwd = forward_pass(x1, w1, b, y, activation)
-    by_prediction = loss_backward(y, fwd)
-    by_sum = activation_backward(by_prediction, fwd, activation)
-    grads = linear_backward(by_sum, x1, w1)
+    d_prediction = loss_backward(y, fwd)
+    d_z = activation_backward(d_prediction, fwd, activation)
+    grads = linear_backward(d_z, x1, w1)
     autograd, differences = numerical_checks(x1, w1, b, y, activation)
 
     forward = Table(
@@ -80,8 +94,8 @@ def backprop(
     backward = Table(
         ["backward", "is", "chain rule", "autograd", "finite differences"],
         [
-            ("∂J/∂ŷ", "-2(y - ŷ)", by_prediction, "", ""),
-            ("∂J/∂z", "∂J/∂ŷ · f'(z)", by_sum, "", ""),
+            ("∂J/∂ŷ", "-2(y - ŷ)", d_prediction, "", ""),
+            ("∂J/∂z", "∂J/∂ŷ · f'(z)", d_z, "", ""),
             *zip(
                 ("∂J/∂w1", "∂J/∂b", "∂J/∂x1"),
                 ("∂J/∂z · x1", "∂J/∂z", "∂J/∂z · w1"),
@@ -92,25 +106,73 @@ def backprop(
             ),
         ],
     )
-    note = (
-        f"The chain rule differs from autograd by {_max_abs_diff(grads, autograd):.1g} at most, "
-        f"from finite differences by {_max_abs_diff(grads, differences):.1g}."
-    )
-    says = [
-        note,
-        f"The activation lets {chain.d_prediction_d_z(fwd.z, activation):.3g} of the gradient through.",
+    from_autograd = f"from autograd by {_max_abs_diff(grads, autograd):.1g} at most"
+    from_differences = f"from finite differences by {_max_abs_diff(grads, differences):.1g}"
+    slope = backprop_math.d_prediction_d_z(fwd.z, activation)
+    takeaways = [
+        f"The chain rule differs {from_autograd}, {from_differences}.",
+        f"The activation lets {slope:.3g} of the gradient through.",
     ]
-    if activation == "relu" and abs(fwd.z) < chain.FINITE_DIFFERENCE_STEP * max(1, abs(x1), abs(w1)):
-        says.append(
+    if activation == "relu" and abs(fwd.z) < backprop_math.FINITE_DIFFERENCE_STEP * max(1, abs(x1), abs(w1)):
+        takeaways.append(
             "At its kink ReLU has no slope: finite differences see both sides of it, PyTorch takes 0."
         )
-    picture = figures.backprop((x1, w1, b, y), fwd, (by_prediction, by_sum), grads, activation)
-    publish("backprop", [forward, backward], says, picture)
+    svg = plot((x1, w1, b, y), fwd, (d_prediction, d_z), grads, activation)
+    publish("backprop", [forward, backward], takeaways, svg)
     return grads
 
 
 def _max_abs_diff(one: Gradients, other: Gradients) -> float:
     return max(abs(one.w1 - other.w1), abs(one.b - other.b), abs(one.x1 - other.x1))
+
+
+@rc_context(STYLE)
+def plot(
+    inputs: tuple[float, float, float, float],
+    fwd: Forward,
+    inner_grads: tuple[float, float],
+    grads: Gradients,
+    activation: str,
+) -> str:
+    """SVG: the computation graph, with each value in its node and the gradient of J below it.
+
+    `inputs` is (x1, w1, b, y), `inner_grads` (∂J/∂ŷ, ∂J/∂z).
+    """
+    figure, axes = create_figure(3.1)
+    axes.set(xlim=(-0.75, 6.75), ylim=(-0.62, 2.75))
+    axes.axis("off")
+    x1, w1, b, y = inputs
+    d_prediction, d_z = inner_grads
+    nodes = {
+        "x1": ((0, 2.1), x1, "∂J/∂x1", grads.x1),
+        "w1": ((0, 1.05), w1, "∂J/∂w1", grads.w1),
+        "b": ((0, 0), b, "∂J/∂b", grads.b),
+        "z": ((2.2, 1.05), fwd.z, "∂J/∂z", d_z),
+        "ŷ": ((4.2, 1.05), fwd.prediction, "∂J/∂ŷ", d_prediction),
+        "J": ((6.2, 1.05), fwd.loss, "", None),
+    }
+    for start, end in (("x1", "z"), ("w1", "z"), ("b", "z"), ("z", "ŷ"), ("ŷ", "J")):
+        draw_arrow(axes, nodes[start][0], nodes[end][0])
+    for name, (position, value, grad_name, grad) in nodes.items():
+        draw_node(axes, position, f"{name}\n{format_number(value)}", size=38, color=BLUE)
+        if grad is not None:
+            axes.annotate(
+                f"{grad_name} = {format_number(grad)}",
+                position,
+                xytext=(0, -23),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                color=ORANGE,
+                fontsize=9.5,
+            )
+    axes.text(2.2, 1.68, "z = x1·w1 + b", ha="center", color=MUTED)
+    axes.text(4.2, 1.68, f"ŷ = {activation}(z)", ha="center", color=MUTED)
+    axes.text(6.2, 1.68, "J = (y − ŷ)²", ha="center", color=MUTED)
+    axes.text(6.2, 0.3, f"target y = {format_number(y)}", ha="center", color=MUTED)
+    axes.text(4.2, 2.5, "forward: values →", ha="center", color=BLUE)
+    axes.text(4.2, -0.45, "← backward: gradients, by the chain rule", ha="center", color=ORANGE)
+    return render_svg(figure)
 
 
 if __name__ == "__main__":

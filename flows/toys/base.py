@@ -1,7 +1,7 @@
-"""What all toys share: a Prefect flow of small tasks that ends in tables, a picture and a Prefect artifact.
+"""What all toys share: a Prefect flow of small tasks that ends in tables, a figure and a Prefect artifact.
 
-Outside of a flow run the same code is plain Python: `neuron.fn(w1=2.0)` calls its steps as functions, needs
-no server, and leaves no artifact.
+Outside of a flow run the same code is plain Python: `neuron.fn(w1=2.0)` calls the tasks as functions, needs
+no server and creates no artifact.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from flows.cli.logs import drop_duplicate_failure
-from flows.toys.catalogue import TOYS
+from flows.toys.catalog import TOYS
 from tasks.params import StrictModel, parse_value, validate
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write
@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 FIGURES_DIR = Path("reports/toys")
 
-# What a form takes. The bounds keep sums and squares far from a float's own.
+# The bounds keep sums and squares far from a float's own.
 BoundedFloat = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -41,43 +41,43 @@ PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
 
 
 def toy_flow(function: Callable[P, R]) -> Flow[P, R]:
-    """The function as a Prefect flow of its name, which checks its parameters by their types.
+    """Decorator: a Prefect flow with the function's name that validates its parameters by their types.
 
     A wrong parameter, or a `ValueError` of the mathematics, is an `InputError`: a flow run ends in the state
     `Failed` that carries it, without a traceback; a plain call raises it.
     """
     name = function.__name__
-    options = _parameter_model(function)
+    model = _parameter_model(function)
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            given = inspect.signature(function).bind(*args, **kwargs).arguments
-            values = validate(options, given, name)
-            return function(**dict(values))  # type: ignore[call-arg]
+            arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+            parameters = validate(model, arguments, name)
+            return function(**dict(parameters))  # type: ignore[call-arg]
         except (RunError, ValueError) as error:
-            wrong = error if isinstance(error, RunError) else InputError(f"{name}: {error}")
+            run_error = error if isinstance(error, RunError) else InputError(f"{name}: {error}")
             if FlowRunContext.get() is None:
-                raise wrong from None
-            return cast("R", Failed(message=str(wrong), data=wrong))
+                raise run_error from None
+            return cast("R", Failed(message=str(run_error), data=run_error))
 
-    # Prefect's own check would turn the string "3" into a number, and answer in several lines.
+    # Prefect's own validation would turn the string "3" into a number, and report an error in several lines.
     return flow(name=name, description=TOYS[name], log_prints=True, validate_parameters=False)(run)
 
 
-def parse_parameters(flow_of_toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Parameters from texts such as `w1=2`, with values in YAML. `InputError` with one line a mistake."""
+def parse_parameters(toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Parameters from strings such as `w1=2`, with values in YAML. `InputError`: one line per mistake."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not (equals and key):
-            raise InputError(f"--set {assignment}: give it as key=value, such as seed=1")
+            raise InputError(f"--set {assignment}: expected key=value, e.g. seed=1")
         values[key] = parse_value(assignment, text)
-    return validate(_parameter_model(flow_of_toy.fn), values, "--set").model_dump(include=set(values))
+    return validate(_parameter_model(toy.fn), values, "--set").model_dump(include=set(values))
 
 
 def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
-    """The function's parameters as a model."""
+    """The pydantic model of the function's parameters."""
     hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {
         key: (hints[key], parameter.default)
@@ -87,15 +87,13 @@ def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
 
 
 def toy_task(function: Callable[P, R]) -> Callable[P, R]:
-    """A step of a toy: in a flow run a Prefect task, elsewhere the function itself."""
+    """Decorator: a Prefect task in a flow run, elsewhere the function itself."""
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (
-            ValueError
-        ) as error:  # of the mathematics; a state, as an exception would be logged with traceback
+        except ValueError as error:  # returned as a state, since Prefect logs an exception with its traceback
             return cast("R", Failed(message=str(error), data=error))
 
     as_task = task(cache_policy=NO_CACHE, persist_result=False)(guarded)
@@ -112,7 +110,7 @@ def toy_task(function: Callable[P, R]) -> Callable[P, R]:
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers as a toy prints them; texts stay as they are."""
+    """A table for terminal and Markdown: numbers with six significant digits, strings unchanged."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | float]]
@@ -136,14 +134,14 @@ class Table:
         return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
 
 
-def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], picture: str) -> None:
-    """Print the tables and what they say, save the picture (SVG), and leave an artifact of the flow run."""
+def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: str) -> None:
+    """Print tables and takeaways, save the figure, and in a flow run create an artifact."""
     file = FIGURES_DIR / f"{name}.svg"
-    with atomic_write(file) as partial:
-        partial.write_text(picture, encoding="utf-8")
-    text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(takeaways), f"picture: {file}"])
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(svg, encoding="utf-8")
+    text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(takeaways), f"figure: {file}"])
     print(f"{name}: {TOYS[name]}\n\n{text}\n")
     if FlowRunContext.get() is not None:
         parts = [f"# {name}: {TOYS[name]}", *(table.as_markdown() for table in tables)]
-        parts += ["\n".join(f"- {line}" for line in takeaways), f"Picture: `{file}`"]
+        parts += ["\n".join(f"- {line}" for line in takeaways), f"Figure: `{file}`"]
         create_markdown_artifact("\n\n".join(parts) + "\n", key=f"toy-{name.replace('_', '-')}")

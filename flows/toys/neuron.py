@@ -4,24 +4,38 @@
         sum = w0 + x1*w1 + x2*w2 + x3*w3
         return sigmoid(sum)
 
-Each line of the slide is a task: multiply every input by its weight, sum and add the bias, activate. That is
+Each step of the slide is a task: multiply every input by its weight, sum and add the bias, activate. That is
 what `torch.nn.Linear` and an activation compute.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 
-from flows.toys import figures
 from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
-from models.toys import neuron as maths
+from flows.toys.style import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    PAPER,
+    STYLE,
+    create_figure,
+    draw_arrow,
+    draw_node,
+    format_number,
+    render_svg,
+)
+from models.toys import neuron as neuron_math
 from models.toys.neuron import ACTIVATIONS
 
 
 @toy_task
 def multiply(inputs: Sequence[float], weights: Sequence[float]) -> list[float]:
-    return maths.multiply(inputs, weights)
+    return neuron_math.multiply(inputs, weights)
 
 
 @toy_task
@@ -36,14 +50,14 @@ def add_bias(total: float, bias: float) -> float:
 
 @toy_task
 def activate(z: float, activation: str) -> float:
-    return maths.activate(z, activation)
+    return neuron_math.activate(z, activation)
 
 
 @toy_task
 def with_torch_linear(
     inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str
 ) -> float:
-    """The same by `torch.nn.Linear`, in float64."""
+    """The same with `torch.nn.Linear`, in float64."""
     linear = torch.nn.Linear(len(inputs), 1, dtype=torch.float64)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([weights], dtype=torch.float64))
@@ -96,13 +110,79 @@ def neuron(
         ],
     )
     others = ", ".join(f"{name} gives {activate(z, name):.4g}" for name in ACTIVATIONS)
-    publish(
-        "neuron",
-        [steps],
-        [f"Of the sum {z:g}, {others}.", f"PyTorch's neuron differs by {abs(output - torch_output):.1g}."],
-        figures.neuron(inputs, weights, w0, z, activation),
-    )
+    takeaways = [
+        f"Of the sum {z:g}, {others}.",
+        f"PyTorch's neuron differs by {abs(output - torch_output):.1g}.",
+    ]
+    publish("neuron", [steps], takeaways, plot(inputs, weights, w0, z, activation))
     return output
+
+
+@rc_context(STYLE)
+def plot(inputs: Sequence[float], weights: Sequence[float], bias: float, z: float, activation: str) -> str:
+    """SVG: the neuron with its three inputs and all numbers, and its sum on the curves of the activations."""
+    figure, (diagram_ax, curves_ax) = create_figure(2.9, columns=(1.15, 1))
+    _plot_diagram(diagram_ax, inputs, weights, bias, z, activation)
+    _plot_activations(curves_ax, z, activation)
+    return render_svg(figure)
+
+
+def _plot_diagram(
+    axes: Axes, inputs: Sequence[float], weights: Sequence[float], bias: float, z: float, activation: str
+) -> None:
+    axes.set(xlim=(-0.35, 4.2), ylim=(-0.45, 3.45))
+    axes.axis("off")
+    edges = [
+        (f"x{i}\n{format_number(x)}", f"w{i} = {format_number(w)}")
+        for i, (x, w) in enumerate(zip(inputs, weights, strict=True), start=1)
+    ]
+    edges.append(("1", f"w0 = {format_number(bias)}"))
+    box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+    for height, (node_label, edge_label) in zip((3, 2, 1, 0), edges, strict=True):
+        draw_arrow(axes, (0, height), (2.35, 1.5))
+        draw_node(axes, (0, height), node_label)
+        axes.text(
+            1.0,
+            height + (1.5 - height) * 1.0 / 2.35,
+            edge_label,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=BLUE,
+            bbox=box,
+        )
+    draw_arrow(axes, (2.35, 1.5), (3.75, 1.5))
+    draw_node(axes, (2.35, 1.5), f"Σ\n{format_number(z)}", size=40)
+    output = neuron_math.activate(z, activation)
+    draw_node(axes, (3.75, 1.5), f"f\n{format_number(output)}", size=40, color=ORANGE)
+    axes.text(3.75, 2.25, activation, ha="center", color=ORANGE)
+    axes.text(2.35, 2.25, "sum, bias", ha="center", color=MUTED)
+
+
+def _plot_activations(axes: Axes, z: float, activation: str) -> None:
+    output = neuron_math.activate(z, activation)
+    reach = max(4.0, 1.3 * abs(z))
+    top = min(reach, max(2.2, 1.2 * output))
+    grid = np.linspace(-reach, reach, 241)
+    other_styles = iter(("--", ":"))
+    for name, function in ACTIVATIONS.items():
+        line_style: dict[str, Any] = (
+            {"color": BLUE, "lw": 2.4} if name == activation else {"color": MUTED, "ls": next(other_styles)}
+        )
+        axes.plot(grid, [function(float(x)) for x in grid], label=name, **line_style)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, frameon=False, columnspacing=1.2)
+    axes.plot([z, z], [0, output], color=ORANGE, linewidth=1.2, linestyle=":")
+    axes.plot([z], [output], "o", color=ORANGE, markersize=8)
+    label_left = z > 0.4 * reach
+    axes.annotate(
+        f"f({format_number(z)}) = {format_number(output)}",
+        (z, output),
+        xytext=(-9 if label_left else 9, -15),
+        textcoords="offset points",
+        color=ORANGE,
+        ha="right" if label_left else "left",
+    )
+    axes.set(xlim=(-reach, reach), ylim=(-1.2, top), xlabel="sum with bias")
 
 
 if __name__ == "__main__":

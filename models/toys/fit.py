@@ -20,7 +20,7 @@ class Fit:
 
 
 def sample_points(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A curve with noise: x `(count,)`, one a `count`-th of -1 to 1, and y `(count,)`, float64."""
+    """A sine with noise: x `(count,)`, one in each `count`-th of -1 to 1, and y `(count,)`, float64."""
     x = 2 * (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count - 1
     return x, true_function(x) + noise * torch.randn(count, dtype=torch.float64, generator=generator)
 
@@ -31,11 +31,14 @@ def true_function(x: Tensor) -> Tensor:
 
 
 def chebyshev_features(x: Tensor, degree: int) -> Tensor:
-    """`(N, degree + 1)`: T_0(x), T_1(x), … They span the same polynomials as x's powers, and round less."""
-    columns = [torch.ones_like(x), x]
-    while len(columns) <= degree:
-        columns.append(2 * x * columns[-1] - columns[-2])
-    return torch.stack(columns[: degree + 1], 1)
+    """`(N, degree + 1)`: T_0(x), T_1(x), …
+
+    They span the same polynomials as x's powers, with smaller rounding errors.
+    """
+    features = [torch.ones_like(x), x]
+    while len(features) <= degree:
+        features.append(2 * x * features[-1] - features[-2])
+    return torch.stack(features[: degree + 1], 1)
 
 
 def fit_polynomial(degree: int, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> Fit:
@@ -55,11 +58,11 @@ def predict(coefficients: Tensor, x: Tensor) -> Tensor:
 
 
 def mean_squared_error(coefficients: Tensor, data: tuple[Tensor, Tensor]) -> float:
-    """Mean squared error."""
+    """Of the polynomial on points `(x, y)`."""
     x, y = data
     return (predict(coefficients, x) - y).square().mean().item()
 
 
 def select_best(fits: Sequence[Fit]) -> Fit:
-    """The fit with the smallest validation error; of equals, the one of the lowest degree."""
+    """The fit with the smallest validation error; of equals, the one with the lowest degree."""
     return min(fits, key=lambda fit: (fit.val_error, fit.degree))

@@ -13,10 +13,10 @@ DIVERGENCE_THRESHOLD = 1e6  # parameters beyond this have diverged
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where gradient descent went."""
+    """The path of a gradient descent."""
 
     path: list[Point]
-    """from the start on; a point a step"""
+    """from the start on, one point per step"""
     outcome: Literal["converged", "not there yet", "diverged"]
 
 
@@ -41,9 +41,9 @@ def gradient_descent(
     max_steps: int,
     tolerance: float,
 ) -> Trajectory:
-    """`θ <- θ - α·∇J` until the gradient is no longer than `tolerance`, or a parameter is far out.
+    """`θ <- θ - α·∇J` until the gradient's norm is at most `tolerance`, or a parameter has diverged.
 
-    After `max_steps` it is not there yet, or has diverged where the gradient is longer than at the start.
+    After `max_steps` it is "not there yet", or "diverged" if the gradient's norm is larger than at the start.
 
     `ValueError` where the learning rate is not positive, or the start not finite.
     """

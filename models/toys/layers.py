@@ -15,8 +15,8 @@ Activation = Callable[[Tensor], Tensor]
 def init_weights(widths: Sequence[int], generator: Generator) -> tuple[list[Tensor], list[Tensor]]:
     """Weights `(widths[i+1], widths[i])` and biases `(widths[i+1],)` of each layer, normal, float64.
 
-    Weights are scaled so that values keep their size from layer to layer. `ValueError` where there are fewer
-    than two widths, or a width below 1.
+    Weights are scaled by 1/√fan_in, so that values keep their scale from layer to layer. `ValueError` where
+    there are fewer than two widths, or a width below 1.
     """
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(f"a network needs at least two widths, each at least 1, not {list(widths)}")
@@ -60,14 +60,14 @@ def collapse_linear_layers(
 def make_mlp(widths: Sequence[int], activation: type[nn.Module], seed: int) -> nn.Sequential:
     """Dense layers in float64 with `activation` between them, one logit `(N,)` at the end.
 
-    The weights are what PyTorch's layers start from after `torch.manual_seed(seed)`; the global generator is
-    left as it was.
+    The weights are PyTorch's default initialization after `torch.manual_seed(seed)`; the global generator's
+    state is restored.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules: list[nn.Module] = []
-        for into, out in pairwise(widths):
-            modules += [nn.Linear(into, out, dtype=torch.float64), activation()]
+        for fan_in, out in pairwise(widths):
+            modules += [nn.Linear(fan_in, out, dtype=torch.float64), activation()]
     return nn.Sequential(*modules[:-1], nn.Flatten(0))
 
 

@@ -1,4 +1,4 @@
-"""How far predictions are from targets (slides "Loss Function" and "Loss Function - Beispiel")."""
+"""Loss functions (slides "Loss Function" and "Loss Function - Beispiel")."""
 
 import math
 from collections.abc import Sequence

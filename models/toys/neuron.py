@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 
 def sigmoid(z: float) -> float:
-    """`1 / (1 + e^-z)`, written so that no exponent overflows."""
+    """`1 / (1 + e^-z)`, without overflow for any z."""
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 

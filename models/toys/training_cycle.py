@@ -1,4 +1,4 @@
-"""The training cycle, each step named (slide "Neuronales Netzwerk Training Cycle")."""
+"""The training cycle, each of its parts traced (slide "Neuronales Netzwerk Training Cycle")."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TraceEvent:
-    """One of the talk's steps, as it happened."""
+    """One part of a training step, recorded when it ran."""
 
     step: str
+    """the talk's name for it"""
     what: str
-    """what it gave"""
+    """what `value` is"""
     value: float
 
 
 class TinyMLP(nn.Module):
-    """One input, one output, a hidden layer with tanh; float64. Takes and gives `(N, 1)`."""
+    """One input, one output, a hidden layer with tanh; float64. `(N, 1)` to `(N, 1)`."""
 
     def __init__(self, hidden: int, seed: int) -> None:
         super().__init__()
@@ -48,9 +49,9 @@ def noisy_sine(count: int, noise: float, generator: Generator) -> tuple[Tensor, 
 
 
 def traced_step(net: TinyMLP, learning_rate: float, x: Tensor, y: Tensor) -> list[TraceEvent]:
-    """One turn by plain gradient descent, with the steps in the order in which they happened.
+    """Run one step of plain gradient descent on `net`; its events in the order in which they happened.
 
-    It is `training_step`, the pipeline's own turn; each event is reported by the part of it that was called.
+    The step is `training_step`, the pipeline's own; its arguments and hooks record the events.
     """
     events: list[TraceEvent] = []
     traced_bias = net.output.bias
@@ -90,33 +91,33 @@ def traced_step(net: TinyMLP, learning_rate: float, x: Tensor, y: Tensor) -> lis
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train."""
+    """Hyperparameters of `train`."""
 
     learning_rate: float
     epochs: int
     batch_size: int
     seed: int
-    """of the order of the batches"""
+    """of the order of the points"""
 
 
 def train(
     net: nn.Module,
     loss_function: Callable[[Tensor, Tensor], Tensor],
     data: tuple[Tensor, Tensor],
-    recipe: TrainConfig,
+    config: TrainConfig,
 ) -> list[float]:
-    """Train with Adam as `tasks/train.py` does: a new order each epoch, `training_step` on each batch.
+    """Train with Adam as the pipeline does: a new order each epoch, `training_step` on each batch.
 
     Returns the mean loss of each epoch. `ValueError` where it is no longer a finite number.
     """
     inputs, targets = data
-    generator = Generator().manual_seed(recipe.seed)
-    optimizer: Optimizer = Adam(net.parameters(), lr=recipe.learning_rate)
+    generator = Generator().manual_seed(config.seed)
+    optimizer: Optimizer = Adam(net.parameters(), lr=config.learning_rate)
     losses: list[float] = []
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(1, config.epochs + 1):
         loss_sum = 0.0
         order = torch.randperm(len(inputs), generator=generator)
-        for indices in torch.split(order, recipe.batch_size):
+        for indices in torch.split(order, config.batch_size):
             _, loss = training_step(net, loss_function, optimizer, inputs[indices], targets[indices])
             loss_sum += loss.item() * len(indices)
         losses.append(loss_sum / len(inputs))
@@ -126,6 +127,6 @@ def train(
 
 
 def predict(net: nn.Module, x: Sequence[float]) -> list[float]:
-    """What the network gives for each x."""
+    """The network's output for each x."""
     with torch.no_grad():
         return net(torch.tensor(x, dtype=torch.float64)[:, None]).flatten().tolist()  # type: ignore[no-any-return]

@@ -165,7 +165,7 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 def test_every_deployment_has_its_form_and_retrain_its_schedule(server: Server) -> None:
     found = {one["name"]: one for one in server.ask("deployments/filter", {})}
-    from flows.toys.catalogue import TOYS
+    from flows.toys.catalog import TOYS
 
     assert found.keys() == {"pipeline", "retrain", "rollback", *(toy.replace("_", "-") for toy in TOYS)}
     schema = found["pipeline"]["parameter_openapi_schema"]

@@ -1,9 +1,10 @@
 """The demo as its user has it: the command, and a browser."""
 
+import contextlib
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,32 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CIFARFLOW = Path(sys.executable).parent / "cifarflow"
-WAIT_MS = 60_000
+TIMEOUT_S = 120
+BROWSER_TIMEOUT_MS = 60_000
+
+
+@contextlib.contextmanager
+def start_demo(folder: Path) -> Iterator[str]:
+    """The URL of a demo that runs in the folder; SIGTERM should end it as Ctrl-C does.
+
+    (Not SIGINT, which is ignored in what `nohup make test &` starts.) A demo that hangs is killed.
+    """
+    with subprocess.Popen([CIFARFLOW, "demo"], cwd=folder, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        killer = threading.Timer(TIMEOUT_S, demo.kill)  # ends the reading of its output
+        killer.start()
+        try:
+            line = next((line for line in demo.stdout if line.startswith("Open ")), None)
+            killer.cancel()
+            assert line is not None, f"the demo ended with {demo.wait()}"
+            yield line.split()[1]
+            demo.terminate()
+            output, _ = demo.communicate(timeout=TIMEOUT_S)
+        finally:
+            killer.cancel()
+            demo.kill()
+    assert demo.returncode == 0
+    assert output.splitlines()[-1] == "stopped"
 
 
 @pytest.fixture(scope="module")
@@ -28,31 +54,25 @@ def url(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "artifacts").mkdir()
     shutil.copy(small_run.paths.onnx_model, folder / "artifacts")
-    with subprocess.Popen([CIFARFLOW, "demo"], cwd=folder, stdout=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout is not None
-        line = next(line for line in demo.stdout if line.startswith("Open "))
-        yield line.split()[1]
-        demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 0
-    assert output.splitlines()[-1] == "stopped"
+    with start_demo(folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def requested() -> list[str]:
-    """The hosts that the page asked for anything."""
+def requested_hosts() -> list[str | None]:
+    """The hosts of all requests that the page made."""
     return []
 
 
 @pytest.fixture(scope="module")
-def page(browser: "Browser", url: str, requested: list[str]) -> Iterator["Page"]:
-    opened = browser.new_page()
-    opened.set_default_timeout(WAIT_MS)
-    opened.on("request", lambda request: requested.append(str(urlparse(request.url).hostname)))
-    opened.goto(url)
-    opened.get_by_role("tab", name="A picture").wait_for()
-    yield opened
-    opened.close()
+def page(browser: "Browser", url: str, requested_hosts: list[str | None]) -> Iterator["Page"]:
+    page = browser.new_page()
+    page.set_default_timeout(BROWSER_TIMEOUT_MS)
+    page.on("request", lambda request: requested_hosts.append(urlparse(request.url).hostname))
+    page.goto(url)
+    page.get_by_role("tab", name="An image").wait_for()
+    yield page
+    page.close()
 
 
 def open_tab(page: "Page", name: str) -> None:
@@ -73,11 +93,12 @@ def wait_for_output(page: "Page", label: str, text: str) -> None:
     )
 
 
-def test_is_bound_to_loopback(url: str) -> None:
+def test_demo_is_bound_to_loopback(url: str) -> None:
     assert urlparse(url).hostname == "127.0.0.1"
 
 
-def test_dropped_picture_gets_probabilities(page: "Page", tmp_path: Path) -> None:
+@pytest.mark.browser
+def test_demo_image_shows_probabilities(page: "Page", tmp_path: Path) -> None:
     Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "noise.png")
     page.locator("input[type=file]").first.set_input_files(tmp_path / "noise.png")
     page.get_by_text("trained on a generated sample").wait_for()
@@ -86,39 +107,44 @@ def test_dropped_picture_gets_probabilities(page: "Page", tmp_path: Path) -> Non
     )
 
 
-def test_neuron_follows_its_sliders(page: "Page") -> None:
+@pytest.mark.browser
+def test_demo_neuron_updates_with_its_sliders(page: "Page") -> None:
     open_tab(page, "A neuron")
     wait_for_output(page, "output", "f(1.1) = 0.7503")  # 0.5 + 1·0.8 - 2·0.4 + 3·0.2, through the sigmoid
     set_slider(page, "w1", "2.8")
     wait_for_output(page, "output", "f(3.1) = 0.9569")
 
 
-def test_loss_follows_its_sliders(page: "Page") -> None:
+@pytest.mark.browser
+def test_demo_loss_updates_with_its_sliders(page: "Page") -> None:
     open_tab(page, "A loss")
     wait_for_output(page, "prediction and loss", "ŷ = 5, J(θ) = 4")  # the talk's example
     set_slider(page, "w0, the weight", "2")
     wait_for_output(page, "prediction and loss", "ŷ = 7, J(θ) = 0")
 
 
-def test_path_follows_the_learning_rate(page: "Page") -> None:
+@pytest.mark.browser
+def test_demo_gradient_descent_updates_with_the_learning_rate(page: "Page") -> None:
     open_tab(page, "Gradient descent")
-    wait_for_output(page, "where it goes", "converged; steps: 1; J(θ) = 0")  # α = 1 / (2(x² + 1))
+    wait_for_output(page, "outcome", "converged; steps: 1; J(θ) = 0")  # α = 1 / (2(x² + 1))
     set_slider(page, "learning rate α", "0.21")
     page.get_by_text("α = 0.21: diverged").wait_for()
 
 
-def test_nothing_is_asked_of_anyone_else(page: "Page", requested: list[str]) -> None:
+@pytest.mark.browser
+def test_demo_page_requests_no_other_host(page: "Page", requested_hosts: list[str | None]) -> None:
     page.wait_for_load_state("networkidle")
-    assert set(requested) == {"127.0.0.1"}
+    assert set(requested_hosts) == {"127.0.0.1"}
 
 
-def test_port_that_is_taken(url: str) -> None:
-    done = subprocess.run(
+def test_demo_port_in_use_exits_2(url: str) -> None:
+    result = subprocess.run(
         [CIFARFLOW, "demo", "--port", str(urlparse(url).port)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
+        timeout=TIMEOUT_S,
     )
-    assert done.returncode == 2
-    assert "is taken; give another --port" in done.stderr
+    assert result.returncode == 2
+    assert "is in use; choose another --port" in result.stderr

@@ -19,11 +19,11 @@ SMALL = st.floats(-3, 3)
 NAMES = st.sampled_from(list(ACTIVATIONS))
 
 
-def test_by_hand() -> None:
+def test_backprop_matches_hand_calculation() -> None:
     """The talk's example: z = 2·1 + 3 = 5 = ŷ, J = 4, ∂J/∂ŷ = -2·(7 - 5) = -4."""
-    seen = forward(2, 1, 3, 7, "relu")
-    assert astuple(seen) == (5, 5, 4)
-    assert d_loss_d_prediction(7, seen.prediction) == -4
+    fwd = forward(2, 1, 3, 7, "relu")
+    assert astuple(fwd) == (5, 5, 4)
+    assert d_loss_d_prediction(7, fwd.prediction) == -4
     assert gradients_by_chain_rule(2, 1, 3, 7, "relu") == Gradients(w1=-8, b=-4, x1=-4)
     assert gradients_by_chain_rule(2, 1, -3, 7, "relu") == Gradients(w1=0, b=0, x1=0), (
         "ReLU lets nothing through below 0"
@@ -31,28 +31,24 @@ def test_by_hand() -> None:
 
 
 @given(ANY, ANY, ANY, ANY, NAMES)
-def test_chain_rule_is_autograds_for_any_numbers(
+def test_chain_rule_any_numbers_equals_autograd(
     x1: float, w1: float, b: float, y: float, activation: str
 ) -> None:
-    ours, torchs = (
-        gradients_by_chain_rule(x1, w1, b, y, activation),
-        gradients_by_autograd(x1, w1, b, y, activation),
-    )
-    assert astuple(ours) == pytest.approx(astuple(torchs), rel=1e-6, abs=1e-6)
+    grads = gradients_by_chain_rule(x1, w1, b, y, activation)
+    expected = gradients_by_autograd(x1, w1, b, y, activation)
+    assert astuple(grads) == pytest.approx(astuple(expected), rel=1e-6, abs=1e-6)
 
 
 @given(SMALL, SMALL, SMALL, SMALL, NAMES)
-def test_chain_rule_is_what_the_loss_itself_says(
+def test_chain_rule_equals_finite_differences(
     x1: float, w1: float, b: float, y: float, activation: str
 ) -> None:
     assume(activation != "relu" or abs(x1 * w1 + b) > 1e-3)  # at its kink ReLU has no slope
-    ours, measured = (
-        gradients_by_chain_rule(x1, w1, b, y, activation),
-        gradients_by_finite_differences(x1, w1, b, y, activation),
-    )
-    assert astuple(ours) == pytest.approx(astuple(measured), rel=1e-6, abs=1e-6)
+    grads = gradients_by_chain_rule(x1, w1, b, y, activation)
+    expected = gradients_by_finite_differences(x1, w1, b, y, activation)
+    assert astuple(grads) == pytest.approx(astuple(expected), rel=1e-6, abs=1e-6)
 
 
-def test_no_number_is_an_error() -> None:
+def test_forward_nan_raises() -> None:
     with pytest.raises(ValueError, match="should be finite numbers, not nan"):
         forward(float("nan"), 1, 3, 7, "relu")
