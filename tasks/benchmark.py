@@ -274,7 +274,7 @@ def _summarize(contestant: BackendMeasurement, threads: int, batch_size: int) ->
     milliseconds = np.concatenate(rounds) * 1000
     p50, p90, p99 = (float(value) for value in np.percentile(milliseconds, [50, 90, 99]))
     return {
-        "engine": contestant.engine.engine,
+        "backend": contestant.engine.engine,
         "provider": contestant.engine.provider,
         "precision": contestant.engine.precision,
         "batch_size": batch_size,

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.stats import kstest
 
 from tasks.benchmark import benchmark, poisson_arrivals, simulate_server
-from tasks.params import Params, read_params
+from tasks.params import BenchmarkConfig, Params, read_params
 from tasks.workspace.errors import InputError, RunError
 from tests.conftest import ROOT
 
@@ -22,7 +22,7 @@ def measured(small_run: Params) -> dict[str, Any]:
 
 def benchmarked(small_run: Params, folder: Path, model: Path | None = None, **changes: object) -> Path:
     """The stage `benchmark` with another folder to write to, another model, other config."""
-    config = Benchmark.model_validate(small_run.benchmark.model_dump() | changes)
+    config = BenchmarkConfig.model_validate(small_run.benchmark.model_dump() | changes)
     paths = small_run.paths
     onnx_model = model or Path(paths.onnx_model)
     int8_model = Path(paths.int8_model)
@@ -34,11 +34,11 @@ def test_every_engine_at_every_batch_size_and_number_of_threads(
     small_run: Params, measured: dict[str, Any]
 ) -> None:
     config, rows = small_run.benchmark, measured["results"]
-    found = {f"{row['engine']}-{row['precision']}" for row in rows}
-    assert found | measured["skipped"].keys() >= set(config.engines)
+    found = {f"{row['backend']}-{row['precision']}" for row in rows}
+    assert found | measured["skipped"].keys() >= set(config.backends)
     assert {"onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"} <= found
     for name in found:
-        own = [(r["threads"], r["batch_size"]) for r in rows if name == f"{r['engine']}-{r['precision']}"]
+        own = [(r["threads"], r["batch_size"]) for r in rows if name == f"{r['backend']}-{r['precision']}"]
         assert own == [(threads, size) for threads in config.threads for size in config.batch_sizes]
 
 
@@ -49,7 +49,7 @@ def test_rows_hold_together(measured: dict[str, Any]) -> None:
         low, high = row["images_per_second_range"]
         assert low <= row["images_per_second"] <= high
         assert low <= row["batch_size"] / latency["p50"] * 1000 <= high
-        assert row["calls"] >= 5
+        assert row["num_calls"] >= 5
         assert 0 <= row["accuracy"] <= 1
 
 
@@ -60,7 +60,7 @@ def test_what_is_not_installed_is_named_as_skipped(measured: dict[str, Any]) -> 
 
 def test_scenarios_take_what_suits_the_engine_best(small_run: Params, measured: dict[str, Any]) -> None:
     for name, scenario in measured["scenarios"].items():
-        rows = [row for row in measured["results"] if name == f"{row['engine']}-{row['precision']}"]
+        rows = [row for row in measured["results"] if name == f"{row['backend']}-{row['precision']}"]
         single = [row["latency_ms"]["p90"] for row in rows if row["batch_size"] == 1]
         assert scenario["single_stream"]["p90_ms"] == min(single)
         assert scenario["offline"]["images_per_second"] == max(row["images_per_second"] for row in rows)
@@ -143,7 +143,7 @@ def test_parity_is_of_the_file_whichever_engines_are_measured(small_run: Params,
     shifted = numpy_helper.to_array(bias) + 5 * np.eye(10, dtype=np.float32)[3]
     bias.CopyFrom(numpy_helper.from_array(shifted, bias.name))
     onnx.save(model, tmp_path / "other.onnx")
-    file = benchmarked(small_run, tmp_path, tmp_path / "other.onnx", engines=["pytorch-fp32"])
+    file = benchmarked(small_run, tmp_path, tmp_path / "other.onnx", backends=["pytorch-fp32"])
     parity = json.loads(file.read_text(encoding="utf-8"))["parity"]
     assert parity["max_abs_diff"] > 0.1
     assert parity["argmax_agreement"] < 1

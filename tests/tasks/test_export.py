@@ -13,7 +13,7 @@ from models.net import Net
 from tasks.export import export
 from tasks.inference.fp32_graph import MIN_OPSET
 from tasks.inference.onnx_classifier import load_model
-from tasks.params import Params, read_params
+from tasks.params import ExportConfig, Params, read_params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 from tasks.workspace.weights import load_classifier
@@ -27,7 +27,7 @@ def model(small_run: Params) -> Path:
 
 def exported(small_run: Params, folder: Path, weights: Path | None = None, **changes: object) -> Path:
     """The stage `export` with another folder to write to, other weights, other config."""
-    config = Export.model_validate(small_run.export.model_dump() | changes)
+    config = ExportConfig.model_validate(small_run.export.model_dump() | changes)
     export(
         Path(small_run.paths.splits),
         weights or Path(small_run.paths.weights),
@@ -113,11 +113,11 @@ def test_what_differs_from_pytorch_is_not_written(
 ) -> None:
     classifier, about = load_classifier(Path(small_run.paths.weights))
     other = Classifier(Net(), about["mean"], about["std"]).eval()
-    monkeypatch.setattr("tasks.export.read_classifier", lambda _: (classifier, about))
+    monkeypatch.setattr("tasks.export.load_classifier", lambda _: (classifier, about))
     from tasks import export as module
 
     plain = module.to_onnx
-    monkeypatch.setattr(module, "converted", lambda _, *rest: plain(other, *rest))
+    monkeypatch.setattr(module, "to_onnx", lambda _, *rest: plain(other, *rest))
     with pytest.raises(
         RunError,
         match=r"differs from PyTorch at batch size 1, threads 1, CPUEx.*: .* worst on test image \d+$",

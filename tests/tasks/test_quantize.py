@@ -18,7 +18,7 @@ from models.net import Net
 from tasks import quantize as module
 from tasks.export import torch_onnx_export
 from tasks.inference.onnx_classifier import load_model
-from tasks.params import ExportConfig, Params, read_params
+from tasks.params import ExportConfig, Params, QuantizeConfig, read_params
 from tasks.quantize import quantize, quantize_static_qdq
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
@@ -50,7 +50,7 @@ def made(
         Path(onnx_model or small_run.paths.onnx_model),
         folder / "model.int8.onnx",
         export or small_run.export,
-        Quantize.model_validate(small_run.quantize.model_dump() | changes),
+        QuantizeConfig.model_validate(small_run.quantize.model_dump() | changes),
     )
     return folder / "model.int8.onnx", reported
 
@@ -234,7 +234,7 @@ def test_a_loss_of_accuracy_is_said(
         other = Classifier(Net(), classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
         return graph(other.eval(), opset)
 
-    monkeypatch.setattr(module, "byte_graph", untrained)
+    monkeypatch.setattr(module, "build_int8_graph", untrained)
     file, reported = made(small_run, tmp_path)
     lost = 100 * (reported["fp32_test_accuracy"] - reported["test_accuracy"])
     assert capsys.readouterr().out.splitlines()[1:] == [
@@ -255,7 +255,7 @@ def test_what_depends_on_how_it_is_run_is_not_written(
         other[2] = np.roll(other[2], 1)
         yield "batch size 7, threads 2", other
 
-    monkeypatch.setattr(module, "at_every_size", ways)
+    monkeypatch.setattr(module, "predict_in_every_configuration", ways)
     with pytest.raises(
         RunError, match=r"at batch size 7, threads 2, 1 of 500 classes are others, .* test image 2$"
     ):
@@ -319,7 +319,7 @@ def test_a_foreign_file(small_run: Params, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [1, 12, 99])
 def test_an_opset_that_does_not_do(small_run: Params, tmp_path: Path, opset: int) -> None:
-    export = Export.model_validate(small_run.export.model_dump() | {"opset": opset})
+    export = ExportConfig.model_validate(small_run.export.model_dump() | {"opset": opset})
     with pytest.raises(InputError, match=rf"export\.opset {opset} is not possible, but 13 to \d+ are"):
         made(small_run, tmp_path, export=export)
     assert not list(tmp_path.iterdir())
