@@ -51,9 +51,7 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail("CIFARFLOW_REQUIRE_DATA is set, but CIFAR10_URL is not")
         pytest.skip("needs CIFAR-10: set CIFAR10_URL to a URL or path of its archive")
     data = tmp_path_factory.mktemp("cifar10") / "data"
-    download(
-        data, "CIFAR-10", DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3)
-    )
+    download(data, "CIFAR-10", DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, attempts=3))
     return data
 
 

@@ -78,7 +78,7 @@ def simulate_server(
 ) -> NDArray[np.float64]:
     """The latency of each arrival, in seconds: from its arrival to its answer.
 
-    One server, first come, first served; waiting requests are batched together.
+    One server, in order of arrival; waiting requests are batched together.
     """
     latencies = np.empty(len(arrivals))
     wrapped_images = np.concatenate([images, images[:max_batch_size]])

@@ -1,4 +1,4 @@
-"""Inference with the exported model, on ONNX Runtime and NumPy alone: no PyTorch."""
+"""Inference with the exported model, with ONNX Runtime and NumPy, without PyTorch."""
 
 import json
 from dataclasses import dataclass

@@ -34,10 +34,10 @@ def test_benchmark_measures_every_backend_batch_size_and_thread_count(
     small_run: Params, result: dict[str, Any]
 ) -> None:
     config, rows = small_run.benchmark, result["results"]
-    found = {f"{row['backend']}-{row['precision']}" for row in rows}
-    assert found | result["skipped"].keys() >= set(config.backends)
-    assert {"onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"} <= found
-    for name in found:
+    names = {f"{row['backend']}-{row['precision']}" for row in rows}
+    assert names | result["skipped"].keys() >= set(config.backends)
+    assert {"onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"} <= names
+    for name in names:
         own = [(r["threads"], r["batch_size"]) for r in rows if name == f"{r['backend']}-{r['precision']}"]
         assert own == [(threads, size) for threads in config.threads for size in config.batch_sizes]
 
