@@ -41,11 +41,11 @@ def evaluate(
     splits: Path,
     weights: Path,
     metrics: Path,
-    predictions: Path,
+    confusion: Path,
     config: EvaluateConfig,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Write `metrics` (JSON) and `predictions` (CSV, a row a test image), as docs/files.md says.
+    """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
 
     The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32. Where what
     ships averages over views of a picture, the accuracy of the network alone stands apart.
@@ -81,7 +81,7 @@ def evaluate(
 
     with atomic_write(metrics) as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    with atomic_write(predictions) as partial, partial.open("w", newline="", encoding="utf-8") as table:
+    with atomic_write(confusion) as partial, partial.open("w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["actual", "predicted"])
         rows.writerows((classes[a], classes[p]) for a, p in zip(data.test.labels, predicted, strict=True))
