@@ -10,8 +10,8 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 class Classifier(nn.Module):
     """Normalization, network, test-time augmentation and softmax.
 
-    Takes uint8 images `(N, 32, 32, 3)`, RGB, as decoded, and gives float32 probabilities `(N, 10)`. `mean` and
-    `std` are per channel, for values in 0 to 1.
+    Takes uint8 images `(N, 32, 32, 3)`, RGB, as decoded, and gives float32 probabilities `(N, 10)`. `mean`
+    and `std` are per channel, for values in 0 to 1.
 
     `tta` names the views of an image whose logits are averaged (Krizhevsky et al., "ImageNet Classification",
     2012, section 4.1): `flip`, the image and its mirror image; `flip_translate`, in addition both translated
