@@ -1,4 +1,4 @@
-"""The present recipe with several seeds, as a Prefect flow; the pipeline's own artifacts stay as they are."""
+"""The flow `sweep`: train with several seeds. It does not touch the pipeline's artifacts."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,26 +14,26 @@ from flows.runtime.seeds import format_summary, run_sweep
 from tasks.params import Overrides, read_params, with_overrides
 from tasks.workspace.errors import RunError
 
-Seeds = Annotated[int, Field(ge=2, le=1000)]
+NumSeeds = Annotated[int, Field(ge=2, le=1000)]
 Jobs = Annotated[int, Field(ge=1, le=64)]
 
 
 @flow(name="sweep", log_prints=True)
 def sweep(
-    num_seeds: Seeds = 5,
+    num_seeds: NumSeeds = 5,
     jobs: Jobs = 1,
     overrides: Overrides | None = None,
     wait: bool = True,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """Train with several seeds, and say mean and spread. A sweep that was killed goes on where it was.
+    """Train with several seeds and report mean and standard deviation. An interrupted sweep resumes.
 
     Args:
-        seeds: how many, from train.seed on
-        at_once: how many are trained at the same time, on the same device
-        overrides: other parameters, for this sweep alone; params.yaml stays as it is
-        wait: where another run is at work in the workspace, wait for its end instead of failing
-        workspace: the folder that holds params.yaml and, in artifacts/, the splits
+        num_seeds: number of seeds, starting at train.seed
+        jobs: number of parallel trainings, on the same device
+        overrides: parameters for this sweep only; params.yaml does not change
+        wait: wait for another run in the workspace to finish instead of failing
+        workspace: the folder with params.yaml and, in artifacts/, the splits
     """
     try:
         with exclusive_workspace(workspace, wait=wait):
@@ -52,14 +52,15 @@ def sweep(
 
 
 def sweep_markdown(result: dict[str, Any]) -> str:
-    network, seeds = result["train"]["network"], result["seeds"]
-    where = "" if result["dataset"] == "CIFAR-10" else ", on a generated sample, not on CIFAR-10"
-    lines = [f"# {len(seeds)} seeds of {network}{where}", ""]
+    """A table with a row per seed, then mean, standard deviation and standard error."""
+    network, rows = result["train"]["network"], result["seeds"]
+    dataset = "" if result["dataset"] == "CIFAR-10" else ", on a generated sample, not on CIFAR-10"
+    lines = [f"# {len(rows)} seeds of {network}{dataset}", ""]
     lines += ["| seed | validation | test | training, s |", "| --- | ---: | ---: | ---: |"]
-    for row in seeds:
+    for row in rows:
         val, test = row["val_accuracy"], row["test_accuracy"]
         lines.append(f"| {row['seed']} | {val:.2%} | {test:.2%} | {row['training_s']:.1f} |")
-    for label, name in (("mean", "mean"), ("deviation", "std"), ("error", "sem")):
+    for label, name in (("mean", "mean"), ("standard deviation", "std"), ("standard error", "sem")):
         val, test = (result[f"{split}_accuracy"][name] for split in ("val", "test"))
         lines.append(f"| {label} | {val:.2%} | {test:.2%} | |")
     return "\n".join(lines) + "\n"

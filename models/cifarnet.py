@@ -1,8 +1,8 @@
-"""Networks that learn much from few pictures: those of the recipes `fast94` and `strong96`.
+"""Networks that train fast: those of the recipes `fast94` and `strong96`.
 
-The kind is that of airbench (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
-https://arxiv.org/abs/2404.00498), which goes back to Page's "How to Train Your ResNet" (2018) and to
-hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10). Each trick is explained where it stands.
+After airbench (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
+https://arxiv.org/abs/2404.00498), which builds on Page's "How to Train Your ResNet" (2018) and on
+hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10). Each trick is explained in place.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 WHITENING_KERNEL_SIZE = 2
-WHITENING_IMAGES = 5000  # some 5 million patches, for a covariance of 12 x 12
-WHITENING_EPSILON = 5e-4  # keeps directions in which pictures hardly vary from being blown up
+WHITENING_IMAGES = 5000  # about 5 million patches, for a covariance of 12 x 12
+WHITENING_EPSILON = 5e-4  # limits the gain of directions in which images hardly vary
 
 
 class CifarNet(nn.Module):
     """A whitening layer, three blocks of convolutions and a linear head.
 
-    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`. `widths` are the blocks' channels,
-    `depth` the convolutions a block, 2 or, then with a residual connection, 3.
+    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`. `widths` are the channels of the
+    blocks, `depth` the convolutions per block: 2, or 3 with a residual connection.
     """
 
     def __init__(self, widths: Sequence[int], depth: int) -> None:
         super().__init__()
-        # The first layer is calculated, not learned: its filters take apart what neighboring pixels have in
-        # common, so that the layers after it start from uncorrelated inputs (Page, part 8, "Bag of Tricks").
-        # Its bias alone is trained, in the first epochs: afterwards no gradient goes through this layer, the
-        # one with the largest maps (airbench, section 3.2).
+        # The first layer is computed, not learned: its filters decorrelate neighboring pixels, so that the
+        # following layers start from uncorrelated inputs (Page, part 8, "Bag of Tricks"). Only its bias is
+        # trained, in the first epochs; afterwards there is no backward pass through this layer, which has the
+        # largest feature maps (airbench, section 3.2).
         self.whiten = nn.Conv2d(3, 2 * 3 * WHITENING_KERNEL_SIZE**2, WHITENING_KERNEL_SIZE)
         self.whiten.weight.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
         inputs = [self.whiten.out_channels, *widths[:-1]]
@@ -39,16 +39,16 @@ class CifarNet(nn.Module):
         self.head = nn.Linear(widths[-1], 10, bias=False)
 
     def init_weights(self, images: Tensor) -> None:
-        """What the first weights have beyond PyTorch's own; `images` are normalized training images."""
+        """Initialize beyond PyTorch's defaults; `images` are normalized training images `(N, 3, 32, 32)`."""
         with torch.no_grad():
             self.whiten.weight.copy_(compute_whitening_filters(images, WHITENING_KERNEL_SIZE))
             assert self.whiten.bias is not None
             self.whiten.bias.zero_()
             for convolution in self.blocks.modules():
                 if isinstance(convolution, nn.Conv2d):
-                    # The first filters pass their channels on as they are, so that at the start the head sees
-                    # the picture's own features, however many layers lie between (Zagoruyko and Komodakis,
-                    # "DiracNets", 2017, https://arxiv.org/abs/1706.00388; airbench, section 3.3).
+                    # The first filters start as the identity, so that at first the head sees the image's own
+                    # features, however many layers lie between (Zagoruyko and Komodakis, "DiracNets", 2017,
+                    # https://arxiv.org/abs/1706.00388; airbench, section 3.3).
                     nn.init.dirac_(convolution.weight[: convolution.in_channels])
             self.head.weight.div_(self.head.weight.std())
 
@@ -56,13 +56,13 @@ class CifarNet(nn.Module):
         x = F.gelu(self.whiten(x))
         x = self.blocks(x)
         x = F.max_pool2d(x, 3).flatten(1)
-        # Divided by the width, logits start near 0 and a step of the head moves them little (hlb-CIFAR10,
-        # airbench): softmax is not certain of anything before it has seen anything.
+        # Divided by the width, logits start near 0 and change little per step of the head: softmax starts
+        # close to uniform (hlb-CIFAR10, airbench).
         return self.head(x) / self.head.in_features  # type: ignore[no-any-return]
 
 
 class ConvGroup(nn.Module):
-    """Convolutions of 3x3, each with batch normalization and GELU; the first halves the map.
+    """3x3 convolutions, each with batch normalization and GELU; the first halves the feature map.
 
     Takes `(N, inputs, H, W)` and gives `(N, width, H // 2, W // 2)`.
     """
@@ -76,10 +76,10 @@ class ConvGroup(nn.Module):
         self.norms = nn.ModuleList(_batch_norm(width) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Pooling stands before normalization and GELU: they have a quarter of the values then (Page, part 8).
+        # Pooling before normalization and GELU leaves them a quarter of the values (Page, part 8).
         x = F.gelu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)))
         # A residual connection (He et al., "Deep Residual Learning", 2015, https://arxiv.org/abs/1512.03385)
-        # where the block is deeper than two (airbench96).
+        # in blocks with three convolutions (airbench96).
         residual = x if len(self.convs) > 2 else None
         x = F.gelu(self.norms[1](self.convs[1](x)))
         for convolution, norm in zip(self.convs[2:], self.norms[2:], strict=True):
@@ -89,11 +89,11 @@ class ConvGroup(nn.Module):
 
 
 def _batch_norm(width: int) -> nn.BatchNorm2d:
-    """Batch normalization (Ioffe and Szegedy 2015) whose bias is learned and whose scale stays 1.
+    """Batch normalization (Ioffe and Szegedy 2015) with a learned bias and a fixed scale of 1.
 
-    The next layer's weights can take any scale over, so it is one parameter less to get wrong (Page, part 8).
-    A training of some hundred steps has no time for the usual running statistics, a mean of the last ten
-    batches: here the last two or three count (airbench).
+    The next layer's weights can absorb any scale, so it is one parameter less (Page, part 8). Training takes
+    only some hundred steps, too few for the usual running statistics over about ten batches: here they cover
+    the last two or three (airbench).
     """
     norm = nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
@@ -101,32 +101,32 @@ def _batch_norm(width: int) -> nn.BatchNorm2d:
 
 
 def compute_whitening_filters(images: Tensor, size: int) -> Tensor:
-    """Filters `(2 x 3 size², 3, size, size)` whose responses to `images` are uncorrelated, of variance 1.
+    """Filters `(2 x 3 size², 3, size, size)` whose responses to `images` are uncorrelated, with variance 1.
 
-    They are the eigenvectors of the covariance of all patches, each divided by the root of its eigenvalue,
-    and then the same with the other sign: what the activation cuts off of the one is seen by the other.
+    They are the eigenvectors of the patches' covariance, each divided by the square root of its eigenvalue,
+    with both signs, because GELU suppresses negative responses.
     """
     channels = images.shape[1]
     covariance = torch.zeros(channels * size**2, channels * size**2, dtype=torch.float64)
-    patches = 0
+    num_patches = 0
     for batch in torch.split(images[:WHITENING_IMAGES], 1000):
         columns = F.unfold(batch, size)
         covariance += (columns @ columns.mT).sum(0).cpu()
-        patches += columns.shape[0] * columns.shape[2]
-    variances, directions = torch.linalg.eigh(covariance / patches)
+        num_patches += columns.shape[0] * columns.shape[2]
+    variances, directions = torch.linalg.eigh(covariance / num_patches)
     filters = (directions / (variances + WHITENING_EPSILON).sqrt()).T.reshape(-1, channels, size, size)
     return torch.cat([filters, -filters]).float()
 
 
 class Airbench94Net(CifarNet):
-    """Airbench's network for 94%: 2 million parameters."""
+    """The network of airbench94: 2 million parameters."""
 
     def __init__(self) -> None:
         super().__init__(widths=(64, 256, 256), depth=2)
 
 
 class Airbench96Net(CifarNet):
-    """Airbench's network for 96%: three convolutions a block, 10 million parameters."""
+    """The network of airbench96: three convolutions per block, 10 million parameters."""
 
     def __init__(self) -> None:
         super().__init__(widths=(128, 384, 512), depth=3)

@@ -7,26 +7,27 @@ from torch import Generator, Tensor, nn
 
 
 def build_model(network: type[nn.Module], generator: Generator, images: Tensor | None = None) -> nn.Module:
-    """The network with the weights that PyTorch's layers start from, drawn from `generator`.
+    """Build the network with PyTorch's default initialization, sampled from `generator`.
 
-    PyTorch's own constructors draw from the global generator; the values are the same as those after
-    `torch.manual_seed(s)` where `generator` was seeded with `s`. Knows `Conv2d`, `Linear` and `BatchNorm2d`.
-    A network with a method `initialize` then has it called, with `images`: normalized, of the training.
+    PyTorch's own constructors sample from the global generator; the values equal those after
+    `torch.manual_seed(s)` if `generator` was seeded with `s`. Supports `Conv2d`, `Linear` and `BatchNorm2d`;
+    `TypeError` for any other layer with parameters. If the network has a method `init_weights`, it is called
+    last, with `images`: normalized training images `(N, 3, 32, 32)`.
     """
     with torch.device("meta"):
-        net = network()
-    net.to_empty(device="cpu")
+        model = network()
+    model.to_empty(device="cpu")
     with torch.no_grad():
-        for module in net.modules():
+        for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 for parameter in module.parameters():  # the weight, then the bias
                     parameter.uniform_(-bound, bound, generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()  # ones and zeros: nothing to draw
+                module.reset_parameters()  # ones and zeros: no randomness
             elif next(module.parameters(recurse=False), None) is not None:
-                raise TypeError(f"no rule for the first weights of a {type(module).__name__}")
-    initialize = getattr(net, "initialize", None)
-    if initialize is not None:
-        initialize(images)
-    return net
+                raise TypeError(f"no weight initialization defined for {type(module).__name__}")
+    init_weights = getattr(model, "init_weights", None)
+    if init_weights is not None:
+        init_weights(images)
+    return model

@@ -1,4 +1,4 @@
-"""The networks by the names that `train.network` takes."""
+"""Networks by the name that `train.network` takes."""
 
 from torch import nn
 

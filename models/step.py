@@ -1,4 +1,4 @@
-"""One training step, as the talk's code demo and the toy `training_cycle` show it."""
+"""One training step, as in the talk's code demo and the toy `training_cycle`."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ def training_step(
     inputs: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Forward pass, loss, backward pass, update of the parameters.
+    """Forward pass, loss, backward pass, parameter update.
 
-    Returns the predictions and the mean loss of the batch, both from before the update and detached.
+    Returns the predictions and the mean loss of the batch, both from before the update, detached.
     """
     optimizer.zero_grad()
     predictions = model(inputs)

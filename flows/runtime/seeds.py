@@ -1,8 +1,7 @@
-"""The same training with several seeds, one after the other or at once: how much of a result is chance."""
+"""One training per seed, in one or several processes: mean and standard deviation of the accuracy."""
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import statistics
@@ -10,15 +9,17 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tasks.evaluate import evaluate
-from tasks.train import resolve_device, train
+from tasks.train import train
 from tasks.training.checkpoints import training_fingerprint
+from tasks.training.device import resolve_device
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import read_json, write_json
 from tasks.workspace.process import exit_with_parent
 from tasks.workspace.splits import load_splits
 
@@ -30,40 +31,52 @@ if TYPE_CHECKING:
     from tasks.params import EvaluateConfig, TrainConfig
 
 
+@dataclass(frozen=True)
+class SeedTraining:
+    """A training to run in a process of the pool; `config` holds the seed."""
+
+    splits: Path
+    folder: Path
+    config: TrainConfig
+    evaluate_config: EvaluateConfig
+
+
 def run_sweep(
     splits: Path,
     folder: Path,
-    report: Path,
+    output: Path,
     config: TrainConfig,
     evaluate_config: EvaluateConfig,
-    seeds: int,
+    num_seeds: int,
     jobs: int,
 ) -> dict[str, Any]:
-    """Train with `seeds` seeds from the config' own on, `at_once` at once, and write `report` (JSON).
+    """Train with `num_seeds` seeds, starting at the seed of `config`, and write `output` (JSON).
 
-    Each is judged on validation and test as the stage `evaluate` does. On a CPU those at once share the
-    threads. `folder` holds what is under way: a sweep that was killed goes on from there, seeds that are done
-    stay done. `RunError` names the seeds that failed, after the others ended.
+    Each is evaluated on validation and test as in the stage `evaluate`. `jobs` are trained in parallel; on a
+    CPU they share the threads. `folder` holds the state: an interrupted sweep keeps the finished seeds and
+    resumes the others. `RunError` names the seeds that failed, after the others have finished.
     """
     dataset = load_splits(splits).metadata["dataset"]
     device = resolve_device(config.device)
     if device.type == "cpu":
         config = config.model_copy(update={"num_threads": max(1, config.num_threads // jobs)})
-    key = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device)
+    fingerprint = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device)
     trainings = {
-        seed: (
+        seed: SeedTraining(
             splits,
-            folder / key / f"seed-{seed}",
+            folder / fingerprint / f"seed-{seed}",
             config.model_copy(update={"seed": seed}),
             evaluate_config,
         )
-        for seed in range(config.seed, config.seed + seeds)
+        for seed in range(config.seed, config.seed + num_seeds)
     }
     began = time.perf_counter()
     rows, failures = _train_all_seeds(trainings, jobs)
     if failures:
-        seed, first = min(failures.items())
-        raise RunError(f"{len(failures)} of {seeds} seeds failed, the others are kept; seed {seed}: {first}")
+        seed, reason = min(failures.items())
+        raise RunError(
+            f"{len(failures)} of {num_seeds} seeds failed, the others are kept; seed {seed}: {reason}"
+        )
     result = {
         "dataset": dataset,
         "device": device.type,
@@ -74,8 +87,7 @@ def run_sweep(
         "test_accuracy": mean_std_sem([row["test_accuracy"] for row in rows.values()]),
         "train": config.model_dump(exclude={"seed"}),
     }
-    with atomic_write(report) as partial:
-        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(output, result)
     print(format_summary(result))
     return result
 
@@ -83,45 +95,41 @@ def run_sweep(
 def mean_std_sem(values: Sequence[float]) -> dict[str, float]:
     """Mean, standard deviation of a single run, and standard error of the mean."""
     std = statistics.stdev(values)
-    return {
-        "mean": statistics.mean(values),
-        "std": std,
-        "sem": std / math.sqrt(len(values)),
-    }
+    return {"mean": statistics.mean(values), "std": std, "sem": std / math.sqrt(len(values))}
 
 
 def format_summary(result: dict[str, Any]) -> str:
+    """One line for validation, one for test."""
     lines = []
-    for name in ("val", "test"):
-        of = result[f"{name}_accuracy"]
+    for split in ("val", "test"):
+        accuracy = result[f"{split}_accuracy"]
         lines.append(
-            f"{name} accuracy {of['mean']:.2%}, mean of {len(result['seeds'])} seeds; "
-            f"standard deviation {of['std']:.2%}, standard error {of['sem']:.2%}"
+            f"{split} accuracy {accuracy['mean']:.2%}, mean of {len(result['seeds'])} seeds; "
+            f"standard deviation {accuracy['std']:.2%}, standard error {accuracy['sem']:.2%}"
         )
     return "\n".join(lines)
 
 
 def _train_all_seeds(
-    trainings: dict[int, tuple[Any, ...]], max_workers: int
+    trainings: dict[int, SeedTraining], max_workers: int
 ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
-    """A row a seed, and of those that failed why. Each process trains one seed after the other."""
+    """A row per seed, and the reasons of those that failed. Each process trains one seed after another."""
     rows: dict[int, dict[str, Any]] = {}
     failures: dict[int, str] = {}
     pool = ProcessPoolExecutor(max_workers, multiprocessing.get_context("spawn"), exit_with_parent)
     try:
-        running: dict[Future[dict[str, Any]], int] = {
-            pool.submit(_train_and_evaluate, *job): seed for seed, job in trainings.items()
+        seeds: dict[Future[dict[str, Any]], int] = {
+            pool.submit(_train_and_evaluate, training): seed for seed, training in trainings.items()
         }
-        for future in as_completed(running):
-            seed = running[future]
+        for future in as_completed(seeds):
+            seed = seeds[future]
             try:
-                rows[seed] = future.result()
+                row = rows[seed] = future.result()
             except BrokenProcessPool:
-                failures[seed] = "its process was ended from outside, perhaps for want of memory"
+                failures[seed] = "its process was killed, possibly out of memory"
             except RunError as error:
                 failures[seed] = str(error)
             else:
-                row = rows[seed]
                 print(
                     f"seed {seed}: validation {row['val_accuracy']:.4f}, test {row['test_accuracy']:.4f}, "
                     f"{row['training_s']:.1f} s of training ({len(rows)} of {len(trainings)})"
@@ -135,27 +143,30 @@ def _train_all_seeds(
     return rows, failures
 
 
-def _train_and_evaluate(
-    splits: Path, folder: Path, config: TrainConfig, judging: EvaluateConfig
-) -> dict[str, Any]:
-    """The row of a seed, from its file where it is done. Weights are not kept: the pipeline makes its own."""
-    file = folder / "row.json"
-    if file.is_file():
-        row: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+def _train_and_evaluate(training: SeedTraining) -> dict[str, Any]:
+    """The row of a seed, from its file if it is finished.
+
+    The weights are deleted: the pipeline trains its own.
+    """
+    folder, config = training.folder, training.config
+    row_file = folder / "row.json"
+    if row_file.is_file():
+        row: dict[str, Any] = read_json(row_file)
         return row
     torch.set_num_threads(config.num_threads)
     folder.mkdir(parents=True, exist_ok=True)
-    weights, metrics = folder / "model.safetensors", folder / "metrics.json"
+    weights, metrics_file = folder / "model.safetensors", folder / "metrics.json"
     with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
-        done = train(splits, weights, folder / "history.csv", config, progress=lambda *_: None)
-        evaluate(splits, weights, metrics, folder / "confusion.csv", judging)
-    row = {"seed": config.seed, "best_epoch": done["best_epoch"]}
-    row |= {name: done[name] for name in ("training_s", "set_up_s", "warm_up_s")}
-    for split, measured in json.loads(metrics.read_text(encoding="utf-8")).items():
-        if split in {"val", "test"}:
-            row |= {f"{split}_{name}": measured[name] for name in measured if name.startswith("accuracy")}
+        result = train(training.splits, weights, folder / "history.csv", config, progress=lambda *_: None)
+        evaluate(training.splits, weights, metrics_file, folder / "predictions.csv", training.evaluate_config)
+    row = {"seed": config.seed, "best_epoch": result["best_epoch"]}
+    row |= {name: result[name] for name in ("training_s", "set_up_s", "warm_up_s")}
+    metrics = read_json(metrics_file)
+    for split in ("val", "test"):
+        row |= {
+            f"{split}_{name}": value for name, value in metrics[split].items() if name.startswith("accuracy")
+        }
     row.pop("test_accuracy_ci95", None)
     weights.unlink()
-    with atomic_write(file) as partial:
-        partial.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    write_json(row_file, row, indent=None)
     return row

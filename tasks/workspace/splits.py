@@ -1,7 +1,7 @@
-"""The files in which stages meet: how splits and weights are written and read.
+"""File formats shared by stages: tensors with metadata, and the splits.
 
-Both are safetensors files, whose header holds one JSON text under the key `cifarflow`. (One key, because
-safetensors does not keep the order of several, and equal content shall be equal bytes.)
+Splits and weights are safetensors files whose header holds one JSON text under the key `cifarflow`: a single
+key, because safetensors does not keep the order of several, so that equal content gives identical bytes.
 """
 
 import json
@@ -28,9 +28,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """What the stage `split` made; `about` holds `dataset`, `classes`, `data_md5`, `mean` and `std`.
+    """The output of the stage `split`; `metadata` has `dataset`, `classes`, `data_md5`, `mean` and `std`.
 
-    `mean` and `std` are those of the training images, a channel, for values in 0 to 1.
+    `mean` and `std` are those of the training images, per channel, for values in 0 to 1.
     """
 
     train: Split
@@ -39,32 +39,35 @@ class Splits:
     metadata: Mapping[str, Any]
 
 
-def save_tensors(file: Path, tensors: dict[str, Tensor], about: Mapping[str, Any]) -> None:
-    with atomic_write(file) as partial:
+def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """`RunError` if the file cannot be written."""
+    with atomic_write(file) as temp_path:
         try:
-            save_file(tensors, partial, {"cifarflow": json.dumps(about, sort_keys=True)})
+            save_file(tensors, temp_path, {"cifarflow": json.dumps(metadata, sort_keys=True)})
         except SafetensorError as error:  # how safetensors reports a full disk
             raise RunError(f"cannot write {file}: {error}") from error
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, mapped from the file rather than read, and what the header says about them."""
+    """The tensors, memory-mapped, and the metadata. `RunError` if the file is missing or corrupt."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            about = json.loads((opened.metadata() or {})["cifarflow"])
-            return {name: opened.get_tensor(name) for name in opened.keys()}, about  # noqa: SIM118 - no mapping
+        with safe_open(file, framework="pt") as content:
+            metadata = json.loads((content.metadata() or {})["cifarflow"])
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+            return tensors, metadata
     except FileNotFoundError:
-        raise RunError(f"{file} is not there; the stage that makes it has to run first") from None
+        raise RunError(f"{file} not found; run the stage that produces it first") from None
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise RunError(f"{file} was not written by this pipeline, or is damaged: {error}") from error
+        raise RunError(f"{file} is corrupt or was not written by this pipeline: {error}") from error
 
 
 def load_splits(file: Path) -> Splits:
-    tensors, about = load_tensors(file)
+    """`RunError` if the file is missing, corrupt or holds something else."""
+    tensors, metadata = load_tensors(file)
     try:
         train, val, test = (
             Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
         )
     except KeyError as error:
-        raise RunError(f"{file} holds no splits: {error} is missing") from None
-    return Splits(train, val, test, about)
+        raise RunError(f"{file} is not a splits file: {error} is missing") from None
+    return Splits(train, val, test, metadata)

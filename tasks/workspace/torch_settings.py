@@ -9,7 +9,7 @@ import torch
 
 @contextmanager
 def num_threads(count: int | None = None) -> Iterator[None]:
-    """PyTorch's intra-op threads inside the block; None: whatever the block sets is undone."""
+    """PyTorch's intra-op threads inside the block; None: only undo what the block sets."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -21,22 +21,22 @@ def num_threads(count: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Iterator[None]:
-    """On CUDA, PyTorch's deterministic algorithms, or cuDNN's fastest where they are not enabled.
+    """On CUDA, PyTorch's deterministic algorithms or, if not enabled, cuDNN's fastest.
 
-    On a CPU what is used here is deterministic anyway.
+    On a CPU the operations used here are deterministic anyway.
     """
     if device.type == "cpu":
         yield
         return
     if not enabled:
         was_enabled = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True  # tries its algorithms at the first step of a shape
+        torch.backends.cudnn.benchmark = True  # benchmarks its algorithms at the first step of each shape
         try:
             yield
         finally:
             torch.backends.cudnn.benchmark = was_enabled
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True)
     try:

@@ -1,4 +1,4 @@
-"""The trained network's file: how weights are read, with what the file says of them."""
+"""The weights file: loading the trained network and its metadata."""
 
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,24 @@ from tasks.workspace.splits import load_tensors
 
 
 def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network, normalized `(N, 3, 32, 32)` to logits, and what the file says of it."""
-    tensors, about = load_tensors(file)
-    if about.get("network") not in NETWORKS:
-        raise RunError(f"{file} holds no network that this pipeline knows, but {about.get('network')!r}")
-    network = NETWORKS[about["network"]]()
+    """The trained network, from normalized images `(N, 3, 32, 32)` to logits, and the file's metadata.
+
+    `RunError` if the file is missing, corrupt, or holds another network's weights.
+    """
+    tensors, metadata = load_tensors(file)
+    if metadata.get("network") not in NETWORKS:
+        raise RunError(f"{file} contains an unknown network: {metadata.get('network')!r}")
+    network = NETWORKS[metadata["network"]]()
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"{file} does not hold the weights of {about['network']!r}: {reason}") from None
-    return network.eval(), about
+        raise RunError(f"{file} does not hold the weights of {metadata['network']!r}: {reason}") from None
+    return network.eval(), metadata
 
 
 def load_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The trained network as it ships: pictures in, probabilities out."""
-    network, about = load_network(file)
-    views = about.get("train", {}).get("tta", "none")
-    return Classifier(network, about["mean"], about["std"], views).eval(), about
+    """The classifier that is exported, from images to probabilities, and the file's metadata."""
+    network, metadata = load_network(file)
+    tta = metadata.get("train", {}).get("tta", "none")
+    return Classifier(network, metadata["mean"], metadata["std"], tta).eval(), metadata
