@@ -1,4 +1,4 @@
-"""Retraining: new pictures in, the pipeline, then the decision which model serves."""
+"""Retraining: ingest new images, run the pipeline, decide which model is the champion; roll back."""
 
 import time
 from dataclasses import replace
@@ -14,17 +14,19 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.pipeline import DOWNLOAD_RETRIES, PARAMS, TaskChain, exclusive_workspace, failed_state, load_params
+from flows.pipeline import DOWNLOAD_RETRIES, run_download, run_stages
 from flows.runtime import markdown, publish
-from flows.runtime.champion import promote, provenance_hashes, sync_champion
+from flows.runtime.champion import promote, provenance_hashes, restore_champion, sync_champion
 from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
-from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
+from flows.runtime.flow_run import PARAMS, TaskChain, exclusive_workspace, failed_state, load_params
+from tasks.dataset.ingest import ingest, list_pending
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Overrides, Params, read_params
 from tasks.registry import ledger
 from tasks.registry.compare import Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry
-from tasks.workspace.errors import RunError
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import hash_file, read_json
 
 MODEL_RESOURCE_ID = "cifarflow.model.cifar10-classifier"
 
@@ -38,85 +40,75 @@ def retrain(
     download_retries: int = DOWNLOAD_RETRIES,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """Take in new pictures, run the pipeline, and promote its model where it is better than the champion.
+    """Ingest new images, run the pipeline and promote the new model if it is better than the champion.
 
     Args:
         overrides: parameters to change first; they are written into params.yaml
         push: push data, models and the experiment to the remotes
         commit: commit ledger, lock and reports to the branch retrain/DATE, never to the one checked out
-        wait: where another run is at work in the workspace, wait for its end; a scheduled run never does
-        download_retries: how often to go through the sources of the data again, after a while
+        wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
+        download_retries: how often to retry the sources of the data, after a delay
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    course = TaskChain()
+    chain = TaskChain()
     try:
         with exclusive_workspace(workspace, wait=wait):
             params = load_params(overrides)
             with open_repo() as repo:
                 sync_champion(repo)
-            failed = course.run_download(download_retries) or course.run_task("ingest", ingest_images)
+            failed = run_download(chain, download_retries) or chain.run_task("ingest", ingest_images)
             if failed is None:
-                undecided = _skip_reason(params)
-                if undecided is not None:
-                    return Completed(name="Skipped", message=undecided)
-                failed = course.run_stages(force=False)
-            if failed is None:
-                failed = course.run_task("compare", compare_models, push, commit)
-            get_run_logger().info("The stages:\n%s", markdown.format_table(course.runs))
+                skip_reason = _skip_reason(params)
+                if skip_reason is not None:
+                    return Completed(name="Skipped", message=skip_reason)
+                failed = run_stages(chain) or chain.run_task("compare", compare_models, push, commit)
+            get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
             if failed is not None:
                 return failed
     except RunError as error:
         return failed_state(error)
-    return Completed(message=course.runs[-1].message)
+    return Completed(message=chain.runs[-1].message)
 
 
 def _skip_reason(params: Params) -> str | None:
-    """Why there is nothing to do, if so: no stage would run, and the model that they made was judged."""
+    """Why there is nothing to do; None unless all stages are up to date and their model has been compared."""
     model = Path(params.paths.onnx_model)
     with open_repo() as repo:
         if changed_stages(repo) or not model.is_file():
             return None
-    md5 = ledger.file_md5(model)
+    md5 = hash_file(model, "md5")
     entries = ledger.read_ledger()
     champion = ledger.current_champion(entries)
     if champion is None:
         return None
     if champion.model_md5 == md5:
         return f"nothing changed since {champion.label} was trained"
-    judged = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
-    if judged is not None and judged.version > champion.version:
-        return f"nothing changed since {judged.time[:10]}, when this model was refused: {judged.reason}"
+    latest = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
+    if latest is not None and latest.version > champion.version:
+        return f"nothing changed since {latest.time[:10]}, when this model was rejected: {latest.reason}"
     return None
 
 
 @task(name="ingest", task_run_name="ingest", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
 def ingest_images() -> State[Any]:
-    """New pictures from `incoming/`, checked, into the training set, which DVC then holds."""
+    """Check new images from `incoming/`, add them to the training set and commit that to DVC."""
     try:
         params = read_params(PARAMS)
         folder = Path(params.ingest.folder)
         if not list_pending(folder):
-            return Completed(name="Cached", message="no new pictures")
-        intake = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
+            return Completed(name="Cached", message="no new images")
+        result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
         with open_repo() as repo:
             commit_data(repo)
-        create_markdown_artifact(_ingest_markdown(intake), key="incoming")
+        create_markdown_artifact(markdown.ingest_markdown(result), key="ingest")
     except RunError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message=str(intake))
-
-
-def _ingest_markdown(intake: IngestResult) -> str:
-    taken = [f"| {label} | {count:,} |" for label, count in sorted(intake.accepted.items())]
-    head = ["| class | taken |", "| --- | ---: |"] if taken else []
-    return (
-        "\n".join([f"# {intake}", "", *head, *taken, "", *rejected_markdown(intake.rejected.items())]) + "\n"
-    )
+    return Completed(message=str(result))
 
 
 @task(name="compare", task_run_name="compare", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
 def compare_models(push: bool, commit: bool) -> State[Any]:
-    """Challenger against champion; the decision goes to the ledger, and what was asked for to the remotes."""
+    """Challenger against champion: record the decision in the ledger, then publish it as asked for."""
     try:
         params = read_params(PARAMS)
         entry = _decide(params)
@@ -130,20 +122,20 @@ def compare_models(push: bool, commit: bool) -> State[Any]:
 
 
 def _decide(params: Params) -> LedgerEntry:
-    began = time.perf_counter()
+    started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
-    before = ledger.current_champion(ledger.read_ledger())
+    champion = ledger.current_champion(ledger.read_ledger())
     decision = compare(
         challenger,
-        CHAMPION if before else None,
+        CHAMPION if champion else None,
         Path(params.paths.splits),
-        markdown.read_json(params.paths.benchmarks)["parity"],
+        read_json(Path(params.paths.benchmarks))["parity"],
         params.compare,
-        champion_val_sha256=before.evidence.get("val_sha256") if before else None,
+        champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
     )
     with open_repo() as repo:
         entry = _record_decision(repo, decision, challenger, params)
-    print(f"decided in {time.perf_counter() - began:.1f} s")
+    print(f"compared in {time.perf_counter() - started:.1f} s")
     return entry
 
 
@@ -151,7 +143,7 @@ def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: P
     entry = LedgerEntry(
         decision="promoted" if decision.promote else "rejected",
         reason=decision.reason,
-        model_md5=ledger.file_md5(challenger),
+        model_md5=hash_file(challenger, "md5"),
         model_bytes=challenger.stat().st_size,
         flow_run_name=str(flow_run.name),
         flow_run_id=str(flow_run.id),
@@ -162,7 +154,7 @@ def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: P
 
 
 def _emit_decision_event(entry: LedgerEntry) -> None:
-    """The event on which automations can act: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
+    """The event that automations can act on: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
     emit_event(
         event=f"cifarflow.model.{entry.decision}",
         resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "CIFAR-10 classifier"},
@@ -182,26 +174,30 @@ def _emit_decision_event(entry: LedgerEntry) -> None:
 
 
 @flow(name="rollback", log_prints=True)
-def rollback(number: int | None = None, wait: bool = True, workspace: Path = Path()) -> State[Any]:
-    """Put back an earlier champion, from DVC's cache or remote.
+def rollback(
+    version: int | None = None, restore: bool = False, wait: bool = True, workspace: Path = Path()
+) -> State[Any]:
+    """Promote an earlier champion again; its model comes from DVC's cache or remote.
 
     Args:
-        number: its line in the ledger; by default the champion before this one; 0: this one, anew
-        wait: where another run is at work in the workspace, wait for its end
+        version: its number in the ledger; by default the champion before the current one
+        restore: only restore the current champion's file; the ledger stays as it is
+        wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     try:
+        if restore and version is not None:
+            raise InputError("restore brings back the current champion: give a version or restore, not both")
         with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
-            earlier = ledger.resolve_rollback_target(ledger.read_ledger(), number)
-            if number == 0:
-                sync_champion(repo)
-                return Completed(message=f"{CHAMPION} is {earlier.label}")
+            if restore:
+                return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
+            earlier = ledger.resolve_rollback_target(ledger.read_ledger(), version)
             entry = promote(
                 repo,
                 replace(
                     earlier,
                     decision="rolled_back",
-                    reason=f"put back by hand: {earlier.label}",
+                    reason=f"manual rollback to {earlier.label}",
                     flow_run_name=str(flow_run.name),
                     flow_run_id=str(flow_run.id),
                 ),

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.pipeline import PARAMS, exclusive_workspace, failed_state
+from flows.runtime.flow_run import PARAMS, exclusive_workspace, failed_state
 from flows.runtime.seeds import format_summary, run_sweep
 from tasks.params import Overrides, read_params, with_overrides
 from tasks.workspace.errors import RunError

@@ -216,7 +216,7 @@ def rollback(entry: int | None) -> None:
     with prefect_console():
         from flows.retrain import rollback
 
-        error = _run_flow(rollback, number=entry, wait=False)
+        error = _run_flow(rollback, version=entry or None, restore=entry == 0, wait=False)
     if error is not None:
         raise error
 

@@ -1,4 +1,4 @@
-"""The champion's model: from DVC's cache or remote to its place in `registry/`, as the ledger says."""
+"""The champion's model: from DVC's cache or remote to `registry/`, as the ledger says."""
 
 import hashlib
 import shutil
@@ -16,16 +16,16 @@ from flows.runtime.dvc_repro import topological_stages
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.code import code_sha256
-from tasks.workspace.errors import RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import atomic_write, hash_file
 
 CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
 
 
 def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
-    """Make the entry's model the champion. The line in the ledger is the one step that decides.
+    """Make the entry's model the champion. Appending to the ledger is the one step that decides.
 
-    `RunError` where DVC has not got the model; then nothing has changed.
+    `RunError` where DVC does not have the model; then nothing has changed.
     """
     _fetch_from_cache(repo, entry.model_md5)
     entry = ledger.append(entry)
@@ -33,52 +33,60 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
     return entry
 
 
-def sync_champion(repo: Repo) -> LedgerEntry | None:
-    """Have the model and its pointer for DVC be those of the ledger's champion, which this gives.
+def restore_champion(repo: Repo) -> LedgerEntry:
+    """`sync_champion`, but `InputError` where there is no champion yet."""
+    champion = sync_champion(repo)
+    if champion is None:
+        raise InputError("no model has been promoted yet; nothing to restore")
+    return champion
 
-    What a kill between the ledger's line and these files left behind is put right by this as well.
+
+def sync_champion(repo: Repo) -> LedgerEntry | None:
+    """Make the model and its .dvc file those of the ledger's champion, and return its entry.
+
+    Also repairs the state after a crash between writing the ledger and writing these files.
     """
     champion = ledger.current_champion(ledger.read_ledger())
     if champion is None:
         return None
     md5 = champion.model_md5
-    if not CHAMPION.is_file() or ledger.file_md5(CHAMPION) != md5:
+    if not _md5_matches(CHAMPION, md5):
         cached = _fetch_from_cache(repo, md5)
-        with atomic_write(CHAMPION) as partial:
-            shutil.copyfile(cached, partial)
+        with atomic_write(CHAMPION) as temp_path:
+            shutil.copyfile(cached, temp_path)
     out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
     yaml = YAML()
     if not CHAMPION_DVC_FILE.is_file() or yaml.load(CHAMPION_DVC_FILE).get("outs") != [out]:
-        with atomic_write(CHAMPION_DVC_FILE) as partial:
-            yaml.dump({"desc": champion.label, "outs": [out]}, partial)
+        with atomic_write(CHAMPION_DVC_FILE) as temp_path:
+            yaml.dump({"desc": champion.label, "outs": [out]}, temp_path)
     return champion
 
 
 def _fetch_from_cache(repo: Repo, md5: str) -> Path:
-    """The file of that hash in DVC's cache, fetched from the remote if need be, whole."""
+    """The file with that hash in DVC's cache, verified; fetched from the remote if necessary."""
     file = Path(repo.cache.local.oid_to_path(md5))
     if _md5_matches(file, md5):
         return file
-    remote = "there is no DVC remote to ask"
+    problem = "no DVC remote is configured"
     try:
         repo.cloud.pull([HashInfo("md5", md5)])
     except NoRemoteError:
         pass
     except (DvcException, OSError) as error:
-        remote = f"the DVC remote did not give it: {str(error).splitlines()[0]}"
+        problem = f"fetching it from the DVC remote failed: {str(error).splitlines()[0]}"
     else:
-        remote = "the DVC remote has not got it"
+        problem = "the DVC remote does not have it"
     if not _md5_matches(file, md5):
-        raise RunError(f"the model {md5} is not in DVC's cache, and {remote}")
+        raise RunError(f"the model {md5} is not in the DVC cache, and {problem}")
     return file
 
 
 def _md5_matches(file: Path, md5: str) -> bool:
-    return file.is_file() and ledger.file_md5(file) == md5
+    return file.is_file() and hash_file(file, "md5") == md5
 
 
 def provenance_hashes(repo: Repo, params_text: str, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """What a model was made from: `data`, `params`, `code` (all that the stages depend on) and `weights`."""
+    """What a model was made from: `data`, `params`, `code` (of all stages) and `weights`."""
     stages = [str(stage.name) for stage in topological_stages(repo)]
     return {
         "data": str(metadata["data_md5"]),

@@ -1,8 +1,8 @@
-"""DVC's side of the pipeline: its graph, its word on what is up to date, its record of what was made.
+"""DVC: the order of the stages, what changed and why, running a stage, `dvc.lock`, the data.
 
-Around a stage's command all is DVC's own: removing outputs, the run cache, hashing, linking, `dvc.lock`.
-Only the command is exchanged: where `dvc repro` starts `python -m tasks STAGE`, a flow calls the same
-function in its own process. As with DVC's commands, the workspace is the current folder.
+Around a stage's command everything is DVC's own: removing outputs, run cache, hashing, linking, `dvc.lock`.
+Only the command is replaced: where `dvc repro` starts `python -m tasks STAGE`, a flow calls the same
+function in its own process. As with DVC's commands, the workspace is the current directory.
 """
 
 import logging
@@ -28,13 +28,11 @@ DATA = "data.dvc"
 
 @dataclass(frozen=True)
 class StageResult:
-    """What became of a stage, and why."""
-
     state: Literal["cached", "restored", "ran"]
-    """up to date already; fetched from DVC's cache; run"""
+    """up to date already; checked out from DVC's cache; run"""
     reason: str
     metrics: dict[str, Any]
-    """what the stage's function gave back, if it ran"""
+    """what the stage's function returned, if it ran"""
 
 
 @contextmanager
@@ -47,7 +45,9 @@ def open_repo() -> Iterator[Repo]:
         with Repo() as repo, lock_repo(repo), repo.scm_context(quiet=True):
             yield repo
     except LockError as error:
-        raise RunError("a DVC command is at work in this folder; try again when it has ended") from error
+        raise RunError(
+            "another DVC command is running in this directory; try again when it has finished"
+        ) from error
     except DvcException as error:
         causes: list[BaseException] = [error]
         while isinstance(causes[-1].__cause__, Exception):
@@ -64,27 +64,27 @@ def topological_stages(repo: Repo) -> list[PipelineStage]:
 def repro_stage(
     repo: Repo, name: str, stage_fn: Callable[[], dict[str, Any]], *, force: bool = False
 ) -> StageResult:
-    """Bring the stage up to date as `dvc repro --single-item` does, with `call` in place of its command.
+    """Bring the stage up to date as `dvc repro --single-item` does, with `stage_fn` in place of its command.
 
-    `call` raises what it likes; it comes through unchanged, with the outputs removed and nothing recorded.
+    Exceptions from `stage_fn` propagate; the outputs are then removed and nothing is recorded.
     """
     (stage,) = (stage for stage in topological_stages(repo) if stage.name == name)
-    why = "asked for by --force" if force else change_reason(stage)
-    if why is None:
+    reason = "forced" if force else change_reason(stage)
+    if reason is None:
         return StageResult("cached", "up to date", {})
-    if not force and stage.already_cached():  # all of it is in DVC's cache, only not in the workspace
+    if not force and stage.already_cached():  # the outputs are missing in the workspace only
         stage.checkout(force=True)
-        return StageResult("restored", why, {})
-    with _patched_cmd_run(stage, stage_fn) as reports:
+        return StageResult("restored", reason, {})
+    with _patched_cmd_run(stage, stage_fn) as results:
         stage.reproduce(force=force)
     stage.dump(update_pipeline=False)
-    if not reports:
-        return StageResult("restored", why, {})
-    return StageResult("ran", why, reports[0])
+    if not results:  # DVC restored the outputs from its run cache
+        return StageResult("restored", reason, {})
+    return StageResult("ran", reason, results[0])
 
 
 def change_reason(stage: PipelineStage) -> str | None:
-    """Why DVC would run the stage, in words such as `params train.lr changed`; None where it would not."""
+    """Why DVC would run the stage, such as `params train.lr changed`; None if it would not."""
     if not stage.changed():
         return None
     if not any(out.hash_info for out in stage.outs):
@@ -97,22 +97,22 @@ def change_reason(stage: PipelineStage) -> str | None:
             reasons += [f"{dep.def_path} {_STATUS_TEXT.get(state, state)}" for state in dep.status().values()]
     for out in stage.outs:
         reasons += [f"{out.def_path} {_STATUS_TEXT.get(state, state)}" for state in out.status().values()]
-    return ", ".join(reasons) or "DVC says so"
+    return ", ".join(reasons) or "changed, according to DVC"
 
 
 _STATUS_TEXT = {
     "modified": "changed",
     "deleted": "is missing",
     "new": "is new",
-    "not in cache": "is not in DVC's cache",
+    "not in cache": "is not in the DVC cache",
 }
 
 
 def _diff_params(repo: Repo, dep: ParamsDependency) -> list[str]:
-    """The keys, down to the leaves, whose values are others than in dvc.lock."""
+    """The parameters whose values differ from dvc.lock's, by their full keys."""
     recorded = _flatten(dep.hash_info.value or {})
-    now = _flatten(read_param_file(repo.fs, dep.fs_path, list(dep.params), flatten=False))
-    return sorted(key for key in recorded.keys() | now.keys() if recorded.get(key) != now.get(key))
+    current = _flatten(read_param_file(repo.fs, dep.fs_path, list(dep.params), flatten=False))
+    return sorted(key for key in recorded.keys() | current.keys() if recorded.get(key) != current.get(key))
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -124,35 +124,38 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def _patched_cmd_run(
-    stage: PipelineStage, call: Callable[[], dict[str, Any]]
+    stage: PipelineStage, stage_fn: Callable[[], dict[str, Any]]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Have DVC call a function where it would start the stage's command; gives what that call gave.
+    """Monkeypatch DVC to call `stage_fn` instead of the stage's command; yields the list of its results.
 
-    `cmd_run` is the only place in which DVC starts a command. A stage of dvc.yaml with a command of another
-    kind keeps it.
+    `cmd_run` is the only place where DVC starts a command. A command other than `python -m tasks STAGE` runs
+    as it is.
     """
-    reports: list[dict[str, Any]] = []
-    start: Any = dvc.stage.run.cmd_run
+    results: list[dict[str, Any]] = []
+    original: Any = dvc.stage.run.cmd_run
 
     def cmd_run(running: Stage, *args: Any, **kwargs: Any) -> None:
         if running.cmd == f"python -m tasks {stage.name}":
-            reports.append(call())
+            results.append(stage_fn())
             return
         try:
-            start(running, *args, **kwargs)
+            original(running, *args, **kwargs)
         except StageCmdFailedError as error:
             raise RunError(str(error)) from error
-        reports.append({})
+        results.append({})
 
     dvc.stage.run.cmd_run = cmd_run  # type: ignore[assignment]
     try:
-        yield reports
+        yield results
     finally:
-        dvc.stage.run.cmd_run = start
+        dvc.stage.run.cmd_run = original
 
 
 def pull_data(repo: Repo) -> bool:
-    """Bring the tracked data from DVC's cache or, where one is set, its remote; False if neither has it."""
+    """Check the tracked data out of DVC's cache or remote.
+
+    False where the data are in the workspace already, are not tracked, or neither cache nor remote has them.
+    """
     stage = _data_stage(repo)
     if stage is None or stage.outs[0].exists:
         return False
@@ -163,33 +166,32 @@ def pull_data(repo: Repo) -> bool:
         try:
             repo.fetch([stage.path])
         except DvcException as error:
-            print(f"the DVC remote {remote} has not got the data: {str(error).splitlines()[0]}")
+            print(f"the DVC remote {remote} does not have the data: {str(error).splitlines()[0]}")
             return False
     repo.checkout([stage.path])
     return True
 
 
 def commit_data(repo: Repo) -> None:
-    """Have DVC hold the data, which was verified, in its cache and in data.dvc.
+    """Commit the data, verified before, to DVC's cache and data.dvc.
 
-    `RunError` where data.dvc records more files than there are: pictures that were added are not given up
-    without a word.
+    `RunError` where data.dvc records more files than there are: added images must not vanish silently.
     """
     stage = _data_stage(repo)
     if stage is None or not stage.status():
         return
     recorded = stage.outs[0].meta.nfiles or 0
-    there = sum(1 for file in Path(stage.outs[0].fspath).rglob("*") if file.is_file())
-    if there < recorded:
+    present = sum(1 for file in Path(stage.outs[0].fspath).rglob("*") if file.is_file())
+    if present < recorded:
         raise RunError(
-            f"{DATA} records {recorded} files, and {there} are here; bring the others: dvc pull {DATA} && "
-            f"dvc checkout --force {DATA}; or give them up: dvc commit --force {DATA}"
+            f"{DATA} records {recorded} files, but only {present} exist; restore the missing ones: "
+            f"dvc pull {DATA} && dvc checkout --force {DATA}; or accept the loss: dvc commit --force {DATA}"
         )
     repo.commit(stage.path, force=True)
 
 
 def changed_stages(repo: Repo) -> list[str]:
-    """The stages that DVC would run, or whose input comes from one that it would."""
+    """The stages that are not up to date. Stages downstream of these may have to run as well."""
     return [str(stage.name) for stage in topological_stages(repo) if stage.changed()]
 
 

@@ -1,4 +1,4 @@
-"""What a retraining leaves for others: a DVC experiment, a push, a commit on a branch of its own."""
+"""Publish a retraining: a DVC experiment, a push to the remotes, a commit on a branch of its own."""
 
 import contextlib
 import os
@@ -15,23 +15,26 @@ from dvc.scm import NoSCMError, SCMError
 
 from flows.runtime.champion import CHAMPION_DVC_FILE
 from flows.runtime.dvc_repro import DATA
+from flows.runtime.flow_run import PARAMS
 from tasks.params import Params
 from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 
+REPORTS_DIR = "reports"
+
 
 def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: bool) -> None:
-    """Save the run as a DVC experiment named after the flow run; commit and push where that is asked for.
+    """Save the run as a DVC experiment named after the flow run; commit and push if asked for.
 
-    The decision stands by then. What fails here is told as `RunError` after all the rest was tried.
+    The decision stands already. Each step is tried even if another fails; `RunError` then names the failures.
     """
     errors = []
     saved = False
     if not _has_commits():
-        print("no Git repository with a commit here: no DVC experiment is saved")
+        print("not a Git repository with commits: skipping the DVC experiment")
         if commit:
-            errors.append("nothing can be committed without a Git repository")
+            errors.append("cannot commit: not a Git repository with commits")
     else:
         try:
             with _preserve_git_index(), Repo() as repo:  # DVC locks it itself, here and in a push
@@ -55,7 +58,8 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
 
 
 def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
-    mishaps = []
+    """Push to the DVC remote, and the experiment to the Git remote; return what failed."""
+    errors = []
     try:
         with Repo() as repo:
             print(f"pushed {repo.push()} files to the DVC remote")
@@ -64,10 +68,10 @@ def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
                 repo.experiments.push(remote, [entry.flow_run_name])
                 print(f"pushed the experiment {entry.flow_run_name} to {remote}")
     except NoRemoteError:
-        mishaps.append("no DVC remote is set to push to: dvc remote add -d NAME URL")
+        errors.append("no DVC remote to push to; add one: dvc remote add -d NAME URL")
     except (DvcException, SCMError, OSError) as error:
-        mishaps.append(f"the push failed: {str(error).splitlines()[0]}")
-    return mishaps
+        errors.append(f"the push failed: {str(error).splitlines()[0]}")
+    return errors
 
 
 def _git_remote(repo: Repo) -> str | None:
@@ -79,16 +83,15 @@ def _git_remote(repo: Repo) -> str | None:
 
 
 def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
-    """Commit ledger, lock and reports to `retrain/DATE`, from what is checked out; gives the branch.
+    """Commit ledger, lock and reports to `retrain/DATE`, on top of it or of HEAD; return the branch's name.
 
-    With an index of its own: what the user has staged, and the branch that is checked out, stay as they are.
+    Uses an index of its own: the user's staged changes and the branch that is checked out stay as they are.
     """
     branch = f"retrain/{entry.time[:10]}"
     if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
-        raise RunError(f"the branch {branch} is checked out, and nothing is committed to that one")
+        raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
     ref = f"refs/heads/{branch}"
-    files = [LEDGER, CHAMPION_DVC_FILE, Path("params.yaml"), Path("dvc.lock"), Path(DATA)]
-    files += [Path(path) for name, path in params.paths if REPORT_PATHS(name)]
+    files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *_report_paths(params)]
     parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
@@ -101,21 +104,22 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
     return branch
 
 
+def _report_paths(params: Params) -> list[Path]:
+    paths = [Path(path) for _, path in params.paths]
+    return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
+
+
 @contextlib.contextmanager
 def _preserve_git_index() -> Iterator[None]:
-    """DVC unstages what the user has staged when it saves an experiment; the workspace stays as it is."""
+    """Restore the Git index afterwards: saving a DVC experiment unstages what the user has staged."""
     index = Path(run_git("rev-parse", "--git-path", "index"))
     before = index.read_bytes() if index.is_file() else None
     try:
         yield
     finally:
         if before is not None:
-            with atomic_write(index) as partial:
-                partial.write_bytes(before)
-
-
-def REPORT_PATHS(name: str) -> bool:
-    return name in {"history", "metrics", "confusion", "benchmarks", "page", "figures"}
+            with atomic_write(index) as temp_path:
+                temp_path.write_bytes(before)
 
 
 def _has_commits() -> bool:
@@ -125,6 +129,7 @@ def _has_commits() -> bool:
 
 
 def run_git(*arguments: str, env: dict[str, str] | None = None, check: bool = True) -> str:
+    """Git's output, stripped. `RunError` with the last line of its errors if it fails and `check` is set."""
     done = subprocess.run(  # noqa: S603
         ["git", *arguments],  # noqa: S607 - the user's own Git
         env=os.environ | (env or {}),
@@ -133,5 +138,6 @@ def run_git(*arguments: str, env: dict[str, str] | None = None, check: bool = Tr
         check=False,
     )
     if check and done.returncode:
-        raise RunError(f"git {arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise RunError(f"git {arguments[0]} failed: {reason}")
     return done.stdout.strip()

@@ -21,7 +21,7 @@ from pydantic import Field, create_model
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.cli.logs import drop_duplicate_failure
+from flows.runtime.logs import drop_duplicate_failure
 from flows.toys.catalog import TOYS
 from tasks.params import StrictModel, parse_value, validate
 from tasks.workspace.errors import InputError, RunError

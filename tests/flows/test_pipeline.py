@@ -97,7 +97,7 @@ def test_says_why_and_runs_what_depends_on_it(workspace: Path) -> None:
     restored = stages_of(state)
     assert (restored["train"].name, restored["train"].message) == (
         "Restored",
-        "from DVC's cache, as params train.lr changed",
+        "from the DVC cache (params train.lr changed)",
     )
 
 
@@ -112,7 +112,7 @@ def test_changed_code_is_a_reason(workspace: Path) -> None:
 def test_force_runs_everything(workspace: Path) -> None:
     before = hashes()
     stages = stages_of(run(force=True))
-    assert {stage.message for name, stage in stages.items() if name != "download"} == {"asked for by --force"}
+    assert {stage.message for name, stage in stages.items() if name != "download"} == {"forced"}
     assert hashes() == before
 
 

@@ -63,22 +63,22 @@ def test_promote_refuse_skip_and_roll_back(repository: Path) -> None:
 
     state = run(*UNLEARNS)
     assert state.is_completed()
-    assert str(state.message).startswith("refused: -")
+    assert str(state.message).startswith("rejected: -")
     assert CHAMPION.read_bytes() == second
     state = run()
     assert state.name == "Skipped"
-    assert "when this model was refused" in str(state.message)
+    assert "when this model was rejected" in str(state.message)
 
     assert rollback(return_state=True).is_completed()
     assert CHAMPION.read_bytes() == first
     entries = ledger.read_ledger()
     assert [entry.decision for entry in entries] == ["promoted", "promoted", "rejected", "rolled_back"]
     assert {*entries[1].provenance} == {"data", "params", "code", "weights"}
-    assert entries[1].evidence["gain"] > 0
+    assert entries[1].evidence["accuracy_gain"] > 0
     assert entries[1].flow_run_id
 
     CHAMPION.unlink()
-    assert rollback(0, return_state=True).is_completed()
+    assert rollback(restore=True, return_state=True).is_completed()
     assert CHAMPION.read_bytes() == first
     state = rollback(9, return_state=True)
     assert "9 is no champion; the ledger has these: 1, 2, 4" in str(state.message)
@@ -106,7 +106,7 @@ def test_each_run_is_a_dvc_experiment_and_a_commit_aside(repository: Path, tmp_p
     assert not [file for file in changed if file.startswith(("artifacts/", "data/"))]
     assert (
         entry.flow_run_name
-        in subprocess.flow_run_name(["dvc", "exp", "list"], check=True, capture_output=True, text=True).stdout
+        in subprocess.run(["dvc", "exp", "list"], check=True, capture_output=True, text=True).stdout
     )
     assert entry.flow_run_name in git("ls-remote", "origin")
     md5 = entry.model_md5
@@ -115,7 +115,7 @@ def test_each_run_is_a_dvc_experiment_and_a_commit_aside(repository: Path, tmp_p
     # From the remote alone: the model of a registry comes back.
     shutil.rmtree(".dvc/cache")
     CHAMPION.unlink()
-    assert rollback(0, return_state=True).is_completed()
+    assert rollback(restore=True, return_state=True).is_completed()
     assert ledger.file_md5(CHAMPION) == md5
 
 
@@ -166,9 +166,9 @@ def test_dvcs_registry_finds_the_champion(repository: Path) -> None:
 def test_a_model_that_dvc_has_lost(repository: Path) -> None:
     CHAMPION.unlink()
     shutil.rmtree(".dvc/cache")
-    state = rollback(0, return_state=True)
+    state = rollback(restore=True, return_state=True)
     assert state.is_failed()
-    assert "is not in DVC's cache, and there is no DVC remote to ask" in str(state.message)
+    assert "is not in the DVC cache, and no DVC remote is configured" in str(state.message)
     assert len(ledger.read_ledger()) == 1
 
 
@@ -206,7 +206,7 @@ def test_new_pictures_lead_to_a_new_model(repository: Path) -> None:
     pointer = Path("data.dvc").read_bytes()
     state = run()
     assert state.is_failed()
-    assert "bring the others: dvc pull" in str(state.message)
+    assert "restore the missing ones: dvc pull" in str(state.message)
     assert Path("data.dvc").read_bytes() == pointer
 
 
@@ -233,8 +233,8 @@ def test_decisions_are_events_and_artifacts(repository: Path, monkeypatch: pytes
     state = run(*LEARNS)
     assert state.is_completed()
     assert rollback(return_state=True).is_completed()
-    assert [event["event"] for event in told] == ["cifarflow.model.promoted", "cifarflow.model.rolled-back"]
-    assert told[0]["payload"]["evidence"]["gain"] > 0
+    assert [event["event"] for event in told] == ["cifarflow.model.promoted", "cifarflow.model.rolled_back"]
+    assert told[0]["payload"]["evidence"]["accuracy_gain"] > 0
     wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
         pages = [str(artifact.data) for artifact in client.read_artifacts(artifact_filter=wanted)]

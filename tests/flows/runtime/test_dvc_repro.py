@@ -175,7 +175,7 @@ def test_dvc_command_at_work_is_one_line(workspace: Workspace, monkeypatch: pyte
     with (
         Repo() as repo,
         repo.lock,
-        pytest.raises(RunError, match="a DVC command is at work"),
+        pytest.raises(RunError, match="another DVC command is running"),
     ):
         workspace.all()
 
