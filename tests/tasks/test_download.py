@@ -24,7 +24,7 @@ from tasks.params import DownloadConfig
 from tasks.workspace.errors import RunError
 
 FILES = {name: f"the content of {name} ".encode() * 20_000 for name in cifar10.PUBLISHED_MD5}
-OPTIONS = DownloadConfig(sources=[], timeout_s=0.5, min_speed_kb_per_s=100.0, attempts=3)
+OPTIONS = DownloadConfig(sources=[], timeout_s=0.5, min_speed_kb_per_s=100.0, max_attempts=3)
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     md5s = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in FILES.items()}
     monkeypatch.setattr(cifar10, "PUBLISHED_MD5", md5s)
-    monkeypatch.setattr(download, "BACK_OFF_S", 0.001)
+    monkeypatch.setattr(download, "BACKOFF_S", 0.001)
     monkeypatch.delenv("CIFAR10_URL", raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -217,9 +217,9 @@ def test_next_run_goes_on_where_a_killed_one_was(server: Server) -> None:
 
     server.answer = stall
     program = (
-        "from pathlib import Path; from tasks.download import download; from tasks.params import Download;"
+        "from pathlib import Path; from tasks.download import download; from tasks.params import DownloadConfig;"
         f"download(Path('data'), 'CIFAR-10', DownloadConfig(sources=[{server.url!r}], timeout_s=30.0,"
-        " min_speed_kb_per_s=0.0, attempts=1))"
+        " min_speed_kb_per_s=0.0, max_attempts=1))"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         deadline = time.monotonic() + 30
@@ -237,7 +237,7 @@ def test_next_run_goes_on_where_a_killed_one_was(server: Server) -> None:
 def test_archive_that_was_whole_but_not_unpacked_is_not_fetched_again(server: Server) -> None:
     kept = Path(".cifar10-download")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "unpack", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(download, "extract", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fetch(server.url)
     assert len(list(kept.glob("*.partial"))) == 1
@@ -383,10 +383,10 @@ def test_disk_that_fills_up_is_one_line_and_leaves_nothing_half_written(server: 
     """A limit on the size of files stands in for a full disk."""
     program = (
         "import resource, signal; from pathlib import Path; from tasks.download import download;"
-        "from tasks.params import Download; from tasks.workspace.errors import RunError\n"
+        "from tasks.params import DownloadConfig; from tasks.workspace.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
-        f"config = DownloadConfig(sources=[{server.url!r}], timeout_s=30.0, min_speed_kb_per_s=0.0, attempts=1)\n"
+        f"config = DownloadConfig(sources=[{server.url!r}], timeout_s=30.0, min_speed_kb_per_s=0.0, max_attempts=1)\n"
         "try:\n    download(Path('data'), 'CIFAR-10', config)\nexcept RunError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -409,7 +409,7 @@ def test_sample_is_never_fetched(server: Server) -> None:
 def test_state_that_makes_no_sense_is_forgotten(server: Server) -> None:
     server.answer = lambda handler, _: handler.whole_or_part(until=1000)
     with pytest.raises(DataUnavailableError):
-        fetch(server.url, attempts=1)
+        fetch(server.url, max_attempts=1)
     (state,) = Path(".cifar10-download").glob("*.json")
     state.write_text("{")
     server.answer = lambda handler, _: handler.whole_or_part()
