@@ -120,12 +120,10 @@ class ResumableDownload:
         needed = remaining + self.reserve_bytes
         free = shutil.disk_usage(self.file.parent).free
         if free < needed:
-            raise RunError(
-                f"not enough disk space: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed for the data"
-            )
+            raise RunError(f"not enough disk space: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed")
 
     def _stream_to_file(self, response: requests.Response, offset: int, remaining: int) -> None:
-        """Append the body to the file; `DownloadError` if it stays below `min_speed_kb_per_s` for `timeout_s`."""
+        """Append the body; `DownloadError` if the speed is below `min_speed_kb_per_s` for `timeout_s`."""
         host = urlsplit(self.url).hostname or self.url
         print(f"downloading from {host}" + (f", resuming at byte {offset:,}" if offset else ""), flush=True)
         window_start, window_bytes = time.monotonic(), 0

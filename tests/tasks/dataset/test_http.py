@@ -199,7 +199,7 @@ def test_download_insufficient_disk_space_fails_early(
 ) -> None:
     usage = namedtuple("usage", "free")  # noqa: PYI024 - a stand-in for shutil's
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(free=10_000_000))
-    needed = ResumableDownload(server.url, staging, CONFIG, reserve_bytes=186_000_000)
-    with pytest.raises(RunError, match="10 MB free, 18[67] MB needed"):
-        needed.run()
+    download = ResumableDownload(server.url, staging, CONFIG, reserve_bytes=186_000_000)
+    with pytest.raises(RunError, match=r"10 MB free, 18[67] MB needed"):
+        download.run()
     assert not list(staging.glob("*.partial"))
