@@ -97,8 +97,8 @@ def _read(name: str) -> NDArray[np.uint8] | InputError:
 
 def _to_record(name: str, result: TopK | InputError) -> dict[str, object]:
     if isinstance(result, InputError):
-        return {"picture": name, "error": str(result)}
-    return {"picture": name, "likeliest": [{"class": c, "probability": round(p, 6)} for c, p in result]}
+        return {"image": name, "error": str(result)}
+    return {"image": name, "predictions": [{"class": c, "probability": round(p, 6)} for c, p in result]}
 
 
 class _Table:

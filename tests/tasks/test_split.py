@@ -106,7 +106,7 @@ def test_missing_class_is_named(sample_data: Path, tmp_path: Path, monkeypatch: 
         whole.classes,
         whole.md5,
     )
-    monkeypatch.setattr("tasks.dataset.cifar10.read", lambda *_: without)
+    monkeypatch.setattr("tasks.dataset.cifar10.load", lambda *_: without)
     with pytest.raises(RunError, match=r"has no training image of the class frame"):
         split(sample_data, tmp_path / "splits", "sample", OPTIONS)
     assert not (tmp_path / "splits").exists()

@@ -27,7 +27,7 @@ def params(small_run: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb-data"))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     values = small_run.model_dump()
-    for name in ("weights", "onnx_model", "history", "metrics", "confusion"):
+    for name in ("weights", "onnx_model", "history", "metrics", "predictions"):
         values["paths"][name] = str(tmp_path / Path(values["paths"][name]).name)
     return Params.model_validate(values)
 

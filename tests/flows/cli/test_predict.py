@@ -39,7 +39,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def records(printed: str) -> dict[str, dict[str, object]]:
-    return {record["picture"]: record for record in map(json.loads, printed.splitlines())}
+    return {record["image"]: record for record in map(json.loads, printed.splitlines())}
 
 
 def test_probabilities_are_those_of_pytorch(small_run: Params, model: Path) -> None:
@@ -66,7 +66,7 @@ def test_table(
 def test_json_lines(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict([str(pictures / "b.png")], model, as_json=True) == 0
     (record,) = records(capsys.readouterr().out).values()
-    likeliest = record["likeliest"]
+    likeliest = record["predictions"]
     assert isinstance(likeliest, list)
     probabilities = [entry["probability"] for entry in likeliest]
     assert len(likeliest) == 3
@@ -105,7 +105,7 @@ def test_standard_input(
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(given)))
     assert predict(["-", str(pictures / "b.png")], model, as_json=True) == 0
     found = records(capsys.readouterr().out)
-    assert found["-"]["likeliest"] == found[str(pictures / "b.png")]["likeliest"]
+    assert found["-"]["predictions"] == found[str(pictures / "b.png")]["likeliest"]
 
 
 def test_more_than_a_batch_in_order(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +116,7 @@ def test_more_than_a_batch_in_order(model: Path, tmp_path: Path, capsys: pytest.
     found = records(capsys.readouterr().out)
     loaded = load_model(model)
     expected = [loaded.classes[i] for i in loaded.predict_proba(images).argmax(1)]
-    assert [record["likeliest"][0]["class"] for record in found.values()] == expected  # type: ignore[index]
+    assert [record["predictions"][0]["class"] for record in found.values()] == expected  # type: ignore[index]
 
 
 def test_no_picture_at_all(model: Path, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_new_pictures_are_taken(incoming: Path, data: Path) -> None:
     images, labels, _ = load_added_images(data, CLASSES)
     assert (images.shape, sorted(labels)) == ((3, 32, 32, 3), [0, 1, 1])
     assert sorted(str(f.relative_to(incoming)) for f in incoming.rglob("*.*")) == [
-        "taken/disc/c.jpeg",
-        "taken/ring/a.png",
-        "taken/ring/b.JPG",
+        "accepted/disc/c.jpeg",
+        "accepted/ring/a.png",
+        "accepted/ring/b.JPG",
     ]
     assert not list_pending(incoming)
     assert run(incoming, data) == IngestResult(intake.accepted - intake.accepted, {})
@@ -127,7 +127,7 @@ def test_one_of_the_same_name_is_kept_beside_the_other(incoming: Path, data: Pat
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"no picture")
         run(incoming, data)
-    assert {f.name for f in (incoming / "refused/ring").iterdir()} == {"x.png", "x-2.png"}
+    assert {f.name for f in (incoming / "rejected/ring").iterdir()} == {"x.png", "x-2.png"}
     assert len(reasons(incoming)) == 2
 
 

@@ -12,12 +12,12 @@ FILL = """
 import resource, sys
 from pathlib import Path
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import written_whole
+from tasks.workspace.files import atomic_write
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    with written_whole(Path(sys.argv[1])) as partial:
+    with atomic_write(Path(sys.argv[1])) as partial:
         partial.write_bytes(bytes(5000))
 except RunError as error:
     print(error)
