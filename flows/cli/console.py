@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while Prefect is at work: its lines, shortened, and what is under way."""
+"""What a terminal shows of a run: Prefect's log, shortened, and a status line."""
 
 import logging
 import os
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.status import Status
 
-# The default lines begin with 60 characters that say the same each time. Whoever sets these is left alone.
+# Prefect's default lines begin with 60 constant characters. Existing settings are not overridden.
 PREFECT_ENV = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s | %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s | %(task_run_name)-9s | %(message)s",
-    # Not how its temporary server starts and stops.
+    # Without the start and stop of its temporary server.
     "PREFECT_LOGGING_LOGGERS_PREFECT_LEVEL": "WARNING",
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
-    # Nothing is reported to anyone unless asked for; a server of one's own has its own settings.
+    # No telemetry unless asked for; a server that the user runs has its own settings.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
@@ -24,10 +24,10 @@ PREFECT_ENV = {
 
 @contextmanager
 def prefect_console() -> Iterator[Callable[[str], None]]:
-    """Import Prefect and run flows inside: on a terminal a line below the log says what is under way.
+    """Import Prefect and run flows inside this context; on a terminal a status line stands below the log.
 
-    Gives the function that changes that line; the pipeline's stages change it themselves. Prefect takes its
-    settings when it is imported, and the stream of its log with them.
+    Yields the function that sets the status; the pipeline's stages set it themselves. Prefect reads its
+    settings, and the stream it logs to, when it is imported.
     """
     for name, value in PREFECT_ENV.items():
         os.environ.setdefault(name, value)
@@ -36,20 +36,20 @@ def prefect_console() -> Iterator[Callable[[str], None]]:
         print("starting Prefect", flush=True)
         yield lambda _: None
         return
-    with console.status("starting Prefect, some 10 s") as status:
-        shown = _StatusHandler(status)
+    with console.status("starting Prefect (about 10 s)") as status:
+        handler = _StatusHandler(status)
         stages = logging.getLogger("cifarflow.status")  # flows/runtime/flow_run.py
         stages.setLevel(logging.INFO)
         stages.propagate = False
-        stages.addHandler(shown)
+        stages.addHandler(handler)
         try:
             yield status.update
         finally:
-            stages.removeHandler(shown)
+            stages.removeHandler(handler)
 
 
 class _StatusHandler(logging.Handler):
-    """Shows the last message as what is under way."""
+    """Shows the last message as the status."""
 
     def __init__(self, status: Status) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`cifarflow doctor`: what is set up and what is not, and the command that mends it."""
+"""`cifarflow doctor`: check the setup and print fixes."""
 
 import os
 import shutil
@@ -24,36 +24,36 @@ from tasks.tracking import has_api_key, resolve_mode
 from tasks.workspace.errors import RunError
 
 REQUIRED_DISK_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
-STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
+STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 @dataclass(frozen=True)
 class Check:
     subject: str
-    status: Literal["ok", "note", "wrong"]
-    """`wrong` would make a run fail"""
+    status: Literal["ok", "warning", "error"]
+    """`error` would make a run fail"""
     text: str
     fix: str = ""
     """a command"""
 
 
 def doctor() -> int:
-    """Print the findings as they come. Returns the exit code: 1 where something would make a run fail."""
+    """Print the checks as they finish. Returns the exit code: 1 where something would make a run fail."""
     console = Console(highlight=False, soft_wrap=True)
-    wrong = 0
-    for finding in run_checks():
-        line = Text(f"{finding.status:<5} ", STYLES[finding.status]) + Text(
-            f"{finding.subject:<9} {finding.text}"
-        )
+    errors = 0
+    for check in run_checks():
+        line = Text(f"{check.status:<7} ", STYLES[check.status]) + Text(f"{check.subject:<9} {check.text}")
         console.print(line)
-        if finding.fix:
-            console.print(f"                mend it: {finding.fix}")
-        wrong += finding.status == "wrong"
-    if wrong:
-        console.print(f"{wrong} of these would make a run fail")
+        if check.fix:
+            console.print(f"                  fix: {check.fix}")
+        errors += check.status == "error"
+    if errors:
+        console.print(
+            f"{errors} problems would make a run fail" if errors > 1 else "1 problem would make a run fail"
+        )
     else:
-        console.print("nothing in the way of a run; next: cifarflow run")
-    return 1 if wrong else 0
+        console.print("all good; next: cifarflow run")
+    return 1 if errors else 0
 
 
 def run_checks() -> Iterator[Check]:
@@ -61,7 +61,7 @@ def run_checks() -> Iterator[Check]:
     try:
         params = read_params(Path("params.yaml"))
     except RunError as error:
-        yield Check("params", "wrong", str(error), "git checkout params.yaml")
+        yield Check("params", "error", str(error), "git checkout params.yaml")
         return
     yield Check("params", "ok", "params.yaml is valid")
     for check in (_data, _disk, _device, _dvc, _lock, _prefect, _tracking, _champion):
@@ -72,14 +72,14 @@ def _python() -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         yield Check(
-            "Python", "wrong", f"{version}; 3.11 to 3.13 are supported", "make PYTHON=python3.12 setup"
+            "Python", "error", f"{version}; 3.11 to 3.13 are supported", "make PYTHON=python3.12 setup"
         )
     else:
         yield Check("Python", "ok", version)
     try:
         lines = Path("requirements.lock").read_text(encoding="utf-8").splitlines()
     except OSError:
-        yield Check("packages", "note", "there is no requirements.lock to compare with")
+        yield Check("packages", "warning", "no requirements.lock to compare with")
         return
     pinned = [Requirement(line.removesuffix("\\").strip()) for line in lines if line and line[0].isalnum()]
     wanted = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate()]
@@ -88,8 +88,8 @@ def _python() -> Iterator[Check]:
         names = ", ".join(differing[:5]) + (" …" if len(differing) > 5 else "")
         yield Check(
             "packages",
-            "wrong",
-            f"{len(differing)} of {len(wanted)} are not as locked: {names}",
+            "error",
+            f"{len(differing)} of {len(wanted)} packages differ from requirements.lock: {names}",
             "make -B setup",
         )
     else:
@@ -108,13 +108,16 @@ def _data(params: Params) -> Iterator[Check]:
     if not (folder / cifar10.BASE_FOLDER).exists():
         source = "CIFAR10_URL" if "CIFAR10_URL" in os.environ else f"{len(params.download.sources)} sources"
         yield Check(
-            "data", "note", f"not there yet; a run fetches it from {source}", "python -m tasks download"
+            "data",
+            "warning",
+            f"not downloaded yet; a run downloads it from {source}",
+            "python -m tasks download",
         )
         return
     try:
         cifar10.verify(folder, params.dataset)
     except RunError as error:
-        yield Check("data", "wrong", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
+        yield Check("data", "error", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
     else:
         yield Check("data", "ok", f"{params.dataset}, every file as published")
 
@@ -125,7 +128,7 @@ def _disk(_: Params) -> Iterator[Check]:
     if free < REQUIRED_DISK_BYTES:
         yield Check(
             "disk",
-            "wrong",
+            "error",
             f"{text}, a run needs up to {REQUIRED_DISK_BYTES / 1e9:.0f} GB",
             "dvc gc --workspace",
         )
@@ -142,8 +145,8 @@ def _device(params: Params) -> Iterator[Check]:
     elif params.train.device == "cuda":
         yield Check(
             "device",
-            "wrong",
-            "train.device is cuda, and there is none",
+            "error",
+            "train.device is cuda, but there is no CUDA device",
             "cifarflow run --set train.device=auto",
         )
     else:
@@ -157,16 +160,19 @@ def _dvc(_: Params) -> Iterator[Check]:
             outdated = [str(stage.name) for stage in topological_stages(repo) if change_reason(stage)]
     except RunError as error:
         remedy = "dvc init" if not Path(".dvc").exists() else ""
-        yield Check("DVC", "wrong", str(error).splitlines()[0], remedy)
+        yield Check("DVC", "error", str(error).splitlines()[0], remedy)
         return
     if remote:
         yield Check("DVC", "ok", f"remote {remote}")
     else:
         yield Check(
-            "DVC", "note", "no remote: artifacts are on this machine alone", "dvc remote add -d NAME URL"
+            "DVC",
+            "warning",
+            "no DVC remote: artifacts exist only on this machine",
+            "dvc remote add -d NAME URL",
         )
     if outdated:
-        yield Check("stages", "note", f"to be run: {', '.join(outdated)}", "cifarflow run")
+        yield Check("stages", "warning", f"to be run: {', '.join(outdated)}", "cifarflow run")
     else:
         yield Check("stages", "ok", "all up to date")
 
@@ -174,10 +180,10 @@ def _dvc(_: Params) -> Iterator[Check]:
 def _lock(_: Params) -> Iterator[Check]:
     try:
         with FileLock(LOCK_FILE, timeout=0):
-            yield Check("locks", "ok", "no run is at work here")
+            yield Check("locks", "ok", "no run in progress")
     except Timeout:
         holder = LOCK_FILE.read_text(encoding="utf-8").strip()
-        yield Check("locks", "note", f"{holder} is at work here; another run would wait or be turned away")
+        yield Check("locks", "warning", f"{holder} is running; another run would wait or be rejected")
 
 
 def _prefect(_: Params) -> Iterator[Check]:
@@ -187,13 +193,13 @@ def _prefect(_: Params) -> Iterator[Check]:
 
     url = get_current_settings().api.url
     if not url:
-        yield Check("Prefect", "ok", "no server set: each run starts a temporary one", "")
+        yield Check("Prefect", "ok", "PREFECT_API_URL not set: each run starts a temporary server", "")
         return
     address = f"{urlsplit(url).hostname}:{urlsplit(url).port}"  # without a password that it may hold
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
         if error is not None:
-            yield Check("Prefect", "wrong", f"no server answers at {address}", "prefect server start")
+            yield Check("Prefect", "error", f"no server responds at {address}", "prefect server start")
             return
         pools = [pool.name for pool in client.read_work_pools()]
         runs = client.read_flow_runs(limit=3, sort=FlowRunSort.START_TIME_DESC)
@@ -201,7 +207,7 @@ def _prefect(_: Params) -> Iterator[Check]:
     for run in runs:
         yield Check(
             "last run",
-            "ok" if run.state and run.state.is_completed() else "note",
+            "ok" if run.state and run.state.is_completed() else "warning",
             f"{run.name}: {run.state_name}",
         )
 
@@ -209,7 +215,7 @@ def _prefect(_: Params) -> Iterator[Check]:
 def _tracking(params: Params) -> Iterator[Check]:
     mode = resolve_mode(params.tracking)
     if mode == "online" and not has_api_key():
-        yield Check("W&B", "note", "mode online without a key: runs are kept offline", "wandb login")
+        yield Check("W&B", "warning", "mode online without a key: runs are kept offline", "wandb login")
     elif params.tracking.mode == "auto":
         why = "a key is set" if has_api_key() else "no key is set"
         yield Check("W&B", "ok", f"mode auto: {mode}, {why}")
@@ -222,13 +228,15 @@ def _champion(params: Params) -> Iterator[Check]:
     try:
         served, what = resolve_serving_model(model)
     except RunError as error:
-        yield Check("champion", "wrong", str(error), "cifarflow rollback 0")
+        yield Check("champion", "error", str(error), "cifarflow rollback --restore")
         return
     if truncated_tail():
-        yield Check("ledger", "note", f"the last line of {LEDGER} was cut short; the next decision mends it")
+        yield Check(
+            "ledger", "warning", f"the last line of {LEDGER} is truncated; the next decision repairs it"
+        )
     if not served.is_file():
-        yield Check("champion", "note", "none, and no model yet that predictions could use", "cifarflow run")
+        yield Check("champion", "warning", "no champion and no exported model yet", "cifarflow run")
     elif served == model:
-        yield Check("champion", "ok", f"none was promoted; predictions use {model}")
+        yield Check("champion", "ok", f"no model promoted yet; predictions use {model}")
     else:
         yield Check("champion", "ok", what)

@@ -1,4 +1,4 @@
-"""`cifarflow serve`: the deployments of prefect.yaml, run from this folder, with a server where none runs."""
+"""`cifarflow serve`: serve prefect.yaml's deployments locally, starting a Prefect server if needed."""
 
 import contextlib
 import os
@@ -24,16 +24,16 @@ DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
 HOST = "127.0.0.1"
 PORT = 4200
-MAX_CONCURRENT_RUNS = 2  # runs: one at work, and one that waits for it or is turned away
+MAX_CONCURRENT_RUNS = 2  # one runs, and one waits for it or is rejected
 STARTUP_TIMEOUT_S = 120
 SHUTDOWN_TIMEOUT_S = 20
 
 
 def serve_deployments(port: int) -> None:
-    """Serve until Ctrl-C or SIGTERM, which end the runs, the schedules and a server that was started here."""
+    """Serve until Ctrl-C or SIGTERM, which stop the runs, the schedules and a server that was started here."""
     for file in (DEPLOYMENTS, AUTOMATIONS):
         if not file.is_file():
-            raise InputError(f"{Path.cwd()} has no {file}; run this in the project's folder")
+            raise InputError(f"{Path.cwd()} has no {file}")
     with _ensure_server(port) as url:
         os.environ["PREFECT_API_URL"] = url  # before Prefect is imported, and for the runs' own processes
         for name, value in _job_env().items():
@@ -43,9 +43,9 @@ def serve_deployments(port: int) -> None:
         deployments = [_to_deployment(entry) for entry in _load_deployments()]
         _ensure_automations()
         print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
-        print(f"look at it: {url.removesuffix('/api')}; end it: Ctrl-C", flush=True)
+        print(f"dashboard: {url.removesuffix('/api')}; stop with Ctrl-C", flush=True)
         prefect.serve(*deployments, print_starting_message=False, limit=MAX_CONCURRENT_RUNS)
-    print("ended; schedules rest until the next cifarflow serve")
+    print("stopped; schedules are paused until the next cifarflow serve")
 
 
 def _load_deployments() -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def _load_deployments() -> list[dict[str, Any]]:
 
 
 def _job_env() -> dict[str, str]:
-    """What prefect.yaml gives the runs of a work pool."""
+    """The environment that prefect.yaml gives the runs of a work pool."""
     definitions = YAML(typ="safe").load(DEPLOYMENTS)["definitions"]
     environment: dict[str, str] = definitions["here"]["job_variables"]["env"]
     return environment
@@ -86,7 +86,7 @@ def _to_deployment(entry: dict[str, Any]) -> "RunnerDeployment":
 
 
 def _ensure_automations() -> None:
-    """Create what automations.yaml says, unless the server has one of that name."""
+    """Create the automations of automations.yaml that the server does not have by name."""
     from prefect.automations import Automation
     from prefect.client.orchestration import get_client
 
@@ -99,23 +99,24 @@ def _ensure_automations() -> None:
 
 @contextlib.contextmanager
 def _ensure_server(port: int) -> Iterator[str]:
-    """The address of the server that is set, of one that runs here, or of one that is started for as long."""
+    """Yield the API URL of the configured server, of one that runs here, or of one started for the block."""
     url = os.environ.get("PREFECT_API_URL")
     if url:
         if not _is_healthy(url):
-            raise RunError(f"no server answers at {urlsplit(url).hostname}, which PREFECT_API_URL names")
+            raise RunError(f"no Prefect server responds at {urlsplit(url).hostname} (PREFECT_API_URL)")
         yield url
         return
     url = f"http://{HOST}:{port}/api"
     if _is_healthy(url):
-        print(f"a server runs at {HOST}:{port} already")
+        print(f"using the server at {HOST}:{port}")
         yield url
         return
-    print(f"starting a Prefect server at {HOST}:{port}, some 10 s", flush=True)
+    print(f"starting a Prefect server at {HOST}:{port} (about 10 s)", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
     environment = os.environ | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_API_URL": url}
     log = Path(".cifarflow-server.log")
-    # Its own session: Ctrl-C goes to all of a terminal's, and the server is to end after the runs.
+    # In its own session: a terminal's Ctrl-C goes to all of its processes, and the server must end after the
+    # runs. `prefect server start --background` would do that, too, but keeps no log to say why a start failed.
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: S603
@@ -139,13 +140,13 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) ->
     while not _is_healthy(url):
         if server.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RunError(f"the server did not start: {lines[-1] if lines else 'it said nothing'} ({log})")
+            raise RunError(f"the server did not start: {lines[-1] if lines else 'no output'} (see {log})")
         time.sleep(0.2)
 
 
 def _is_healthy(url: str) -> bool:
     try:
-        with urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - the address that the user set
+        with urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - the URL that the user set
             return bool(answer.status == 200)
     except (URLError, OSError, ValueError):
         return False
