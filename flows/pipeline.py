@@ -20,7 +20,8 @@ from flows.runtime import markdown
 from flows.runtime.dvc_repro import commit_data, open_repo, pull_data, repro_stage, topological_stages
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 from tasks.download import DataUnavailableError
-from tasks.params import Overrides, Params, read_params, write_overrides
+from tasks.overrides import Overrides, write_overrides
+from tasks.params import Params, read_params
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
 

@@ -20,7 +20,8 @@ from flows.runtime.champion import promote, provenance_hashes, sync_champion
 from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
 from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
 from tasks.inference.onnx_classifier import load_model
-from tasks.params import Overrides, Params, read_params
+from tasks.overrides import Overrides
+from tasks.params import Params, read_params
 from tasks.registry import ledger
 from tasks.registry.compare import Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry

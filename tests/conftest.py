@@ -119,7 +119,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> 
     """A sample workspace in which the pipeline ran once."""
     from flows.pipeline import pipeline
     from flows.runtime.sample_workspace import prepare_sample_workspace
-    from tasks.params import parse_overrides
+    from tasks.overrides import parse_overrides
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy_of_project(tmp_path_factory.mktemp("project")))

@@ -108,7 +108,7 @@ def run(
 
 
 def _load_overrides(assignments: tuple[str, ...], recipe: str | None) -> Any:
-    from tasks.params import merge_overrides, parse_overrides, read_recipe
+    from tasks.overrides import merge_overrides, parse_overrides, read_recipe
 
     overrides = parse_overrides(assignments) if assignments else None
     if recipe is not None:
