@@ -23,9 +23,10 @@ from tasks.inference.onnx_classifier import load_model
 from tasks.overrides import Overrides
 from tasks.params import Params, read_params
 from tasks.registry import ledger
-from tasks.registry.compare import Decision, compare
+from tasks.registry.compare import NUM_THREADS, Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.errors import RunError
+from tasks.workspace.files import hash_file
 
 MODEL_RESOURCE_ID = "cifarflow.model.cifar10-classifier"
 
@@ -77,7 +78,7 @@ def _skip_reason(params: Params) -> str | None:
     with open_repo() as repo:
         if changed_stages(repo) or not model.is_file():
             return None
-    md5 = ledger.file_md5(model)
+    md5 = hash_file(model, "md5")
     entries = ledger.read_ledger()
     champion = ledger.current_champion(entries)
     if champion is None:
@@ -135,8 +136,8 @@ def _decide(params: Params) -> LedgerEntry:
     challenger = Path(params.paths.onnx_model)
     before = ledger.current_champion(ledger.read_ledger())
     decision = compare(
-        challenger,
-        CHAMPION if before else None,
+        load_model(challenger, NUM_THREADS),
+        load_model(CHAMPION, NUM_THREADS) if before else None,
         Path(params.paths.splits),
         markdown.read_json(params.paths.benchmarks)["parity"],
         params.compare,
@@ -152,7 +153,7 @@ def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: P
     entry = LedgerEntry(
         decision="promoted" if decision.promote else "rejected",
         reason=decision.reason,
-        model_md5=ledger.file_md5(challenger),
+        model_md5=hash_file(challenger, "md5"),
         model_bytes=challenger.stat().st_size,
         flow_run_name=str(flow_run.name),
         flow_run_id=str(flow_run.id),
@@ -193,10 +194,12 @@ def rollback(number: int | None = None, wait: bool = True, workspace: Path = Pat
     """
     try:
         with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
-            earlier = ledger.resolve_rollback_target(ledger.read_ledger(), number)
+            entries = ledger.read_ledger()
             if number == 0:
+                earlier = ledger.require_champion(entries)
                 sync_champion(repo)
                 return Completed(message=f"{CHAMPION} is {earlier.label}")
+            earlier = ledger.resolve_rollback_target(entries, number)
             entry = promote(
                 repo,
                 replace(

@@ -17,7 +17,7 @@ from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import atomic_write, hash_file
 
 CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
 
@@ -42,7 +42,7 @@ def sync_champion(repo: Repo) -> LedgerEntry | None:
     if champion is None:
         return None
     md5 = champion.model_md5
-    if not CHAMPION.is_file() or ledger.file_md5(CHAMPION) != md5:
+    if not CHAMPION.is_file() or hash_file(CHAMPION, "md5") != md5:
         cached = _fetch_from_cache(repo, md5)
         with atomic_write(CHAMPION) as partial:
             shutil.copyfile(cached, partial)
@@ -74,7 +74,7 @@ def _fetch_from_cache(repo: Repo, md5: str) -> Path:
 
 
 def _md5_matches(file: Path, md5: str) -> bool:
-    return file.is_file() and ledger.file_md5(file) == md5
+    return file.is_file() and hash_file(file, "md5") == md5
 
 
 def provenance_hashes(repo: Repo, params_text: str, metadata: Mapping[str, Any]) -> dict[str, str]:
