@@ -35,14 +35,8 @@ from pathlib import Path
 import torch
 
 from tasks.evaluate import predict_proba
-from tasks.params import (
-    TrainConfig,
-    merge_overrides,
-    parse_overrides,
-    read_params,
-    read_recipe,
-    with_overrides,
-)
+from tasks.overrides import merge_overrides, parse_overrides, read_recipe, with_overrides
+from tasks.params import TrainConfig, read_params
 from tasks.train import train
 from tasks.training.device import resolve_device
 from tasks.workspace.errors import RunError

@@ -17,7 +17,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from flows.runtime.seeds import run_sweep
-from tasks.params import merge_overrides, parse_overrides, read_params, read_recipe, with_overrides
+from tasks.overrides import merge_overrides, parse_overrides, read_recipe, with_overrides
+from tasks.params import read_params
 from tasks.workspace.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,8 @@ from flows.runtime.flow_run import (
     load_params,
 )
 from tasks.download import DataUnavailableError
-from tasks.params import Overrides, read_params
+from tasks.overrides import Overrides
+from tasks.params import read_params
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
 

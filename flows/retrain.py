@@ -21,9 +21,10 @@ from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
 from flows.runtime.flow_run import PARAMS, TaskChain, exclusive_workspace, failed_state, load_params
 from tasks.dataset.ingest import ingest, list_pending
 from tasks.inference.onnx_classifier import load_model
-from tasks.params import Overrides, Params, read_params
+from tasks.overrides import Overrides
+from tasks.params import Params, read_params
 from tasks.registry import ledger
-from tasks.registry.compare import Decision, compare
+from tasks.registry.compare import NUM_THREADS, Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file, read_json
@@ -126,8 +127,8 @@ def _decide(params: Params) -> LedgerEntry:
     challenger = Path(params.paths.onnx_model)
     champion = ledger.current_champion(ledger.read_ledger())
     decision = compare(
-        challenger,
-        CHAMPION if champion else None,
+        load_model(challenger, NUM_THREADS),
+        load_model(CHAMPION, NUM_THREADS) if champion else None,
         Path(params.paths.splits),
         read_json(Path(params.paths.benchmarks))["parity"],
         params.compare,

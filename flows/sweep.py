@@ -11,7 +11,8 @@ from pydantic import Field
 
 from flows.runtime.flow_run import PARAMS, exclusive_workspace, failed_state
 from flows.runtime.seeds import format_summary, run_sweep
-from tasks.params import Overrides, read_params, with_overrides
+from tasks.overrides import Overrides, with_overrides
+from tasks.params import read_params
 from tasks.workspace.errors import RunError
 
 NumSeeds = Annotated[int, Field(ge=2, le=1000)]

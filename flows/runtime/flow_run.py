@@ -17,7 +17,8 @@ from prefect.states import Cancelled, Failed
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 from flows.runtime.logs import drop_duplicate_failure
 from flows.runtime.markdown import TaskRunSummary
-from tasks.params import Overrides, Params, read_params, write_overrides
+from tasks.overrides import Overrides, write_overrides
+from tasks.params import Params, read_params
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:

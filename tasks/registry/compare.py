@@ -1,4 +1,4 @@
-"""Challenger against champion: which of two exported models is to serve, decided on the validation split.
+"""Challenger against champion: decide, on the validation split, which exported model to serve.
 
 The test split takes no part in any decision; its accuracy is reported beside it.
 """
@@ -9,33 +9,40 @@ import hashlib
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import binomtest
 
-from tasks.inference.onnx_classifier import load_model
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from tasks.inference.onnx_classifier import OnnxClassifier
     from tasks.params import CompareConfig
     from tasks.workspace.splits import Split, Splits
 
+NUM_THREADS = 2
+"""of the models that are compared, so that their latencies can be"""
 
-THREADS = 2
+
+class ExportedModel(Protocol):
+    """An exported model, such as `tasks.inference.onnx_classifier.load_model` gives."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    def predict_proba(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a decision rests on. Accuracies are shares; a gain is the challenger's less the champion's."""
+    """What a decision is based on. Accuracies are shares; a gain is the challenger's minus the champion's."""
 
     val_sha256: str
     """of the validation images and labels"""
@@ -46,12 +53,13 @@ class Comparison:
     champion_val_accuracy: float | None = None
     champion_test_accuracy: float | None = None
     discordant_challenger: int | None = None
+    """validation images that only the challenger classifies correctly"""
     discordant_champion: int | None = None
     accuracy_gain: float | None = None
     gain_interval: tuple[float, float] | None = None
     p_value: float | None = None
     latency_ratio: float | None = None
-    """the challenger's time for a picture over the champion's"""
+    """the challenger's time per image over the champion's"""
 
     def as_dict(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -65,131 +73,136 @@ class Decision:
 
 
 def compare(
-    challenger: Path,
-    champion: Path | None,
+    challenger: ExportedModel,
+    champion: ExportedModel | None,
     splits: Path,
     parity: dict[str, Any],
     config: CompareConfig,
     *,
     champion_val_sha256: str | None = None,
 ) -> Decision:
-    """Decide whether the challenger takes the champion's place.
+    """Decide whether to promote the challenger.
 
-    It does where its file agrees with PyTorch (`parity`, as the benchmark wrote it), where it is right more
-    often on the validation images by at least `config.min_gain`, where an exact one-sided McNemar test on the
-    images on which the two differ gives that gain `config.confidence`, and where a picture takes it at most
-    `config.max_latency_ratio` times as long. The first champion needs the first of these alone.
+    It is promoted where its file agrees with PyTorch (`parity`, as in the benchmark's file), where its
+    validation accuracy is higher by at least `config.min_gain`, where an exact one-sided McNemar test on
+    the discordant images gives that gain `config.confidence`, and where its latency is at most
+    `config.max_latency_ratio` times the champion's. The first champion needs only the first of these.
 
     `champion_val_sha256` is the validation split that the champion was promoted on: on another one the two
     cannot be compared, since the champion may have been trained on its images.
     """
     data = load_splits(splits)
     images, labels = data.val.images.numpy(), data.val.labels.numpy()
-    new = load_model(challenger, THREADS)
-    old = None if champion is None else load_model(champion, THREADS)
-    evidence: dict[str, Any] = {
+    values: dict[str, Any] = {
         "val_sha256": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
-        "challenger_val_accuracy": float(_is_correct(new, data.val).mean()),
-        "challenger_test_accuracy": float(_is_correct(new, data.test).mean()),
+        "challenger_val_accuracy": float(_is_correct(challenger, data.val).mean()),
+        "challenger_test_accuracy": float(_is_correct(challenger, data.test).mean()),
         "parity_max_abs_diff": float(parity["max_abs_diff"]),
         "parity_argmax_agreement": float(parity["argmax_agreement"]),
     }
     incomparable_reason = None
-    if old is not None and old.classes != new.classes:
-        incomparable_reason = f"it has other classes than the champion: {', '.join(new.classes)}"
-    elif champion_val_sha256 not in {None, evidence["val_sha256"]}:
+    if champion is not None and champion.classes != challenger.classes:
+        incomparable_reason = f"its classes differ from the champion's: {', '.join(challenger.classes)}"
+    elif champion_val_sha256 not in {None, values["val_sha256"]}:
         incomparable_reason = (
-            "the validation split is another than the champion's, whose training images may be in it; "
-            "nothing fair can be said"
+            "the validation split differs from the champion's, whose training images may be in it, "
+            "so the models cannot be compared"
         )
-    elif old is not None:
-        evidence |= _paired_comparison(new, old, data, config.confidence)
-    found = Comparison(**evidence)
-    objection = next(_rejection_reasons(found, incomparable_reason, config), None)
-    if objection is not None:
-        return Decision(promote=False, reason=objection, evidence=found)
-    if found.accuracy_gain is None:
-        return Decision(promote=True, reason="the first model", evidence=found)
-    why = f"{found.accuracy_gain:+.2%} on validation (p = {found.p_value:.2g})"
-    return Decision(promote=True, reason=why, evidence=found)
+    elif champion is not None:
+        values |= _paired_comparison(challenger, champion, data, config.confidence)
+    evidence = Comparison(**values)
+    rejection = next(_rejection_reasons(evidence, incomparable_reason, config), None)
+    if rejection is not None:
+        return Decision(promote=False, reason=rejection, evidence=evidence)
+    if evidence.accuracy_gain is None:
+        return Decision(promote=True, reason="the first model", evidence=evidence)
+    reason = f"{evidence.accuracy_gain:+.2%} on validation (p = {evidence.p_value:.2g})"
+    return Decision(promote=True, reason=reason, evidence=evidence)
 
 
 def _paired_comparison(
-    new: OnnxClassifier, old: OnnxClassifier, data: Splits, confidence: float
+    challenger: ExportedModel, champion: ExportedModel, data: Splits, confidence: float
 ) -> dict[str, Any]:
-    new_right, old_right = _is_correct(new, data.val), _is_correct(old, data.val)
-    challenger_only, champion_only = int((new_right & ~old_right).sum()), int((old_right & ~new_right).sum())
+    challenger_correct, champion_correct = _is_correct(challenger, data.val), _is_correct(champion, data.val)
+    challenger_only = int((challenger_correct & ~champion_correct).sum())
+    champion_only = int((champion_correct & ~challenger_correct).sum())
+    n = len(challenger_correct)
     return {
-        "champion_val_accuracy": float(old_right.mean()),
-        "champion_test_accuracy": float(_is_correct(old, data.test).mean()),
+        "champion_val_accuracy": float(champion_correct.mean()),
+        "champion_test_accuracy": float(_is_correct(champion, data.test).mean()),
         "discordant_challenger": challenger_only,
         "discordant_champion": champion_only,
-        "gain": (challenger_only - champion_only) / len(new_right),
-        "gain_interval": bonett_price_interval(challenger_only, champion_only, len(new_right), confidence),
+        "accuracy_gain": (challenger_only - champion_only) / n,
+        "gain_interval": bonett_price_interval(challenger_only, champion_only, n, confidence),
         "p_value": mcnemar_exact(challenger_only, champion_only),
-        "latency_ratio": _latency_ratio(new, old, data.val.images[:1].numpy()),
+        "latency_ratio": _latency_ratio(challenger, champion, data.val.images[:1].numpy()),
     }
 
 
-def _rejection_reasons(found: Comparison, unfair: str | None, config: CompareConfig) -> Iterator[str]:
-    """What stands against the challenger, the gravest first."""
-    if found.parity_argmax_agreement < 1 or found.parity_max_abs_diff > config.parity_atol:
+def _rejection_reasons(
+    evidence: Comparison, incomparable_reason: str | None, config: CompareConfig
+) -> Iterator[str]:
+    """Reasons to reject the challenger, most severe first."""
+    if evidence.parity_argmax_agreement < 1 or evidence.parity_max_abs_diff > config.parity_atol:
         yield (
-            f"the exported model is not PyTorch's: {found.parity_argmax_agreement:.2%} of the classes agree, "
-            f"probabilities differ by up to {found.parity_max_abs_diff:.1e}"
+            f"ONNX/PyTorch parity failed: {evidence.parity_argmax_agreement:.2%} of the classes agree, "
+            f"probabilities differ by up to {evidence.parity_max_abs_diff:.1e}"
         )
-    if unfair is not None:
-        yield unfair
-    if found.accuracy_gain is None or found.p_value is None or found.latency_ratio is None:
+    if incomparable_reason is not None:
+        yield incomparable_reason
+    if evidence.accuracy_gain is None or evidence.p_value is None or evidence.latency_ratio is None:
         return
-    if found.accuracy_gain <= 0 or found.accuracy_gain < config.min_gain:
-        asked = f"{config.min_gain:.2%} or more" if config.min_gain else "a gain"
-        yield f"{found.accuracy_gain:+.2%} on validation, and {asked} is asked for"
-    if found.p_value > 1 - config.confidence:
+    gain = f"{evidence.accuracy_gain:+.2%} on validation"
+    if evidence.accuracy_gain <= 0 or evidence.accuracy_gain < config.min_gain:
+        yield f"{gain} is {f'below the required {config.min_gain:.2%}' if config.min_gain else 'no gain'}"
+    if evidence.p_value > 1 - config.confidence:
         yield (
-            f"{found.accuracy_gain:+.2%} on validation may be chance (p = {found.p_value:.2g}, asked for: "
-            f"{1 - config.confidence:.2g} or less)"
+            f"{gain} is not significant (p = {evidence.p_value:.2g}, required: at most "
+            f"{1 - config.confidence:.2g})"
         )
-    if found.latency_ratio > config.max_latency_ratio:
+    if evidence.latency_ratio > config.max_latency_ratio:
         yield (
-            f"a picture takes {found.latency_ratio:.2f} times as long as the champion needs "
+            f"latency is {evidence.latency_ratio:.2f} times the champion's "
             f"(allowed: {config.max_latency_ratio:g})"
         )
 
 
-def mcnemar_exact(better: int, worse: int) -> float:
-    """One-sided p of McNemar's exact test: how likely a gain as large is, were both models equally good."""
-    if better + worse == 0:
+def mcnemar_exact(challenger_only: int, champion_only: int) -> float:
+    """One-sided p of McNemar's exact test: the probability of such a gain, were both models equally good."""
+    discordant = challenger_only + champion_only
+    if discordant == 0:
         return 1.0
-    return float(binomtest(better, better + worse, 0.5, alternative="greater").pvalue)
+    return float(binomtest(challenger_only, discordant, 0.5, alternative="greater").pvalue)
 
 
-def bonett_price_interval(better: int, worse: int, n: int, confidence: float) -> tuple[float, float]:
+def bonett_price_interval(
+    challenger_only: int, champion_only: int, n: int, confidence: float
+) -> tuple[float, float]:
     """For the difference of two paired shares: the adjusted Wald interval of Bonett and Price (2012)."""
-    p12, p21 = (better + 1) / (n + 2), (worse + 1) / (n + 2)
-    half = float(ndtri((1 + confidence) / 2)) * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
-    return max(p12 - p21 - half, -1.0), min(p12 - p21 + half, 1.0)
+    p12, p21 = (challenger_only + 1) / (n + 2), (champion_only + 1) / (n + 2)
+    half_width = float(ndtri((1 + confidence) / 2)) * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
+    return max(p12 - p21 - half_width, -1.0), min(p12 - p21 + half_width, 1.0)
 
 
-def _is_correct(model: OnnxClassifier, subset: Split) -> NDArray[np.bool_]:
-    """Of each image, whether its class is the likeliest."""
-    right: NDArray[np.bool_] = model.predict_proba(subset.images.numpy()).argmax(1) == subset.labels.numpy()
-    return right
+def _is_correct(model: ExportedModel, subset: Split) -> NDArray[np.bool_]:
+    """`(N,)`, per image."""
+    correct: NDArray[np.bool_] = model.predict_proba(subset.images.numpy()).argmax(1) == subset.labels.numpy()
+    return correct
 
 
-def _latency_ratio(new: OnnxClassifier, old: OnnxClassifier, picture: NDArray[np.uint8]) -> float:
-    """Median over rounds in which the two take turns, so that a change of the machine's speed hits both."""
+def _latency_ratio(challenger: ExportedModel, champion: ExportedModel, image: NDArray[np.uint8]) -> float:
+    """Median over interleaved rounds, so that a change of the machine's speed affects both."""
     ratios = []
     for _ in range(9):
         seconds = []
-        for model in (new, old):
-            model.predict_proba(picture)
-            began = time.perf_counter()
+        for model in (challenger, champion):
+            model.predict_proba(image)
+            start = time.perf_counter()
             for _ in range(100):
-                model.predict_proba(picture)
-            seconds.append(time.perf_counter() - began)
+                model.predict_proba(image)
+            seconds.append(time.perf_counter() - start)
         ratios.append(seconds[0] / seconds[1])
     ratio = float(np.median(ratios))
     if not math.isfinite(ratio):
-        raise RunError("the time that a picture takes could not be measured")
+        raise RunError("the latency could not be measured")
     return ratio

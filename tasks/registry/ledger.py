@@ -1,11 +1,10 @@
-"""Which model serves: `registry/ledger.jsonl`, a line a decision, and `registry/champion.onnx`, the model.
+"""Which model serves: `registry/ledger.jsonl`, one line per decision, and `registry/champion.onnx`.
 
-The ledger is the truth: the last line that promoted or rolled back names the champion by its hash. It is
-replaced as a whole, in one step, so a decision is taken or it is not.
+The ledger is authoritative: the last line that promoted or rolled back names the champion by its hash. Its
+file is replaced atomically, so decisions are atomic, too.
 """
 
 import datetime as dt
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import atomic_write, hash_file
 
 LEDGER = Path("registry/ledger.jsonl")
 CHAMPION = Path("registry/champion.onnx")
-DAMAGED_SUFFIX = ".damaged"
+TRUNCATED_SUFFIX = ".truncated"
+RESTORE_COMMAND = "cifarflow rollback --restore"
 
 DecisionKind = Literal["promoted", "rejected", "rolled_back"]
 
@@ -29,22 +29,21 @@ class LedgerEntry:
     decision: DecisionKind
     reason: str
     model_md5: str
-    """of the model that was judged: the challenger, or the one that was put back"""
+    """of the challenger, or of the model that a rollback restored"""
     model_bytes: int
     flow_run_name: str
-    """name of the flow run"""
     flow_run_id: str
     provenance: Mapping[str, str]
-    """of what the model was made from: `data`, `params`, `code`, `weights`"""
+    """hashes of what the model was made from: `data`, `params`, `code`, `weights`"""
     evidence: Mapping[str, Any]
     version: int = 0
-    """counted from 1; given by `append`, as is the time"""
+    """from 1 on; set by `append`, as is the time"""
     time: str = ""
     """ISO 8601, UTC"""
 
     @property
     def is_promotion(self) -> bool:
-        """Whether the model became the champion by it."""
+        """Whether it made the model the champion."""
         return self.decision != "rejected"
 
     @property
@@ -53,7 +52,7 @@ class LedgerEntry:
 
 
 def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
-    """The decisions, oldest first. A last line that was cut short, as by a full disk, is left aside."""
+    """The decisions, oldest first. A truncated last line, as after a full disk, is skipped."""
     try:
         content = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -69,16 +68,16 @@ def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
             if i == len(lines) - 1:
                 break
             raise RunError(
-                f"{file}, line {i + 1} is damaged ({error}); bring it back: git checkout {file}"
+                f"{file}, line {i + 1} is corrupt ({error}); restore it with: git checkout {file}"
             ) from None
     return entries
 
 
 def truncated_tail(file: Path = LEDGER) -> str:
-    """What `read_ledger` leaves aside."""
-    whole = len(read_ledger(file))
+    """The text that `read_ledger` skips; empty where nothing is truncated."""
+    num_entries = len(read_ledger(file))
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return "\n".join(lines[whole:])
+    return "\n".join(lines[num_entries:])
 
 
 def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
@@ -86,58 +85,59 @@ def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
 
 
 def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
-    """Add a decision; gives it with number and time. It is on disk, whole, on return."""
+    """Add a decision; returns it with version and time. On return it is on disk."""
     entries = read_ledger(file)
-    damaged = truncated_tail(file)
-    if damaged:
-        aside = file.with_name(file.name + DAMAGED_SUFFIX)
-        with aside.open("a", encoding="utf-8") as kept:
-            kept.write(damaged + "\n")
-        print(f"the last line of {file} was cut short; it was moved to {aside}")
+    tail = truncated_tail(file)
+    if tail:
+        backup = file.with_name(file.name + TRUNCATED_SUFFIX)
+        with backup.open("a", encoding="utf-8") as backup_file:
+            backup_file.write(tail + "\n")
+        print(f"the last line of {file} was truncated; moved to {backup}")
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     entry = replace(entry, version=len(entries) + 1, time=now)
-    with atomic_write(file) as partial:
-        lines = (json.dumps(vars(one), ensure_ascii=False) + "\n" for one in [*entries, entry])
-        partial.write_text("".join(lines), encoding="utf-8")
+    with atomic_write(file) as temp_path:
+        lines = (json.dumps(vars(row), ensure_ascii=False) + "\n" for row in [*entries, entry])
+        temp_path.write_text("".join(lines), encoding="utf-8")
     return entry
 
 
 def resolve_serving_model(fallback: Path) -> tuple[Path, str]:
-    """The champion where there is one, else `fallback`; and what it is, in a few words.
+    """The champion where there is one, else `fallback`; and a few words that say which.
 
-    `RunError` where the ledger names a champion whose model is not in the workspace, or is another file.
+    `RunError` where the ledger names a champion whose model is missing, or is another file.
     """
-    crowned = [entry for entry in read_ledger() if entry.is_promotion]
-    if not crowned:
-        return fallback, "the workspace's model; none was promoted"
+    promotions = [entry for entry in read_ledger() if entry.is_promotion]
+    if not promotions:
+        return fallback, "the workspace's model; none has been promoted"
     if not CHAMPION.is_file():
-        raise RunError(f"{CHAMPION}, {crowned[-1].label}, is not there; bring it back: cifarflow rollback 0")
-    md5 = file_md5(CHAMPION)
-    for entry in reversed(crowned):  # an earlier one for the moment in which a promotion is under way
+        raise RunError(f"{CHAMPION}, {promotions[-1].label}, not found; restore it with: {RESTORE_COMMAND}")
+    md5 = hash_file(CHAMPION, "md5")
+    for entry in reversed(promotions):  # an earlier one, for the moment in which a promotion is under way
         if entry.model_md5 == md5:
             return CHAMPION, entry.label
-    raise RunError(f"{CHAMPION} is no model that was ever promoted; bring it back: cifarflow rollback 0")
+    raise RunError(f"{CHAMPION} does not match any promoted model; restore it with: {RESTORE_COMMAND}")
 
 
-def file_md5(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = None) -> LedgerEntry:
+    """The entry whose model a rollback restores: that of `version`, or the previous champion."""
+    promotions = [entry for entry in entries if entry.is_promotion]
+    champion = require_champion(entries)
+    if version is None:
+        earlier = [entry for entry in promotions if entry.model_md5 != champion.model_md5]
+        if not earlier:
+            raise InputError(f"{champion.label} is the only one so far; nothing to roll back to")
+        return earlier[-1]
+    by_version = {entry.version: entry for entry in promotions}
+    if version not in by_version:
+        raise InputError(
+            f"{version} is not a promoted version; choose one of: {', '.join(map(str, by_version))}"
+        )
+    return by_version[version]
 
 
-def resolve_rollback_target(entries: list[LedgerEntry], number: int | None) -> LedgerEntry:
-    """The entry whose model a rollback puts back: number `number`, or the champion before this one."""
-    crowned = [entry for entry in entries if entry.is_promotion]
-    if not crowned:
-        raise InputError("no model was ever promoted: there is none to go back to")
-    if number is None:
-        others = [entry for entry in crowned if entry.model_md5 != crowned[-1].model_md5]
-        if not others:
-            raise InputError(f"{crowned[-1].label} is the only one so far: there is none to go back to")
-        return others[-1]
-    if number == 0:
-        return crowned[-1]
-    known = {entry.version: entry for entry in crowned}
-    if number not in known:
-        numbers = ", ".join(map(str, known))
-        raise InputError(f"{number} is no champion; the ledger has these: {numbers}")
-    return known[number]
+def require_champion(entries: list[LedgerEntry]) -> LedgerEntry:
+    """The current champion; `InputError` where no model has been promoted."""
+    champion = current_champion(entries)
+    if champion is None:
+        raise InputError("no model has been promoted yet; nothing to roll back to")
+    return champion

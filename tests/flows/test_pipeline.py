@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State
 from flows import pipeline as pipeline_module
 from flows.pipeline import pipeline
 from tasks.download import DataUnavailableError
-from tasks.params import parse_overrides
+from tasks.overrides import parse_overrides
 from tasks.workspace.errors import RunError
 from tests.conftest import QUICK, copy_of_project
 

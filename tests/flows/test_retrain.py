@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 
 from flows.retrain import retrain, rollback
 from flows.runtime.lock import LOCK_FILE
-from tasks.params import parse_overrides
+from tasks.overrides import parse_overrides
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
 

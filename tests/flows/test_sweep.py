@@ -15,7 +15,8 @@ from flows.cli.main import run_command
 from flows.runtime.seeds import mean_std_sem, sweep
 from flows.sweep import sweep as flow
 from tasks.evaluate import evaluate
-from tasks.params import TrainConfig, parse_overrides, read_params, with_overrides
+from tasks.overrides import parse_overrides, with_overrides
+from tasks.params import TrainConfig, read_params
 from tasks.train import train
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import save_tensors

@@ -22,14 +22,8 @@ from models.step import training_step
 from tasks import train as module
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.params import (
-    TrainConfig,
-    parse_overrides,
-    read_params,
-    read_recipe,
-    with_overrides,
-    write_overrides,
-)
+from tasks.overrides import parse_overrides, read_recipe, with_overrides, write_overrides
+from tasks.params import TrainConfig, read_params
 from tasks.train import lr_lambda, train
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
