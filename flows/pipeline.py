@@ -1,13 +1,14 @@
 """The pipeline as a Prefect flow: DVC's graph, each stage a task in the flow's own process."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
+from pydantic import Field
 
 from flows.runtime import markdown
 from flows.runtime.dvc_repro import commit_data, open_repo, pull_data, repro_stage, topological_stages
@@ -26,6 +27,7 @@ from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
 
 DOWNLOAD_RETRIES = 2
+DownloadRetries = Annotated[int, Field(ge=0, le=100)]
 RETRY_DELAYS_S = [10.0, 60.0]
 
 
@@ -34,7 +36,7 @@ def pipeline(
     overrides: Overrides | None = None,
     force: bool = False,
     wait: bool = True,
-    download_retries: int = DOWNLOAD_RETRIES,
+    download_retries: DownloadRetries = DOWNLOAD_RETRIES,
     workspace: Path = Path(),
 ) -> State[Any]:
     """CIFAR-10 from download to a benchmarked ONNX model. Stages that are up to date are skipped.

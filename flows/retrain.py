@@ -14,7 +14,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows.pipeline import DOWNLOAD_RETRIES, run_download, run_stages
+from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
 from flows.runtime import markdown, publish
 from flows.runtime.champion import promote, provenance_hashes, restore_champion, sync_champion
 from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
@@ -38,7 +38,7 @@ def retrain(
     push: bool = False,
     commit: bool = False,
     wait: bool = True,
-    download_retries: int = DOWNLOAD_RETRIES,
+    download_retries: DownloadRetries = DOWNLOAD_RETRIES,
     workspace: Path = Path(),
 ) -> State[Any]:
     """Ingest new images, run the pipeline and promote the new model if it is better than the champion.

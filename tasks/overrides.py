@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.params import Params, StrictModel, TrainConfig, read_params
-from tasks.validation import load_yaml, validate
+from tasks.validation import describe_yaml_error, load_yaml, validate
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import atomic_write
 
@@ -62,8 +62,8 @@ def parse_value(assignment: str, text: str) -> Any:
     """The YAML value `text` of the assignment that `--set` was given."""
     try:
         return YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise InputError(f"--set {assignment}: the value is not YAML") from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"--set {assignment}: the value{describe_yaml_error(error)}") from None
 
 
 def read_recipe(name: str, folder: Path = Path("recipes")) -> Overrides:

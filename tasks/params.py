@@ -10,9 +10,11 @@ from tasks.validation import load_yaml, validate
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+BatchSize = Annotated[int, Field(ge=1, le=50_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Epochs = Annotated[float, Field(ge=0, le=100_000)]
+LearningRate = Annotated[float, Field(gt=0, le=1000)]
+Tolerance = Annotated[float, Field(gt=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 BackendName = Literal[
@@ -25,15 +27,21 @@ BackendName = Literal[
 ]
 
 
+MAX_OPSET = 100
+
+
 def _parse_opset(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+    if value == "auto" or (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_OPSET
+    ):
         return value
-    raise ValueError(f"should be auto or an integer from 1 on, not {value!r}")
+    raise ValueError(f"should be auto or an integer from 1 to {MAX_OPSET}, not {value!r}")
 
 
 # Validated by one function, since each branch of a union would be an error of its own.
+_OpsetNumber = Annotated[int, Field(ge=1, le=MAX_OPSET)]
 Opset = Annotated[
-    int | Literal["auto"], PlainValidator(_parse_opset, json_schema_input_type=int | Literal["auto"])
+    int | Literal["auto"], PlainValidator(_parse_opset, json_schema_input_type=_OpsetNumber | Literal["auto"])
 ]
 
 
@@ -70,9 +78,13 @@ class Paths(StrictModel):
 
 class DownloadConfig(StrictModel):
     sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-10-batches-py/, in order")
-    timeout_s: PositiveFloat = Field(description="longest wait for a source to answer or to send anything")
-    min_speed_kb_per_s: NonNegativeFloat = Field(description="slower sources are skipped")
-    max_attempts: PositiveInt = Field(description="per source, with back-off between them")
+    timeout_s: Seconds = Field(description="longest wait for a source to answer or to send anything")
+    min_speed_kb_per_s: Annotated[float, Field(ge=0, le=10_000_000)] = Field(
+        description="slower sources are skipped"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="per source, with back-off between them"
+    )
 
 
 class SplitConfig(StrictModel):
@@ -88,25 +100,25 @@ class TrainConfig(StrictModel):
         "`net`: the talk's; `airbench94` and `airbench96`: those of the recipes `fast94` and `strong96`",
     )
     seed: Seed = Field(description="of all randomness of the training")
-    epochs: PositiveInt = _recipe_field(24, "the one with the best validation accuracy is kept")
-    batch_size: Annotated[int, Field(ge=1, le=50_000)] = _recipe_field(128, "images per step")
-    lr: PositiveFloat = _recipe_field(0.001, "the schedule's highest learning rate")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = _recipe_field(
+        24, "the one with the best validation accuracy is kept"
+    )
+    batch_size: BatchSize = _recipe_field(128, "images per step")
+    lr: LearningRate = _recipe_field(0.001, "the schedule's highest learning rate")
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = _recipe_field(
         "adam", "`sgd` with Nesterov momentum; `muon` for filters, with SGD for all else"
     )
     momentum: BelowOne = _recipe_field(0.9, "of `sgd`, and of `muon`'s filters; Nesterov's")
-    head_lr: PositiveFloat = _recipe_field(
-        0.7, "`muon`: learning rate of linear layers, times the batch size"
-    )
-    bias_lr: PositiveFloat = _recipe_field(0.05, "`muon`: learning rate of biases, times the batch size")
-    weight_decay: NonNegativeFloat = _recipe_field(
+    head_lr: LearningRate = _recipe_field(0.7, "`muon`: learning rate of linear layers, times the batch size")
+    bias_lr: LearningRate = _recipe_field(0.05, "`muon`: learning rate of biases, times the batch size")
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(
         0.0, "as PyTorch's; `muon`: share of head and biases per step"
     )
     lr_schedule: Literal["constant", "cosine", "linear"] = _recipe_field(
         "constant", "after the warm-up; `cosine` and `linear` go down to 0"
     )
-    warmup_epochs: NonNegativeFloat = _recipe_field(0.0, "over which the learning rate rises linearly")
-    whiten_bias_epochs: Annotated[int, Field(ge=0)] = _recipe_field(
+    warmup_epochs: Epochs = _recipe_field(0.0, "over which the learning rate rises linearly")
+    whiten_bias_epochs: Annotated[int, Field(ge=0, le=100_000)] = _recipe_field(
         0, "over which the bias of a whitening layer is trained; then it is frozen"
     )
     label_smoothing: BelowOne = _recipe_field(0.0, "as in PyTorch's `cross_entropy`")
@@ -156,18 +168,18 @@ class TrainConfig(StrictModel):
 
 
 class EvaluateConfig(StrictModel):
-    batch_size: PositiveInt
-    calibration_bins: PositiveInt
+    batch_size: BatchSize
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
 
 
 class ExportConfig(StrictModel):
     opset: Opset = Field(description="ONNX operator set; auto: the lowest that the operators allow")
-    parity_batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)]
-    parity_threads: Annotated[list[Threads], Field(min_length=1)]
+    parity_batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
+    parity_threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
     parity_providers: Annotated[list[Provider], Field(min_length=1)] = Field(
         description="of ONNX Runtime; unavailable ones are skipped"
     )
-    parity_atol: float = Field(gt=0, description="largest allowed difference of a probability")
+    parity_atol: Tolerance = Field(description="largest allowed difference of a probability")
 
 
 class QuantizeConfig(StrictModel):
@@ -190,21 +202,21 @@ class BenchmarkConfig(StrictModel):
     providers: Annotated[list[Provider], Field(min_length=1)] = Field(
         description="of ONNX Runtime, which runs on each that is available"
     )
-    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)]
-    threads: Annotated[list[Threads], Field(min_length=1)]
-    warmup_s: PositiveFloat
-    min_duration_s: PositiveFloat = Field(
+    batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
+    threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
+    warmup_s: Seconds
+    min_duration_s: Seconds = Field(
         description="per backend, batch size and number of threads, over all rounds"
     )
     rounds: Annotated[int, Field(ge=5, le=1000)] = Field(description="the backends are interleaved in them")
-    server_target_latency_ms: PositiveFloat = Field(
+    server_target_latency_ms: Annotated[float, Field(gt=0, le=86_400_000)] = Field(
         description="within which a server has to answer 99 of 100 requests"
     )
-    server_min_duration_s: PositiveFloat = Field(description="of requests at one rate")
+    server_min_duration_s: Seconds = Field(description="of requests at one rate")
 
 
 class ReportConfig(StrictModel):
-    gallery_size: PositiveInt = Field(
+    gallery_size: Annotated[int, Field(ge=1, le=1000)] = Field(
         description="most confident errors, and least confident correct predictions"
     )
 
@@ -219,8 +231,10 @@ class IngestConfig(StrictModel):
 class CompareConfig(StrictModel):
     confidence: Fraction = Field(description="of the test that a challenger's gain is not due to chance")
     min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
-    max_latency_ratio: PositiveFloat = Field(description="challenger's over champion's")
-    parity_atol: float = Field(gt=0, description="largest allowed difference from PyTorch's probabilities")
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="challenger's over champion's"
+    )
+    parity_atol: Tolerance = Field(description="largest allowed difference from PyTorch's probabilities")
 
 
 class TrackingConfig(StrictModel):

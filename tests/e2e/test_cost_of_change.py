@@ -1,4 +1,4 @@
-"""CONTRIBUTING's table "What to touch": each addition is made in a copy of the project, with no file beyond the limit."""
+"""CONTRIBUTING's table "What to touch": each addition, made in a copy of the project, needs no file beyond the limit."""
 
 import os
 import shutil
