@@ -18,5 +18,7 @@ def test_clone_with_autocrlf_has_the_committed_bytes(tmp_path: Path) -> None:
     ).stdout
     assert listing.count("\n") > 100
     assert not [line for line in listing.splitlines() if "w/crlf" in line or "w/mixed" in line]
-    status = subprocess.run(["git", "status", "--short"], cwd=clone, capture_output=True, text=True, check=True)
+    status = subprocess.run(
+        ["git", "status", "--short"], cwd=clone, capture_output=True, text=True, check=True
+    )
     assert status.stdout == ""

@@ -1,3 +1,5 @@
+"""Stages run inside this process, with DVC's own cache and lock around them."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +32,7 @@ stages:
 
 
 class Workspace:
-    """Two stages that a flow can call, one with a command of its own; counts the calls."""
+    """Two stages that a flow can call, one with another command; records the calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,11 +58,11 @@ class Workspace:
         (self.folder / "total.json").write_text(json.dumps({"total": total}))
         return {}
 
-    def reproduce(self, name: str, call: Callable[[], Any] | None = None, **options: Any) -> StageResult:
+    def reproduce(self, name: str, stage_fn: Callable[[], Any] | None = None, **options: Any) -> StageResult:
         with open_repo() as repo:
-            return repro_stage(repo, name, call or getattr(self, name), **options)
+            return repro_stage(repo, name, stage_fn or getattr(self, name), **options)
 
-    def all(self) -> list[str]:
+    def reproduce_both(self) -> list[str]:
         return [self.reproduce(name).state for name in ("scale", "total")]
 
 
@@ -70,12 +72,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return Workspace(tmp_path)
 
 
-def test_order_is_that_of_the_graph(workspace: Workspace) -> None:
+def test_topological_stages_order_is_that_of_the_graph(workspace: Workspace) -> None:
     with open_repo() as repo:
         assert [stage.name for stage in topological_stages(repo)] == ["scale", "total", "other"]
 
 
-def test_dvc_finds_nothing_to_do_afterwards(workspace: Workspace) -> None:
+def test_repro_stage_leaves_dvc_nothing_to_do(workspace: Workspace) -> None:
     assert workspace.reproduce("scale") == StageResult("ran", "never run before", {"count": 3})
     workspace.reproduce("total")
     with Repo() as repo:
@@ -83,15 +85,13 @@ def test_dvc_finds_nothing_to_do_afterwards(workspace: Workspace) -> None:
         assert repo.reproduce(["scale", "total"]) == []
 
 
-def test_second_time_is_cached(workspace: Workspace) -> None:
-    assert workspace.all() == ["ran", "ran"]
-    assert workspace.all() == ["cached", "cached"]
+def test_repro_stage_second_time_is_cached(workspace: Workspace) -> None:
+    assert workspace.reproduce_both() == ["ran", "ran"]
+    assert workspace.reproduce_both() == ["cached", "cached"]
     assert workspace.calls == ["scale", "total"]
 
 
-def test_flow_finds_nothing_to_do_after_dvc_repro(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repro_stage_after_dvc_repro_is_cached(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     command = "python -c \"open('scaled.txt', 'w').write('2 4 6')\""
     file = workspace.folder / "dvc.yaml"
     file.write_text(file.read_text().replace("python -m tasks scale", command))
@@ -101,56 +101,56 @@ def test_flow_finds_nothing_to_do_after_dvc_repro(
     assert workspace.calls == []
 
 
-def test_says_which_parameter_changed(workspace: Workspace) -> None:
-    workspace.all()
+def test_repro_stage_reason_names_changed_parameter(workspace: Workspace) -> None:
+    workspace.reproduce_both()
     workspace.set_factor(3)
     assert workspace.reproduce("scale").reason == "params scale.by.factor changed"
     assert workspace.reproduce("total").reason == "scaled.txt changed"
     assert json.loads((workspace.folder / "total.json").read_text()) == {"total": 18}
 
 
-def test_run_cache_restores_an_earlier_result(workspace: Workspace) -> None:
-    workspace.all()
+def test_repro_stage_earlier_result_is_restored_from_run_cache(workspace: Workspace) -> None:
+    workspace.reproduce_both()
     workspace.set_factor(3)
-    workspace.all()
+    workspace.reproduce_both()
     workspace.calls.clear()
     workspace.set_factor(2)
-    assert workspace.all() == ["restored", "restored"]
+    assert workspace.reproduce_both() == ["restored", "restored"]
     assert workspace.calls == []
     assert (workspace.folder / "scaled.txt").read_text() == "2 4 6"
     assert json.loads((workspace.folder / "total.json").read_text()) == {"total": 12}
 
 
-def test_missing_output_is_restored(workspace: Workspace) -> None:
-    workspace.all()
+def test_repro_stage_missing_output_is_restored(workspace: Workspace) -> None:
+    workspace.reproduce_both()
     (workspace.folder / "scaled.txt").unlink()
-    outcome = workspace.reproduce("scale")
-    assert (outcome.state, outcome.reason) == ("restored", "scaled.txt is missing")
+    result = workspace.reproduce("scale")
+    assert (result.state, result.reason) == ("restored", "scaled.txt is missing")
 
 
-def test_force_runs_what_is_up_to_date(workspace: Workspace) -> None:
-    workspace.all()
+def test_repro_stage_force_runs_up_to_date_stage(workspace: Workspace) -> None:
+    workspace.reproduce_both()
     assert workspace.reproduce("scale", force=True).state == "ran"
 
 
 @pytest.mark.parametrize("link", ["hardlink", "symlink"])
-def test_rerun_does_not_write_through_a_link_into_the_cache(workspace: Workspace, link: str) -> None:
+def test_repro_stage_does_not_write_through_links_into_cache(workspace: Workspace, link: str) -> None:
     (workspace.folder / ".dvc" / "config").write_text(
         f"[cache]\n    type = {link}\n[core]\n    no_scm = True\n"
     )
-    workspace.all()
+    workspace.reproduce_both()
     linked = workspace.folder / "scaled.txt"
     assert linked.is_symlink() == (link == "symlink")
     assert link == "symlink" or linked.stat().st_nlink == 2
     workspace.set_factor(5)
-    workspace.all()
+    workspace.reproduce_both()
     with Repo() as repo:
         cached = [Path(path) for path in map(repo.cache.local.oid_to_path, repo.cache.local.all())]
         contents = {file.read_text() for file in cached if file.is_file() and not file.name.endswith(".dir")}
     assert {"2 4 6", "5 10 15"} <= contents
 
 
-def test_failure_comes_through_and_records_nothing(workspace: Workspace) -> None:
+def test_repro_stage_failure_propagates_and_records_nothing(workspace: Workspace) -> None:
     workspace.reproduce("scale")
     before = (workspace.folder / "dvc.lock").read_text()
 
@@ -160,27 +160,27 @@ def test_failure_comes_through_and_records_nothing(workspace: Workspace) -> None
     with pytest.raises(RunError, match=r"^the disk is full$"):
         workspace.reproduce("total", fail)
     assert (workspace.folder / "dvc.lock").read_text() == before
-    assert workspace.all() == ["cached", "ran"]
+    assert workspace.reproduce_both() == ["cached", "ran"]
 
 
-def test_other_commands_stay_as_they_are(workspace: Workspace) -> None:
-    workspace.all()
+def test_repro_stage_other_command_runs_as_it_is(workspace: Workspace) -> None:
+    workspace.reproduce_both()
     assert workspace.reproduce("other", workspace.total).state == "ran"
     assert (workspace.folder / "copy.json").read_text() == (workspace.folder / "total.json").read_text()
     assert workspace.calls == ["scale", "total"]
 
 
-def test_dvc_command_at_work_is_one_line(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_repo_locked_by_dvc_fails(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
     with (
         Repo() as repo,
         repo.lock,
         pytest.raises(RunError, match="another DVC command is running"),
     ):
-        workspace.all()
+        workspace.reproduce_both()
 
 
-def test_folder_without_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_repo_without_pipeline_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"has no dvc\.yaml"), open_repo():
         pass
