@@ -61,7 +61,7 @@ def run_checks() -> Iterator[Check]:
     try:
         params = read_params(Path("params.yaml"))
     except RunError as error:
-        yield Check("params", "error", str(error), "git checkout params.yaml")
+        yield Check("params", "error", str(error), "git checkout HEAD -- params.yaml")
         return
     yield Check("params", "ok", "params.yaml is valid")
     for check in (_data, _disk, _device, _dvc, _lock, _prefect, _tracking, _champion):

@@ -18,6 +18,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
@@ -35,6 +36,14 @@ class StageResult:
     """what the stage's function returned, if it ran"""
 
 
+def load_repo() -> Repo:
+    """The workspace's DVC repository, without Git where there is none, as in a ZIP download."""
+    try:
+        return Repo()
+    except SCMError:
+        return Repo(config={"core": {"no_scm": True}})
+
+
 @contextmanager
 def open_repo() -> Iterator[Repo]:
     """The workspace's DVC repository, locked as by a DVC command. DVC's errors become `RunError`."""
@@ -42,7 +51,7 @@ def open_repo() -> Iterator[Repo]:
         raise InputError(f"{Path.cwd()} has no dvc.yaml; run this in the project's folder")
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        with Repo() as repo, lock_repo(repo), repo.scm_context(quiet=True):
+        with load_repo() as repo, lock_repo(repo), repo.scm_context(quiet=True):
             yield repo
     except LockError as error:
         raise RunError(

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from dvc.scm import NoSCMError, SCMError
 
 from flows.runtime.champion import CHAMPION_DVC_FILE
-from flows.runtime.dvc_repro import DATA
+from flows.runtime.dvc_repro import DATA, load_repo
 from flows.runtime.flow_run import PARAMS
 from tasks.params import Params
 from tasks.registry.ledger import LEDGER, LedgerEntry
@@ -37,7 +37,7 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
             errors.append("cannot commit: not a Git repository with commits")
     else:
         try:
-            with _preserve_git_index(), Repo() as repo:  # DVC locks it itself, here and in a push
+            with _preserve_git_index(), load_repo() as repo:  # DVC locks it itself, here and in a push
                 repo.experiments.save(
                     name=entry.flow_run_name,
                     force=True,
@@ -61,7 +61,7 @@ def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
     """Push to the DVC remote, and the experiment to the Git remote; return what failed."""
     errors = []
     try:
-        with Repo() as repo:
+        with load_repo() as repo:
             print(f"pushed {repo.push()} files to the DVC remote")
             remote = _git_remote(repo) if experiment else None
             if remote:

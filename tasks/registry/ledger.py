@@ -16,6 +16,7 @@ from tasks.workspace.files import atomic_write, hash_file
 
 LEDGER = Path("registry/ledger.jsonl")
 CHAMPION = Path("registry/champion.onnx")
+CONFLICT_MARKERS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 TRUNCATED_SUFFIX = ".truncated"
 RESTORE_COMMAND = "cifarflow rollback --restore"
 
@@ -52,7 +53,12 @@ class LedgerEntry:
 
 
 def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
-    """The decisions, oldest first. A truncated last line, as after a full disk, is skipped."""
+    """The decisions, oldest first; an entry's version is the number of its line.
+
+    So versions stay unique where Git merged two branches that both appended. A truncated last line, as after a
+    full disk, is skipped. `RunError` for a file with conflict markers or a corrupt line, with a remedy that
+    works in the middle of a merge as well.
+    """
     try:
         content = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -61,14 +67,20 @@ def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
         raise RunError(f"{file} cannot be read: {error}") from error
     entries: list[LedgerEntry] = []
     lines = content.splitlines()
+    if any(line.startswith(CONFLICT_MARKERS) for line in lines):
+        pattern = "/^\\(<<<<<<<\\|=======\\|>>>>>>>\\||||||||\\)/d"
+        raise RunError(
+            f"{file} has Git's conflict markers; to keep the decisions of both sides: "
+            f"sed -i '{pattern}' {file} && git add {file}"
+        )
     for i, line in enumerate(lines):
         try:
-            entries.append(LedgerEntry(**json.loads(line)))
+            entries.append(replace(LedgerEntry(**json.loads(line)), version=i + 1))
         except (ValueError, TypeError) as error:
             if i == len(lines) - 1:
                 break
             raise RunError(
-                f"{file}, line {i + 1} is corrupt ({error}); restore it with: git checkout {file}"
+                f"{file}, line {i + 1} is corrupt ({error}); restore it with: git checkout HEAD -- {file}"
             ) from None
     return entries
 

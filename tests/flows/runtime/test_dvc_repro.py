@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from dvc.repo import Repo
 
-from flows.runtime.dvc_repro import StageResult, open_repo, repro_stage, topological_stages
+from flows.runtime.dvc_repro import StageResult, changed_stages, open_repo, repro_stage, topological_stages
 from tasks.workspace.errors import InputError, RunError
+from tests.conftest import ROOT
 
 DVC_YAML = """
 stages:
@@ -184,3 +185,13 @@ def test_open_repo_without_pipeline_fails(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"has no dvc\.yaml"), open_repo():
         pass
+
+
+def test_open_repo_without_git_runs_stages_and_is_clean_afterwards(workspace: Workspace) -> None:
+    """A ZIP download: the project's own .dvc/config, and no .git in any directory above."""
+    Path(".dvc/config").write_text((ROOT / ".dvc" / "config").read_text(), encoding="utf-8")
+    assert not [folder for folder in Path.cwd().parents if (folder / ".git").exists()]
+    assert workspace.reproduce_both() == ["ran", "ran"]
+    assert workspace.reproduce_both() == ["cached", "cached"]
+    with open_repo() as repo:
+        assert changed_stages(repo) == ["other"]
