@@ -9,6 +9,7 @@ try:
     from tasks.stages import STAGES, run_stage
     from tasks.workspace.errors import InputError, RunError
     from tasks.workspace.process import exit_with_parent
+    from tasks.workspace.streams import repair_standard_streams
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"
@@ -33,4 +34,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    repair_standard_streams()
     sys.exit(main(sys.argv[1:]))

@@ -1,11 +1,13 @@
 """Commands that run no flow: serve, predict, demo, doctor."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
 from flows.cli.project import enter_project
+from tasks.workspace.errors import InputError
 
 
 @click.command()
@@ -33,7 +35,8 @@ def serve(port: int) -> None:
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
-def predict(images: tuple[str, ...], *, as_json: bool) -> int:
+@click.pass_obj
+def predict(closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool) -> int:
     """Classify images: print the top 3 classes for each, using the champion or the exported model.
 
     IMAGE is a file, a directory, a pattern, or - for standard input, in any format and size.
@@ -44,6 +47,10 @@ def predict(images: tuple[str, ...], *, as_json: bool) -> int:
     """
     from flows.cli.predict import predict as predict_images
 
+    if "stdin" in closed_streams and "-" in images:
+        raise InputError("standard input is closed, but - asks to read an image from it")
+    if "stdout" in closed_streams:
+        raise InputError("standard output is closed, so no class could be printed")
     start, model, model_label = _find_model()
     os.chdir(start)
     return predict_images(images, Path(os.path.relpath(model)), model_label, as_json=as_json)

@@ -7,6 +7,7 @@ Prefect.
 import os
 import signal
 import sys
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -16,6 +17,7 @@ from click_didyoumean import DYMGroup
 
 from flows.cli import flow_commands, local_commands
 from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 
 
 @click.group(cls=DYMGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,30 +51,47 @@ for command in (*flow_commands.COMMANDS, *local_commands.COMMANDS):
 
 
 def main() -> None:
-    sys.exit(run_command(sys.argv[1:]))
+    closed = repair_standard_streams()
+    sys.exit(run_command(sys.argv[1:], closed))
 
 
-def run_command(arguments: list[str]) -> int:
+def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> int:
     """0 = success, 1 = run failed, 2 = invalid usage, 130 = interrupted."""
     signal.signal(signal.SIGTERM, _sigterm_to_keyboard_interrupt)
-    started_in = Path.cwd()
     try:
-        code = cli(arguments, prog_name="cifarflow", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
+        started_in = Path.cwd()
+    except FileNotFoundError:
+        print("cifarflow: the current directory no longer exists; change to another one", file=sys.stderr)
         return InputError.exit_code
-    except click.ClickException as error:
-        print(f"cifarflow: {' '.join(error.format_message().split())} (see --help)", file=sys.stderr)
-        return InputError.exit_code
-    except RunError as error:
-        print(f"cifarflow: {error}", file=sys.stderr)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        print("cifarflow: interrupted", file=sys.stderr)
-        return 130
+    try:
+        code = int(cli(arguments, prog_name="cifarflow", standalone_mode=False, obj=closed_streams) or 0)
+        flush_standard_output()
+    except (click.ClickException, click.Abort, RunError, OSError, KeyboardInterrupt) as error:
+        code, message = _describe(error)
+        if message:
+            print(message, file=sys.stderr)
     finally:
         os.chdir(started_in)
-    return int(code or 0)
+    return code
+
+
+def _describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of what ended a command."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            return InputError.exit_code, error.format_message()
+        case click.ClickException():
+            return InputError.exit_code, f"cifarflow: {' '.join(error.format_message().split())} (see --help)"
+        case RunError():
+            return error.exit_code, f"cifarflow: {error}"
+        case BrokenPipeError():  # whoever read the output has enough
+            discard_standard_output()
+            return RunError.exit_code, ""
+        case OSError():
+            discard_standard_output()
+            file = error.filename or "standard output or another file"
+            return RunError.exit_code, f"cifarflow: cannot read or write {file}: {error.strerror or error}"
+    return 130, "cifarflow: interrupted"
 
 
 def _sigterm_to_keyboard_interrupt(_signal: int, _frame: FrameType | None) -> None:
