@@ -17,7 +17,7 @@ from models.toys.backprop import Forward, Gradients
 from models.toys.gradient_descent import Trajectory
 from models.toys.loss import predict
 from models.toys.neuron import ACTIVATIONS, sigmoid
-from tasks.reporting.charts import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, render_svg
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, render_svg
 
 WIDTH = 7.2  # inches
 Values = NDArray[np.float64]
