@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from tasks.reporting.charts import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, render_svg
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, render_svg
 
 __all__ = ["BLUE", "INK", "MUTED", "ORANGE", "PAPER", "STYLE", "render_svg"]
 
