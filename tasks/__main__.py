@@ -1,4 +1,4 @@
-"""`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. `dvc repro` runs this."""
+"""`python -m tasks STAGE`: run one stage without Prefect and DVC. `dvc repro` runs this."""
 
 import signal
 import sys
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in STAGES:
         print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
         return InputError.exit_code
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C: let go, and say so
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat SIGTERM like Ctrl-C
     exit_with_parent()
     try:
         run_stage(arguments[0], read_params(Path("params.yaml")))

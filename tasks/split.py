@@ -1,4 +1,4 @@
-"""The stage `split`: CIFAR-10 as three splits, written so that training has its arrays at once."""
+"""The stage `split`: CIFAR-10 as three splits in one file, which training maps into memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def split(data: Path, splits: Path, dataset: str, config: SplitConfig) -> dict[str, Any]:
-    """Write `splits` (safetensors, as `tasks.workspace.splits.Splits` says).
+    """Write `splits`, a safetensors file that `tasks.workspace.splits.load_splits` loads.
 
-    Test is the data set's own; validation is drawn from its training images, from each class the same share.
-    Pictures that were added are all for training, so that validation stays what it was.
+    The test split is the data set's own; validation is a stratified sample of its training images. Added
+    images are all for training, so that validation stays the same.
     """
     published = cifar10.load(data, dataset)
     for name, labels in (("training", published.train_labels), ("test", published.test_labels)):
@@ -50,8 +50,8 @@ def split(data: Path, splits: Path, dataset: str, config: SplitConfig) -> dict[s
     md5 = published.md5
     if added_md5:
         md5 = hashlib.md5(f"{md5} {added_md5}".encode(), usedforsecurity=False).hexdigest()
-    about = {"dataset": dataset, "classes": published.classes, "data_md5": md5, "mean": mean, "std": std}
-    save_tensors(splits, {name: torch.from_numpy(array) for name, array in arrays.items()}, about)
+    metadata = {"dataset": dataset, "classes": published.classes, "data_md5": md5, "mean": mean, "std": std}
+    save_tensors(splits, {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata)
     print(
         f"{len(train_images):,} training images, {len(added_images):,} of them added, "
         f"{len(val):,} validation and {len(published.test_labels):,} test images"
@@ -71,14 +71,14 @@ def stratified_split(
         count = round(len(members) * val_fraction)
         if not 0 < count < len(members):
             raise InputError(
-                f"split.val_fraction {val_fraction} leaves no image of some class in one of the splits"
+                f"split.val_fraction {val_fraction} leaves a class without images in one of the splits"
             )
         held_out[rng.permutation(members)[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def channel_mean_std(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel, of values in 0 to 1, from exact sums."""
+    """Mean and standard deviation per channel, of values in 0 to 1, from exact sums."""
     mean, std = [], []
     for channel in range(3):
         counts = np.bincount(images[..., channel].ravel(), minlength=256).tolist()

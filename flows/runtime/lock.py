@@ -1,4 +1,4 @@
-"""One run at a time in a workspace, which is the current folder."""
+"""The lock of the workspace (the current directory): one run at a time."""
 
 import os
 import sys
@@ -15,15 +15,15 @@ MAX_WAIT_S = 24 * 3600.0
 
 
 class WorkspaceLockedError(RunError):
-    """Another run is at work in the workspace."""
+    """Another run holds the workspace's lock."""
 
 
 @contextmanager
 def workspace_lock(*, wait: bool = False) -> Iterator[None]:
-    """Hold the workspace's lock, or raise `BusyError` where another run holds it (with `wait`, after a day).
+    """Hold the lock; `WorkspaceLockedError` if another run holds it, with `wait` after a day.
 
-    The kernel lets go of the lock when its holder ends, however that ends: a lock file that is left over from
-    a killed run holds nobody up.
+    The OS releases the lock when the process exits, however it exits: a lock file left by a killed run does
+    not block the next one.
     """
     lock = FileLock(LOCK_FILE)
     try:
@@ -32,13 +32,13 @@ def workspace_lock(*, wait: bool = False) -> Iterator[None]:
         holder = LOCK_FILE.read_text(encoding="utf-8").strip() or "another run"
         if not wait:
             raise WorkspaceLockedError(
-                f"{holder} is at work in this folder; try again when it has ended"
+                f"{holder} is running in this directory; try again when it has finished"
             ) from None
-        print(f"waiting for {holder} to end")
+        print(f"waiting for {holder} to finish")
         try:
             lock.acquire(timeout=MAX_WAIT_S, poll_interval=0.5)
         except Timeout:
-            raise WorkspaceLockedError(f"{holder} has been at work in this folder for a day") from None
+            raise WorkspaceLockedError(f"{holder} has been running in this directory for a day") from None
     except OSError as error:
         raise RunError(f"cannot write {LOCK_FILE}: {error.strerror or error}") from error
     try:

@@ -1,4 +1,4 @@
-"""A workspace of its own for the generated sample: the same pipeline, apart from the project's results."""
+"""A separate workspace for the generated sample, which keeps its results apart from the project's."""
 
 import contextlib
 import logging
@@ -19,9 +19,9 @@ SAMPLE_OVERRIDES = {
 
 
 def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
-    """The folder `sample/` in the project: data, the project's graph and code, parameters for a small run.
+    """The directory `sample/` in the project: data, dvc.yaml, the code, parameters for a short run.
 
-    It has a DVC repository of its own. Its `params.yaml` says `dataset: sample`, and so does every result.
+    It has its own DVC repository. Its `params.yaml` has `dataset: sample`, with which every result is labeled.
     """
     logging.getLogger("dvc").setLevel(logging.WARNING)
     project = project.resolve()

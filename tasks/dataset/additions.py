@@ -1,6 +1,6 @@
-"""Pictures that retraining added to the training set: `data/additions/CLASS/DIGEST.png`, beside CIFAR-10.
+"""Images that retraining added to the training set: `data/additions/CLASS/DIGEST.png`, beside CIFAR-10.
 
-A file is named by its pixels, so each is known to be what was added, and none is there twice in a class.
+The digest is that of the pixels, so files can be verified, and a class has no image twice.
 """
 
 import hashlib
@@ -21,24 +21,22 @@ ADDITIONS_DIR = "additions"
 
 
 def load_added_images(data: Path, classes: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
-    """Images `(N, 32, 32, 3)`, labels `(N,)` and an MD5 of all of them, which is empty where there are none.
+    """Images `(N, 32, 32, 3)`, labels `(N,)` and an MD5 of all of them, empty if there are none.
 
-    In an order that is the same on every machine. `AlteredDataError` where a file is not what was added.
+    The order is the same on every machine. `ChecksumError` if a file is not what was added.
     """
     images, labels, digest = [], [], hashlib.md5(usedforsecurity=False)
     for file in sorted(file for file in (data / ADDITIONS_DIR).rglob("*") if file.is_file()):
         name = file.relative_to(data / ADDITIONS_DIR)
         if len(name.parts) != 2 or name.parts[0] not in classes or name.suffix != ".png":
-            raise RunError(
-                f"{file} is no added picture: those are {ADDITIONS_DIR}/CLASS/DIGEST.png; move it away"
-            )
+            raise RunError(f"{file} is not an added image ({ADDITIONS_DIR}/CLASS/DIGEST.png); move it away")
         try:
-            with Image.open(io.BytesIO(file.read_bytes())) as picture:
-                image = np.array(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a broken PNG
-            raise ChecksumError(f"{file} cannot be read ({error}); bring it back: dvc checkout") from error
+            with Image.open(io.BytesIO(file.read_bytes())) as png:
+                image = np.array(png.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a corrupt PNG
+            raise ChecksumError(f"{file} cannot be read ({error}); restore it with: dvc checkout") from error
         if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or name.stem != pixel_sha256(image):
-            raise ChecksumError(f"{file} is not the picture that was added; bring it back: dvc checkout")
+            raise ChecksumError(f"{file} is not the image that was added; restore it with: dvc checkout")
         images.append(image)
         labels.append(classes.index(name.parts[0]))
         digest.update(f"{name.as_posix()}\n".encode())
@@ -48,10 +46,10 @@ def load_added_images(data: Path, classes: Sequence[str]) -> tuple[NDArray[np.ui
 
 
 def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> Path:
-    """Put a picture `(32, 32, 3)` among the additions; gives its file."""
+    """Save an image `(32, 32, 3)` as an addition; returns its file."""
     file = data / ADDITIONS_DIR / label / f"{pixel_sha256(image)}.png"
-    with atomic_write(file) as partial:
-        Image.fromarray(image).save(partial, format="PNG")
+    with atomic_write(file) as temp_path:
+        Image.fromarray(image).save(temp_path, format="PNG")
     return file
 
 

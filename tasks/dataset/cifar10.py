@@ -1,7 +1,7 @@
-"""CIFAR-10's files: their names, their published checksums, how they are read and written.
+"""CIFAR-10's files: names, published checksums, loading and writing.
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Python version". A batch is a pickled dictionary of
-`data`, uint8 `(N, 3072)`, a row an image, red plane, green plane, blue plane, and `labels`.
+`data`, uint8 `(N, 3072)`, one row per image: its red, green and blue plane; and `labels`.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ PUBLISHED_MD5 = {
     "readme.html": "82949b010606e8171045e61c60921d12",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-MD5_FILE = "md5sums.txt"  # beside the files of a sample, for which nothing is published
+MD5_FILE = "md5sums.txt"  # of a generated sample, which has no published checksums
 
 
 class ChecksumError(RunError):
@@ -52,38 +52,39 @@ class Cifar10:
 
 
 def checksums(data: Path, dataset: str) -> Mapping[str, str]:
-    """MD5 by file name: the published ones, or for a sample those that its generator wrote."""
+    """MD5 by file name: the published ones, or for the sample those written by its generator."""
     if dataset == "CIFAR-10":
         return PUBLISHED_MD5
     file = data / BASE_FOLDER / MD5_FILE
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ChecksumError(f"{file} is missing: {data} holds no generated sample") from error
+        raise ChecksumError(f"{file} not found: {data} holds no generated sample") from error
     return {name: md5 for md5, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def verify(data: Path, dataset: str) -> None:
-    """Hold every file against its checksum; `AlteredDataError` names the first that differs."""
+    """Compare every file with its checksum; `ChecksumError` names the first that differs."""
     for name, md5 in checksums(data, dataset).items():
         read_verified(data / BASE_FOLDER / name, md5)
 
 
 def read_verified(file: Path, md5: str) -> bytes:
+    """The file's content; `ChecksumError` unless it has this MD5."""
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise ChecksumError(f"{file} cannot be read ({error.strerror}); {_REMEDY}") from error
+        raise ChecksumError(f"{file} cannot be read ({error.strerror}); {_FIX}") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise ChecksumError(f"{file} is not the published file (MD5 differs); {_REMEDY}")
+        raise ChecksumError(f"{file} is not the published file (checksum mismatch); {_FIX}")
     return content
 
 
-_REMEDY = "move the folder away, and it is fetched anew"
+_FIX = "move the directory away to download it again"
 
 
 def load(data: Path, dataset: str) -> Cifar10:
-    """All images and labels. What is unpickled are the very bytes that were held against their checksums."""
+    """All images and labels, unpickled from the very bytes whose checksums were verified."""
     md5s = checksums(data, dataset)
     contents = {name: read_verified(data / BASE_FOLDER / name, md5) for name, md5 in md5s.items()}
     meta = restricted_loads(contents[META], META)
@@ -102,6 +103,7 @@ def load(data: Path, dataset: str) -> Cifar10:
 
 
 def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
+    """The pickled dictionary; `RunError` if it is none, or needs anything but byte arrays."""
     try:
         batch = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
     except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError) as error:
@@ -112,7 +114,7 @@ def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Admits nothing but arrays of bytes, built as the files build them."""
+    """Admits only arrays of bytes, pickled as in CIFAR-10's files."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
@@ -143,7 +145,7 @@ def _parse_batch(
     batch = restricted_loads(content, name)
     rows, labels = batch.get("data"), np.asarray(batch.get("labels", []), dtype=np.int64)
     if not isinstance(rows, np.ndarray) or rows.shape != (len(labels), 3072) or not len(labels):
-        raise RunError(f"{name} is not a batch of CIFAR-10: images and labels do not go together")
+        raise RunError(f"{name} is not a batch of CIFAR-10: numbers of images and labels differ")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise RunError(f"{name} has labels beyond its {len(classes)} classes")
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels

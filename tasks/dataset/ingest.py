@@ -1,14 +1,15 @@
-"""New labeled pictures, from `incoming/CLASS/` into the training set, each checked first.
+"""New labeled images: from `incoming/CLASS/` into the training set, each checked first.
 
-A picture that is taken is added to the training set as the network will see it, and its file moves to
-`incoming/accepted/`. One that is refused moves to `incoming/rejected/`, and `reasons.csv` there says why. Nothing
-is deleted.
+An accepted image is added to the training set as the network will see it, and its file moves to
+`incoming/accepted/`. A rejected one moves to `incoming/rejected/`, with its reason in `reasons.csv` there.
+Nothing is deleted.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime as dt
+import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -38,50 +39,49 @@ FORMATS = {".png", ".jpg", ".jpeg"}
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What became of the pictures: files taken by class, and the reason of each that was refused."""
-
     accepted: Counter[str]
+    """Number of images per class."""
     rejected: dict[str, str]
-    """by path below `incoming/`"""
+    """The reason by path below `incoming/`."""
 
     def __str__(self) -> str:
-        return f"{self.accepted.total():,} new pictures taken, {len(self.rejected):,} refused"
+        return f"{self.accepted.total():,} new images accepted, {len(self.rejected):,} rejected"
 
 
 def list_pending(incoming: Path) -> list[Path]:
-    """The files that nobody has looked at yet, in a fixed order. Hidden ones are none of ours."""
+    """The files not yet processed, sorted. Hidden files are ignored."""
     if not incoming.exists():
         return []
     if not incoming.is_dir():
-        raise InputError(f"{incoming} is no folder; new pictures go into {incoming}/CLASS/")
-    found = []
+        raise InputError(f"{incoming} is not a directory; new images go into {incoming}/CLASS/")
+    pending = []
     for folder, folders, files in os.walk(incoming):
-        top = Path(folder) == incoming
+        is_top = Path(folder) == incoming
         folders[:] = [
-            d for d in folders if not d.startswith(".") and not (top and d in {ACCEPTED_DIR, REJECTED_DIR})
+            d for d in folders if not d.startswith(".") and not (is_top and d in {ACCEPTED_DIR, REJECTED_DIR})
         ]
-        links = [d for d in folders if Path(folder, d).is_symlink()]  # os.walk does not go in
-        found += [Path(folder, name) for name in [*files, *links] if not name.startswith(".")]
-    return sorted(found)
+        links = [d for d in folders if Path(folder, d).is_symlink()]  # which os.walk does not follow
+        pending += [Path(folder, name) for name in [*files, *links] if not name.startswith(".")]
+    return sorted(pending)
 
 
 def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> IngestResult:
-    """Look at every waiting picture once, and add to the training set those that pass.
+    """Process every pending file once; add to the training set the images that pass.
 
-    Refused is what does not decode, stands in no class's folder, is a training, validation or test image
-    already, or resembles one so closely that it is one altered: by exact comparison of pixels, and by
-    perceptual hash (Zauner 2010, as ImageHash's `phash`) up to `config.max_hamming_distance` bits of 64.
+    Rejected are files that do not decode or are in no class directory, and duplicates of training, validation
+    and test images: exact ones by their pixels, near ones by perceptual hash (Zauner 2010, ImageHash's
+    `phash`) up to a distance of `config.max_hamming_distance` of 64 bits.
     """
     files = list_pending(incoming)
-    intake = IngestResult(Counter(), {})
+    result = IngestResult(Counter(), {})
     if not files:
-        return intake
+        return result
     published = cifar10.load(data, dataset)
     known = DuplicateIndex(config.max_hamming_distance)
     known.add(published.test_images, "an image of the test set")
     known.add(published.train_images, "a training image of the data set")
     added, _, _ = load_added_images(data, published.classes)
-    known.add(added, "a picture that was added before")
+    known.add(added, "an image that was added before")
     for file in files:
         label = file.relative_to(incoming).parts[0]
         try:
@@ -89,30 +89,30 @@ def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> In
             image = load_image(file)
             known.check(image)
             add_image(data, label, image)
-            known.add(image[None], "a picture that came with this one")
+            known.add(image[None], "another new image")
         except InputError as error:
             reason = str(error)
             _move(file, incoming, REJECTED_DIR, reason)
-            intake.rejected[str(file.relative_to(incoming))] = reason
+            result.rejected[str(file.relative_to(incoming))] = reason
         else:
             _move(file, incoming, ACCEPTED_DIR)
-            intake.accepted[label] += 1
-    print(intake)
-    return intake
+            result.accepted[label] += 1
+    print(result)
+    return result
 
 
 def _check_path(file: Path, incoming: Path, classes: Sequence[str]) -> None:
-    """`InputError` for what need not even be opened."""
+    """`InputError` if the file is to be rejected without reading it."""
     if file.is_symlink() or not file.is_file():
-        raise InputError("a link, or no plain file")
+        raise InputError("not a regular file")
     if file.parent.parent != incoming or file.parent.name not in classes:
-        raise InputError(f"in no class's folder; the classes are {', '.join(classes)}")
+        raise InputError(f"not in a class directory; classes: {', '.join(classes)}")
     if file.suffix.lower() not in FORMATS:
-        raise InputError("neither PNG nor JPEG by its name")
+        raise InputError("not a .png, .jpg or .jpeg file")
 
 
 class DuplicateIndex:
-    """The images that nothing new may repeat, exactly or nearly."""
+    """Known images, for the detection of exact duplicates and near-duplicates."""
 
     def __init__(self, max_distance: int) -> None:
         self._max_distance = max_distance
@@ -127,15 +127,15 @@ class DuplicateIndex:
         self._kinds += [kind] * len(images)
 
     def check(self, image: NDArray[np.uint8]) -> None:
-        """`InputError` where the image is known."""
+        """`InputError` if the image is known."""
         exact = self._exact.get(pixel_sha256(image))
         if exact is not None:
-            raise InputError(f"the same pixels as {exact}")
+            raise InputError(f"exact duplicate of {exact}")
         distances = np.bitwise_count(self._hashes ^ _phash(image))
         nearest = int(distances.argmin())
         if distances[nearest] <= self._max_distance:
             raise InputError(
-                f"nearly the same as {self._kinds[nearest]} ({distances[nearest]} of 64 bits differ)"
+                f"near-duplicate of {self._kinds[nearest]} ({distances[nearest]} of 64 bits differ)"
             )
 
 
@@ -144,48 +144,42 @@ def _phash(image: NDArray[np.uint8]) -> np.uint64:
     return np.packbits(bits).view(">u8").astype(np.uint64)[0]  # type: ignore[no-any-return]
 
 
-def _move(file: Path, incoming: Path, where: str, reason: str = "") -> None:
-    """To the same place below `where`, beside what lies there; a refused one with a row that says why."""
-    goal = incoming / where / file.relative_to(incoming)
+def _move(file: Path, incoming: Path, folder: str, reason: str = "") -> None:
+    """Move to the same path below `folder`, overwriting nothing; append the reason to `reasons.csv`."""
+    target = incoming / folder / file.relative_to(incoming)
     try:
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        for free in _candidate_names(goal):
-            if not free.exists() and not free.is_symlink():
-                break
-        file.rename(free)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target = next(name for name in _candidate_names(target) if not os.path.lexists(name))
+        file.rename(target)
         if reason:
-            table = incoming / where / REASONS
-            new = not table.exists()
+            table = incoming / folder / REASONS
+            is_new = not table.exists()
             with table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as rows:
                 writer = csv.writer(rows, lineterminator="\n")
-                if new:
+                if is_new:
                     writer.writerow(["file", "reason", "time"])
                 now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-                writer.writerow([free.relative_to(incoming / where), reason, now])
+                writer.writerow([target.relative_to(incoming / folder), reason, now])
     except OSError as error:
-        raise RunError(f"cannot move {file} to {goal.parent}: {error.strerror or error}") from error
+        raise RunError(f"cannot move {file} to {target.parent}: {error.strerror or error}") from error
 
 
-def _candidate_names(goal: Path) -> Iterator[Path]:
-    yield goal
-    number = 2
-    while True:
-        yield goal.with_name(f"{goal.stem}-{number}{goal.suffix}")
-        number += 1
+def _candidate_names(target: Path) -> Iterator[Path]:
+    """x.png, x-2.png, x-3.png, ..."""
+    yield target
+    for number in itertools.count(2):
+        yield target.with_name(f"{target.stem}-{number}{target.suffix}")
 
 
-def rejected_markdown(refused: Iterable[tuple[str, str]], shown: int = 20) -> list[str]:
-    """A Markdown table of what was refused, the first of them."""
-    refused = list(refused)
-    if not refused:
+def rejected_markdown(rejected: Iterable[tuple[str, str]], max_rows: int = 20) -> list[str]:
+    """A Markdown table of rejected files and their reasons, the first `max_rows` of them."""
+    rejected = list(rejected)
+    if not rejected:
         return []
-    rows = [f"| {_escape_cell(file)} | {_escape_cell(reason)} |" for file, reason in refused[:shown]]
-    rows += (
-        [f"| … | {len(refused) - shown:,} more, in {REJECTED_DIR}/{REASONS} |"]
-        if len(refused) > shown
-        else []
-    )
-    return ["| refused | why |", "| --- | --- |", *rows]
+    rows = [f"| {_escape_cell(file)} | {_escape_cell(reason)} |" for file, reason in rejected[:max_rows]]
+    if len(rejected) > max_rows:
+        rows.append(f"| … | {len(rejected) - max_rows:,} more, in {REJECTED_DIR}/{REASONS} |")
+    return ["| rejected | reason |", "| --- | --- |", *rows]
 
 
 def _escape_cell(text: str) -> str:

@@ -1,6 +1,5 @@
-"""A small stand-in for CIFAR-10, in its file format: ten kinds of shape in random colors, with noise."""
+"""A small synthetic stand-in for CIFAR-10, in its file format: ten shapes in random colors, with noise."""
 
-import hashlib
 import pickle
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dataset import cifar10
+from tasks.workspace.files import hash_file
 
 CLASSES = (
     "disc", "ring", "square", "frame", "triangle", "plus", "diagonal cross", "rows", "columns", "chequers",
@@ -18,10 +18,7 @@ NOISE = 25
 
 
 def generate_sample(data: Path, seed: int = 0) -> None:
-    """Write the folder `data` with 2,500 training and 500 test images; equal seeds give equal bytes.
-
-    It appears under its name when it is complete.
-    """
+    """Write the folder `data` with 2,500 training and 500 test images: atomic, deterministic per seed."""
     # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
     rng = np.random.RandomState(seed)
     temp_dir = data.with_name(f".{data.name}.partial")
@@ -30,36 +27,33 @@ def generate_sample(data: Path, seed: int = 0) -> None:
     folder.mkdir(parents=True)
     for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
         labels = rng.permutation(np.arange(BATCH_SIZE) % len(CLASSES))
-        images = np.stack([_image(int(label), rng) for label in labels])
+        images = np.stack([_draw_image(int(label), rng) for label in labels])
         cifar10.write_batch(folder / name, images, labels.tolist(), name)
     meta = {"num_cases_per_batch": BATCH_SIZE, "label_names": list(CLASSES), "num_vis": 3072}
     (folder / cifar10.META).write_bytes(pickle.dumps(meta, protocol=3))
-    listing = [
-        f"{hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()}  {file.name}"
-        for file in sorted(folder.iterdir())
-    ]
+    listing = [f"{hash_file(file, 'md5')}  {file.name}" for file in sorted(folder.iterdir())]
     (folder / cifar10.MD5_FILE).write_text("\n".join(listing) + "\n", encoding="utf-8")
     temp_dir.rename(data)
 
 
-def _image(label: int, random: np.random.RandomState) -> NDArray[np.uint8]:
-    """uint8 `(32, 32, 3)`: a shape of integer arithmetic, the same on every machine."""
-    radius, centre_x, centre_y = random.randint(7, 12), random.randint(12, 20), random.randint(12, 20)
+def _draw_image(label: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
+    """uint8 `(32, 32, 3)`, by integer arithmetic, so that it is the same on every machine."""
+    radius, center_x, center_y = rng.randint(7, 12), rng.randint(12, 20), rng.randint(12, 20)
     y, x = np.mgrid[0:32, 0:32]
-    mask = _shape(CLASSES[label], x - centre_x, y - centre_y, radius)
-    background, foreground = random.randint(0, 256, (2, 3))
+    mask = _draw_shape(CLASSES[label], x - center_x, y - center_y, radius)
+    background, foreground = rng.randint(0, 256, (2, 3))
     if np.abs(background - foreground).sum() < 150:
         foreground = (
             255 - foreground if np.abs(255 - 2 * foreground).sum() > 150 else (foreground + 128) % 256
         )
-    noise = random.randint(-NOISE, NOISE + 1, (32, 32, 3))
+    noise = rng.randint(-NOISE, NOISE + 1, (32, 32, 3))
     image: NDArray[np.uint8] = np.clip(
         np.where(mask[..., None], foreground, background) + noise, 0, 255
     ).astype(np.uint8)
     return image
 
 
-def _shape(name: str, x: NDArray[np.int64], y: NDArray[np.int64], r: int) -> NDArray[np.bool_]:
+def _draw_shape(name: str, x: NDArray[np.int64], y: NDArray[np.int64], r: int) -> NDArray[np.bool_]:
     inside = np.maximum(np.abs(x), np.abs(y)) <= r
     distance2 = x * x + y * y
     masks = {

@@ -1,7 +1,11 @@
-"""The code of a stage: what dvc.yaml lists, what a checkpoint belongs to, what the ledger records."""
+"""The code of a stage, on which DVC, checkpoints and the ledger's provenance agree.
+
+`python -m tasks.workspace.code STAGE` prints its entries for dvc.yaml.
+"""
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def stage_code(stage: str) -> list[str]:
     """Files and folders, relative to the project, on which the stage depends: dvc.yaml's entries.
 
-    The stage's own file, and of whatever else its imports reach the whole package: `tasks/training` stands for
-    all of its files. A new module or import inside a package therefore changes no list. A subpackage is not part
-    of its package (`models` without `models/toys`, which .dvcignore leaves out).
+    The stage's own file, and every package that its imports reach, as a folder: a new module or import inside
+    a package changes no list. A subpackage is not part of its package (`models` without `models/toys`, which
+    .dvcignore leaves out).
     """
     own = Path("tasks") / f"{stage}.py"
     folders = {file.parent for file in _import_closure(own, set())} - {Path("tasks")}
@@ -21,7 +25,7 @@ def stage_code(stage: str) -> list[str]:
 
 
 def code_sha256(*stages: str) -> str:
-    """A digest of the code of these stages: names and contents of all files that `stage_code` covers."""
+    """SHA-256 over the names and contents of all files in the `stage_code` of these stages."""
     digest = hashlib.sha256()
     for file in sorted({file for stage in stages for file in _files(stage)}):
         digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode() + file.read_bytes() + b"\0")
@@ -39,7 +43,7 @@ def _is_source(file: Path) -> bool:
 
 
 def _import_closure(module: Path, seen: set[Path]) -> set[Path]:
-    """The project's own modules that run when `module` is imported, wherever in it an import stands."""
+    """The project's modules that `module` imports at run time, in functions, too."""
     seen.add(module)
     for name in _runtime_imports(ast.parse((ROOT / module).read_bytes())):
         file = Path(*name.split(".")).with_suffix(".py")
@@ -58,3 +62,8 @@ def _runtime_imports(tree: ast.AST) -> Iterator[str]:
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         yield from _runtime_imports(node)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print("\n".join(f"- {path}" for path in stage_code(name)))

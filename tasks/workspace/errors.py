@@ -1,23 +1,23 @@
-"""The errors a user can cause: one or two lines that say what was wrong and what to do, never a traceback."""
+"""Errors that a user can cause: one or two lines that say what was wrong and what to do, no traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class RunError(Exception):
-    """The run failed for a reason that its message explains: exit code 1."""
+    """The run failed, and the message says why: exit code 1."""
 
     exit_code = 1
 
 
 class InputError(RunError):
-    """What the user gave was wrong: exit code 2."""
+    """The input was wrong: exit code 2."""
 
     exit_code = 2
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """What to offer for a word that is not known: `did you mean train?`, or all that are known."""
+    """A hint for an unknown word: `did you mean train?`, or a list of the known ones."""
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(known)}"

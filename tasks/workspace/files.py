@@ -1,4 +1,4 @@
-"""Files: atomic writes, JSON, hashes."""
+"""Atomic writes, JSON files, hashes of files."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from tasks.workspace.errors import RunError
 def atomic_write(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside `file`; rename it to `file` on success, delete it on error.
 
-    `RunError` where the file cannot be written.
+    `RunError` if the file cannot be written.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +41,6 @@ def read_json(file: Path) -> Any:
 
 
 def hash_file(file: Path, algorithm: Literal["md5", "sha256"]) -> str:
-    """The hex digest of the file's content; MD5 is what DVC and CIFAR-10's publisher use."""
+    """The hex digest of the file's content; DVC and CIFAR-10's publisher use MD5."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""Processes that must not outlive their parent."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ POLL_INTERVAL_S = 0.5
 
 
 def exit_with_parent() -> None:
-    """Send this process SIGTERM once its parent has ended, so that no work goes on unseen after a kill."""
+    """Send this process SIGTERM once its parent has ended, so that nothing runs on unseen after a kill."""
     parent = os.getppid()
 
     def watch() -> None:
