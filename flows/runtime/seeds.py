@@ -33,12 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeedTraining:
-    """A training to run in a process of the pool; `config` holds the seed."""
+    """A training for a process of the pool; `config` holds the seed."""
 
     splits: Path
     folder: Path
     config: TrainConfig
     evaluate_config: EvaluateConfig
+
+    @property
+    def row_file(self) -> Path:
+        """The row of `sweep.json`, once the training has finished."""
+        return self.folder / "row.json"
 
 
 def run_sweep(
@@ -58,8 +63,7 @@ def run_sweep(
     """
     dataset = load_splits(splits).metadata["dataset"]
     device = resolve_device(config.device)
-    if device.type == "cpu":
-        config = config.model_copy(update={"num_threads": max(1, config.num_threads // jobs)})
+    config = divide_threads(config, device, jobs)
     fingerprint = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device)
     trainings = {
         seed: SeedTraining(
@@ -92,6 +96,13 @@ def run_sweep(
     return result
 
 
+def divide_threads(config: TrainConfig, device: torch.device, jobs: int) -> TrainConfig:
+    """The configuration of each of `jobs` parallel trainings: on a CPU they share the threads."""
+    if device.type != "cpu":
+        return config
+    return config.model_copy(update={"num_threads": max(1, config.num_threads // jobs)})
+
+
 def mean_std_sem(values: Sequence[float]) -> dict[str, float]:
     """Mean, standard deviation of a single run, and standard error of the mean."""
     std = statistics.stdev(values)
@@ -114,12 +125,20 @@ def _train_all_seeds(
     trainings: dict[int, SeedTraining], max_workers: int
 ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
     """A row per seed, and the reasons of those that failed. Each process trains one seed after another."""
-    rows: dict[int, dict[str, Any]] = {}
+    rows: dict[int, dict[str, Any]] = {
+        seed: read_json(training.row_file)
+        for seed, training in trainings.items()
+        if training.row_file.is_file()
+    }
+    if rows:
+        print(f"already finished: seed {', '.join(str(seed) for seed in rows)}")
     failures: dict[int, str] = {}
     pool = ProcessPoolExecutor(max_workers, multiprocessing.get_context("spawn"), exit_with_parent)
     try:
         seeds: dict[Future[dict[str, Any]], int] = {
-            pool.submit(_train_and_evaluate, training): seed for seed, training in trainings.items()
+            pool.submit(_train_and_evaluate, training): seed
+            for seed, training in trainings.items()
+            if seed not in rows
         }
         for future in as_completed(seeds):
             seed = seeds[future]
@@ -144,15 +163,8 @@ def _train_all_seeds(
 
 
 def _train_and_evaluate(training: SeedTraining) -> dict[str, Any]:
-    """The row of a seed, from its file if it is finished.
-
-    The weights are deleted: the pipeline trains its own.
-    """
+    """Write the row of a seed and return it. The weights are deleted: the pipeline trains its own."""
     folder, config = training.folder, training.config
-    row_file = folder / "row.json"
-    if row_file.is_file():
-        row: dict[str, Any] = read_json(row_file)
-        return row
     torch.set_num_threads(config.num_threads)
     folder.mkdir(parents=True, exist_ok=True)
     weights, metrics_file = folder / "model.safetensors", folder / "metrics.json"
@@ -163,10 +175,9 @@ def _train_and_evaluate(training: SeedTraining) -> dict[str, Any]:
     row |= {name: result[name] for name in ("training_s", "set_up_s", "warm_up_s")}
     metrics = read_json(metrics_file)
     for split in ("val", "test"):
-        row |= {
-            f"{split}_{name}": value for name, value in metrics[split].items() if name.startswith("accuracy")
-        }
+        accuracies = [name for name in metrics[split] if name.startswith("accuracy")]
+        row |= {f"{split}_{name}": metrics[split][name] for name in accuracies}
     row.pop("test_accuracy_ci95", None)
     weights.unlink()
-    write_json(row_file, row, indent=None)
+    write_json(training.row_file, row, indent=None)
     return row
