@@ -53,7 +53,7 @@ def train(
         with (
             nullcontext()
             if tracker is None
-            else tracker.start_run("train", run_config, resumes=resumes) as run
+            else tracker.start_run("train", run_config, resume=resumes) as run
         ):
             try:
                 if device.type == "cuda":

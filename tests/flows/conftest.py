@@ -40,6 +40,27 @@ def run_retrain(*assignments: str, **options: Any) -> State[Any]:
     return retrain(parse_overrides(assignments) if assignments else None, **options, return_state=True)
 
 
+def make_champion_workspace(folder: Path, finished_workspace: Path) -> None:
+    """The finished workspace under Git, with a first champion, as `folder`/sample.
+
+    DVC's run cache has the stages' results for `IMPROVE`, so that a retraining with it restores them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(shutil.copytree(finished_workspace, folder / "sample"))
+        Path(".dvc/config").write_text("[core]\n    analytics = false\n")
+        Path(".gitignore").write_text("/artifacts/\n/data/\n/incoming/\n/.cifarflow.lock\n/wandb/\n")
+        Path("registry").mkdir()
+        shutil.copy(ROOT / "registry/.gitignore", "registry")
+        git("init", "--quiet", "--initial-branch=main")
+        git("config", "user.name", "T")
+        git("config", "user.email", "t@example.org")
+        git("add", "--all")
+        git("commit", "--quiet", "--message=before")
+        assert run_pipeline(*IMPROVE).is_completed()
+        git("checkout", "--quiet", ".")
+        assert run_retrain().message == "promoted: the first model"
+
+
 def get_flow_run_id(state: State[Any]) -> UUID:
     assert state.state_details.flow_run_id is not None
     return state.state_details.flow_run_id
@@ -70,29 +91,8 @@ def without_heartbeats() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def champion_workspace(once: Callable[[str, Callable[[Path], None]], Path], finished_workspace: Path) -> Path:
-    """The finished workspace under Git, with a first champion.
-
-    DVC's run cache has the stages' results for `IMPROVE`, so that a retraining with it restores them.
-    """
-
-    def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            workspace = shutil.copytree(finished_workspace, folder / "sample")
-            patch.chdir(workspace)
-            Path(".dvc/config").write_text("[core]\n    analytics = false\n")
-            Path(".gitignore").write_text("/artifacts/\n/data/\n/incoming/\n/.cifarflow.lock\n/wandb/\n")
-            Path("registry").mkdir()
-            shutil.copy(ROOT / "registry/.gitignore", "registry")
-            git("init", "--quiet", "--initial-branch=main")
-            git("config", "user.name", "T")
-            git("config", "user.email", "t@example.org")
-            git("add", "--all")
-            git("commit", "--quiet", "--message=before")
-            assert run_pipeline(*IMPROVE).is_completed()
-            git("checkout", "--quiet", ".")
-            assert run_retrain().message == "promoted: the first model"
-
-    return once("champion", make) / "sample"
+    """What `make_champion_workspace` makes."""
+    return once("champion", lambda folder: make_champion_workspace(folder, finished_workspace)) / "sample"
 
 
 @pytest.fixture
