@@ -38,11 +38,8 @@ def _parse_opset(value: object) -> object:
     raise ValueError(f"should be auto or an integer from 1 to {MAX_OPSET}, not {value!r}")
 
 
-# Validated by one function, since each branch of a union would be an error of its own.
-_OpsetNumber = Annotated[int, Field(ge=1, le=MAX_OPSET)]
-Opset = Annotated[
-    int | Literal["auto"], PlainValidator(_parse_opset, json_schema_input_type=_OpsetNumber | Literal["auto"])
-]
+_OpsetNumber = Annotated[int, Field(ge=1, le=MAX_OPSET)] | Literal["auto"]
+Opset = Annotated[int | Literal["auto"], PlainValidator(_parse_opset, json_schema_input_type=_OpsetNumber)]
 
 
 class StrictModel(BaseModel):
@@ -261,5 +258,4 @@ class Params(StrictModel):
 
 
 def read_params(file: Path) -> Params:
-    """The validated parameters; `InputError` with one line per error."""
     return validate(Params, load_yaml(file), file.name)

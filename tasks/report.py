@@ -54,8 +54,8 @@ def report(
 ) -> dict[str, Any]:
     """Write the `figures` (SVG and PNG) and the `page`, which embeds them: one file that needs no other.
 
-    Deterministic: equal inputs give equal bytes. The gallery shows predictions of the exported model on the test
-    split.
+    Deterministic: equal inputs give equal bytes. The gallery shows predictions of the exported model on the
+    test split.
     """
     data = load_splits(splits)
     classes: list[str] = data.metadata["classes"]
@@ -107,7 +107,7 @@ def report(
             },
             "skipped": group_by_reason(benchmark["skipped"]),
             "int8": recommend_int8(rows),
-            # The ledger is no dependency: most workspaces have none, and a decision makes no report out of date.
+            # The ledger is no dependency: most workspaces have none, and no decision outdates a report.
             "decisions": read_ledger()[::-1],
             "shown_decisions": SHOWN_DECISIONS,
             "files": {str(file): hash_file(file, "md5") for file in (weights, onnx_model)},

@@ -92,15 +92,15 @@ class Tracker:
             )
             online = self._mode == "online" and not state.get("unreachable")
             if online:
-                run._guard("online run", lambda: run.open(self._settings(state, stage, "online"), config))
+                run.guard("online run", lambda: run.open(self._settings(state, stage, "online"), config))
                 if run.failed:
                     print("W&B is unreachable or rejected the API key; logging offline to wandb/")
                     self._save_state(state | {"unreachable": True})  # later stages do not try again
                     online = False
                     run = WandbRun()
-                    run._guard("teardown", _teardown)
+                    run.guard("teardown", _teardown)
             if not online:
-                run._guard("offline run", lambda: run.open(self._settings(state, stage, "offline"), config))
+                run.guard("offline run", lambda: run.open(self._settings(state, stage, "offline"), config))
                 if run.failed:
                     print("W&B run could not be created; continuing without tracking")
         try:
@@ -211,7 +211,7 @@ class WandbRun:
             self._call("upload incomplete; finish it with: wandb sync", self._run.finish)
         self._run = None
 
-    def _guard(self, on_failure: str, call: Callable[[], None]) -> None:
+    def guard(self, on_failure: str, call: Callable[[], None]) -> None:
         """Call; an exception marks this run as `failed` and is not raised."""
         try:
             call()
@@ -223,7 +223,7 @@ class WandbRun:
     def _call(self, on_failure: str, call: Callable[[], None]) -> None:
         if self._run is None:
             return
-        self._guard(on_failure, call)
+        self.guard(on_failure, call)
         if self.failed:
             print(f"W&B failed ({self._reason}); continuing without tracking")
 

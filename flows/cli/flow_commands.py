@@ -1,5 +1,6 @@
 """Commands that run a Prefect flow: run, sweep, retrain, rollback, toys."""
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -179,7 +180,10 @@ def toys(name: str | None, set_params: tuple[str, ...]) -> None:
     names = list(TOYS) if name == "all" else [validate_name(name)]
     if name == "all" and set_params:
         raise InputError("--set needs the NAME of one toy, not all")
-    enter_project()
+    with contextlib.suppress(
+        InputError
+    ):  # a toy needs no project; outside one it writes where the user stands
+        enter_project()
 
     from flows.cli.console import prefect_console
 

@@ -30,7 +30,7 @@ SHUTDOWN_TIMEOUT_S = 20
 
 
 def serve_deployments(port: int) -> None:
-    """Serve until Ctrl-C or SIGTERM, which stop the runs, the schedules and a server that was started here."""
+    """Serve until Ctrl-C or SIGTERM, which stop runs, schedules and a server that was started here."""
     for file in (DEPLOYMENTS, AUTOMATIONS):
         if not file.is_file():
             raise InputError(f"{Path.cwd()} has no {file}")
@@ -116,7 +116,7 @@ def _ensure_server(port: int) -> Iterator[str]:
     environment = os.environ | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_API_URL": url}
     log = Path(".cifarflow-server.log")
     # In its own session: a terminal's Ctrl-C goes to all of its processes, and the server must end after the
-    # runs. `prefect server start --background` would do that, too, but keeps no log to say why a start failed.
+    # runs. `prefect server start --background` would do that, too, but keeps no log of a failed start.
     with (
         log.open("wb") as output,
         subprocess.Popen(  # noqa: S603

@@ -21,7 +21,7 @@ SAMPLE_OVERRIDES = {
 def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
     """The directory `sample/` in the project: data, dvc.yaml, the code, parameters for a short run.
 
-    It has its own DVC repository. Its `params.yaml` has `dataset: sample`, with which every result is labeled.
+    It has its own DVC repository. Its `params.yaml` has `dataset: sample`, which labels every result.
     """
     logging.getLogger("dvc").setLevel(logging.WARNING)
     project = project.resolve()

@@ -55,9 +55,9 @@ class LedgerEntry:
 def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
     """The decisions, oldest first; an entry's version is the number of its line.
 
-    So versions stay unique where Git merged two branches that both appended. A truncated last line, as after a
-    full disk, is skipped. `RunError` for a file with conflict markers or a corrupt line, with a remedy that
-    works in the middle of a merge as well.
+    So versions stay unique where Git merged two branches that both appended. A truncated last line, as
+    after a full disk, is skipped. `RunError` for a file with conflict markers or a corrupt line, with a fix
+    that works in the middle of a merge as well.
     """
     try:
         content = file.read_text(encoding="utf-8")

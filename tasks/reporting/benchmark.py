@@ -82,7 +82,7 @@ def group_by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def plot_benchmark(rows: Sequence[Row]) -> dict[str, str]:
-    """The charts by file name, of each backend and batch size at the number of threads with most throughput."""
+    """The charts by file name, of each backend and batch size at its best number of threads."""
     best: dict[tuple[str, int], Row] = {}
     for row in rows:
         key = format_backend(row), row["batch_size"]
@@ -107,6 +107,6 @@ def _group_by_color(rows: Sequence[Row]) -> list[list[ThroughputSeries]]:
         series = ThroughputSeries(
             label, [row["batch_size"] for row in own], [row["images_per_second"] for row in own], low, high
         )
-        color = COLOR_GROUPS.get(own[0]["backend"], own[0]["backend"]), own[0]["provider"]
+        color = str(COLOR_GROUPS.get(own[0]["backend"], own[0]["backend"])), str(own[0]["provider"])
         groups.setdefault(color, []).append(series)
     return list(groups.values())

@@ -135,13 +135,13 @@ class ThroughputSeries:
     high: Sequence[float]
 
 
-# One color per backend; its second form (int8, or TorchScript beside PyTorch) is dashed, with a hollow marker.
+# One color per backend; its second form (int8, or TorchScript beside PyTorch) is dashed and hollow.
 LINE_STYLES = [(BLUE, "o"), (ORANGE, "s"), (INK, "D"), (MUTED, "^")]
 
 
 @rc_context(STYLE)
 def plot_throughput(groups: Sequence[Sequence[ThroughputSeries]]) -> str:
-    """Images per second by batch size, both logarithmic, with the range of the rounds. A group shares a color."""
+    """Images per second by batch size, both logarithmic, with the rounds' range; a group shares a color."""
     figure, axes = _figure(height=4.4)
     for (color, marker), group in zip(cycle(LINE_STYLES), groups, strict=False):
         for series, dash, face in zip(group, ("-", "--", ":"), (color, PAPER, PAPER), strict=False):

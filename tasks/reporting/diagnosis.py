@@ -39,7 +39,8 @@ def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitD
         return FitDiagnosis(
             "Underfitting",
             f"The last epoch is the best one, and the last third of the epochs still gained "
-            f"{100 * late_gain:.1f} points: training ended before the network learned what it can (high bias).",
+            f"{100 * late_gain:.1f} points: training ended before the network learned "
+            "what it can (high bias).",
             "The talk advises: adjust the learning rate and the number of epochs; if that is not enough, "
             "choose another architecture.",
         )

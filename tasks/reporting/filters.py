@@ -14,7 +14,7 @@ CELL, GAP, COLUMNS = 84, 6, 4  # pixels, pixels, filters per row
 
 @torch.inference_mode()
 def render_filters(classifier: Classifier, image: NDArray[np.uint8]) -> bytes | None:
-    """The image `(H, W, 3)`, then each filter above its response to it; None where no first layer takes RGB."""
+    """The image `(H, W, 3)`, then each filter above its response to it; None where no layer takes RGB."""
     conv = next((module for module in classifier.network.modules() if isinstance(module, nn.Conv2d)), None)
     if conv is None or conv.in_channels != 3:
         return None

@@ -1,6 +1,6 @@
 """Figures as SVG, each readable in light and dark and on a phone; shared with the toys.
 
-Figures use the colors of the light theme, which are then replaced by CSS variables: a standalone figure (in the
+Figures use the colors of the light theme, which CSS variables then replace: a standalone figure (in the
 README, in `dvc plots`) brings both themes with it, one inside a page takes the page's.
 """
 

@@ -139,7 +139,7 @@ def test_tiny_trains_and_exports(sample_data: Path, tmp_path: Path) -> None:
 PARAMETER = [
     Edit(
         "tasks/params.py",
-        '    grad_clip: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(0.0, "largest norm; 0: none")\n',
+        '    grad_clip: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(0.0, "largest norm")\n',
         before="    optimizer: Literal[",
     ),
     Edit("params.yaml", "  grad_clip: 0.0\n", before="  optimizer: adam"),
@@ -184,7 +184,7 @@ def perimeter(side: BoundedFloat = 1.0) -> float:
         side: of the square
     """
     result = maths.perimeter(side)
-    publish("perimeter", [Table(["side", "perimeter"], [(side, result)])], ["It is 4 times as long."], "<svg/>")
+    publish("perimeter", [Table(["side", "perimeter"], [(side, result)])], ["4 times."], "<svg/>")
     return result
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the whole share: the sample's project after `dvc repro`, a server with the deployments."""
+"""What the tests of the whole share: the sample's project after `dvc repro`, a server."""
 
 import shutil
 import subprocess
@@ -61,7 +61,7 @@ def deployment_folder(
     finished_workspace: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The folder of the deployments: the sample's workspace with a champion, and all that is needed to deploy."""
+    """The folder of the deployments: the sample's workspace with a champion, ready to deploy."""
     champion = once("champion", lambda folder: make_champion_workspace(folder, finished_workspace)) / "sample"
     folder = shutil.copytree(champion, tmp_path_factory.mktemp("deployments") / "sample")
     for name in ("prefect.yaml", "automations.yaml"):

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's table "What to touch": each addition, made in a copy of the project, needs no file beyond the limit."""
+"""CONTRIBUTING's table "What to touch": each addition, made in a copy, needs no other file."""
 
 import os
 import shutil

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from flows.cli.main import run_command
-from flows.runtime.seeds import mean_std_sem, sweep
+from flows.runtime.seeds import mean_std_sem, run_sweep
 from flows.sweep import sweep as flow
 from tasks.evaluate import evaluate
 from tasks.overrides import parse_overrides, with_overrides
@@ -52,7 +52,7 @@ def options(**changes: object) -> TrainConfig:
 
 def swept(splits: Path, seeds: int = 3, at_once: int = 2, **changes: object) -> dict[str, Any]:
     report = splits.parents[1] / "sweep.json"
-    return sweep(
+    return run_sweep(
         splits, splits.with_name("sweep"), report, options(**changes), PARAMS.evaluate, seeds, at_once
     )
 
@@ -162,7 +162,7 @@ def test_as_a_flow_it_leaves_the_pipeline_alone(splits: Path, monkeypatch: pytes
 
 
 def test_wrong_numbers_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["sweep", "--seeds", "1"], ["sweep", "--at-once", "0"], ["sweep", "--recipe", "x"]):
+    for arguments in (["sweep", "--seeds", "1"], ["sweep", "--jobs", "0"], ["sweep", "--recipe", "x"]):
         assert run_command(arguments) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -145,7 +145,7 @@ def test_benchmark_of_foreign_model_raises_one_line(small_run: Params, tmp_path:
         ("threads: ", "threads: [0] #", "benchmark.threads.0 should be greater"),
         ("threads: ", "threads: [1, -2] #", "benchmark.threads.1 should be greater"),
         ("threads: ", "threads: 2 #", "benchmark.threads should be a list"),
-        ("rounds: ", "rounds: 4 #", "benchmark.rounds should be greater than or equal to 5"),
+        ("rounds: ", "rounds: 4 #", "benchmark.rounds should be a"),
         ("  providers: ", "  providers: [ROCm] #", "benchmark.providers.0 should be 'CPUExecutionProvider'"),
         ("    - onnxruntime-int8", "    - onnxruntime-int4", "benchmark.backends.1 should be"),
         (

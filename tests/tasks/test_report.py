@@ -12,13 +12,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, append
-from tasks.report import (
-    calibration_bins,
-    diagnose_fit,
-    int8_recommendation,
-    recommend_backends,
-    select_gallery,
-)
+from tasks.reporting.benchmark import recommend_backends, recommend_int8
+from tasks.reporting.diagnosis import bin_by_confidence, diagnose_fit
+from tasks.reporting.gallery import select_gallery
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
 
@@ -93,7 +89,7 @@ def test_same_files_same_bytes(reported: Params) -> None:
 def test_a_missing_file_is_named(small_run: Params, tmp_path: Path) -> None:
     values = small_run.model_dump()
     values["paths"]["metrics"] = str(tmp_path / "metrics.json")
-    with pytest.raises(RunError, match=r"metrics\.json is not there"):
+    with pytest.raises(RunError, match=r"metrics\.json not found"):
         run_stage("report", Params.model_validate(values))
 
 
@@ -133,7 +129,7 @@ def predictions() -> tuple[np.ndarray, np.ndarray]:
 
 def test_calibration_bins_add_up_to_the_calibration_error() -> None:
     probabilities, labels = predictions()
-    confidence, share, count = calibration_bins(probabilities, labels, 15)
+    confidence, share, count = bin_by_confidence(probabilities, labels, 15)
     error = (np.abs(confidence - share) * count).sum() / count.sum()
     expected = multiclass_calibration_error(
         torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=10, n_bins=15
@@ -155,7 +151,7 @@ def row(
     engine: str, batch_size: int, p50: float, images_per_second: float, accuracy: float
 ) -> dict[str, Any]:
     return {
-        "engine": engine,
+        "backend": engine,
         "batch_size": batch_size,
         "latency_ms": {"p50": p50},
         "images_per_second": images_per_second,
@@ -172,15 +168,15 @@ def test_the_engine_to_use_is_fast_and_not_worse() -> None:
         row("close", 64, 4.0, 16000, 0.648),
     ]
     best = recommend_backends(rows)
-    assert best["soonest"]["engine"] == "exact"
-    assert (best["most"]["engine"], best["most"]["batch_size"]) == ("close", 64)
+    assert best["lowest_latency"]["backend"] == "exact"
+    assert (best["highest_throughput"]["backend"], best["highest_throughput"]["batch_size"]) == ("close", 64)
 
 
 def engine_rows(fp32: tuple[float, float], int8: tuple[float, float], lost: float) -> list[dict[str, Any]]:
     """Of ONNX Runtime in both precisions, with these pictures a second in batches of 1 and of 256."""
     return [
         {
-            "engine": "onnxruntime",
+            "backend": "onnxruntime",
             "provider": "CPUExecutionProvider",
             "precision": precision,
             "batch_size": size,
@@ -196,19 +192,19 @@ def engine_rows(fp32: tuple[float, float], int8: tuple[float, float], lost: floa
     ("int8", "lost", "says"),
     [
         ((200.0, 300.0), 0.001, "loses 0.10 points of accuracy and is 2.00 times .*recommended for both"),
-        ((50.0, 300.0), 0.0, "loses no accuracy .*, 3.00 for many: it is recommended for many alone"),
-        ((50.0, 90.0), 0.001, "0.50 times as fast .* 0.90 for many: it is not recommended"),
-        ((200.0, 300.0), 0.006, "too much is lost to recommend it"),
+        ((50.0, 300.0), 0.0, "loses no accuracy .*, 3.00 times for many: it is recommended only for many"),
+        ((50.0, 90.0), 0.001, "0.50 times as fast .* 0.90 times for many: it is not recommended"),
+        ((200.0, 300.0), 0.006, "the loss is too large to recommend it"),
     ],
 )
 def test_int8_is_recommended_only_where_it_is_faster(
     int8: tuple[float, float], lost: float, says: str
 ) -> None:
-    assert re.search(says, int8_recommendation(engine_rows((100.0, 100.0), int8, lost)) or "")
+    assert re.search(says, recommend_int8(engine_rows((100.0, 100.0), int8, lost)) or "")
 
 
 def test_nothing_is_said_of_int8_where_it_was_skipped() -> None:
-    assert int8_recommendation(engine_rows((1.0, 1.0), (1.0, 1.0), 0.0)[:2]) is None
+    assert recommend_int8(engine_rows((1.0, 1.0), (1.0, 1.0), 0.0)[:2]) is None
 
 
 def test_champion_and_history_where_there_is_a_registry(

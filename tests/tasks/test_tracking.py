@@ -120,7 +120,7 @@ def test_resumed_training_continues_its_run(params: Params, tmp_path: Path) -> N
     tracker = Tracker(params)
     with tracker.start_run("train", {}) as run:
         run.log({"val_loss": 2.0}, step=1)
-    with Tracker(params).start_run("train", {}, resumes=True) as run:
+    with Tracker(params).start_run("train", {}, resume=True) as run:
         run.log({"val_loss": 1.0}, step=2)
     found = tracked(tmp_path)
     assert len(found["runs"]) == 1

@@ -43,7 +43,7 @@ def test_every_wrong_finding_names_what_mends_it(project: Path, monkeypatch: pyt
     )
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("device: auto", "device: cuda"))
-    wrong = {finding.subject: finding for finding in run_checks() if finding.status == "wrong"}
+    wrong = {finding.subject: finding for finding in run_checks() if finding.status == "error"}
     assert {"Python", "packages", "disk", "device"} <= wrong.keys()
     assert "2 of 2 are not as locked: torch, no-such-package" in wrong["packages"].text
     assert all(finding.fix for finding in wrong.values())
@@ -63,7 +63,7 @@ def test_altered_data_would_make_a_run_fail(project: Path, capsys: pytest.Captur
 def test_wrong_parameter_ends_the_examination(project: Path) -> None:
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("epochs:", "epoks:"))
-    assert verdicts()["params"] == "wrong"
+    assert verdicts()["params"] == "error"
     assert doctor() == 1
 
 
@@ -100,7 +100,7 @@ def test_server_and_its_last_runs(project: Path) -> None:
         broken()
     found = {finding.subject: finding for finding in run_checks()}
     assert found["Prefect"].status == "ok"
-    assert found["last run"].status in {"ok", "note"}
+    assert found["last run"].status in {"ok", "warning"}
 
 
 def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,4 +108,4 @@ def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPa
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         (finding,) = (finding for finding in run_checks() if finding.subject == "Prefect")
-    assert (finding.status, finding.text) == ("wrong", "no server answers at 127.0.0.1:1")
+    assert (finding.status, finding.text) == ("error", "no server answers at 127.0.0.1:1")

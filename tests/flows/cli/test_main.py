@@ -58,7 +58,7 @@ def start_process(*arguments: str) -> "subprocess.Popen[str]":
 
 
 def test_run_without_data_falls_back_to_the_sample_only_if_asked(project: Path) -> None:
-    """No source can be reached: `run` fails with the reasons, `run --sample-fallback` goes on with the sample."""
+    """No source can be reached: `run` fails with the reasons, `--sample-fallback` goes on with the sample."""
     params = Path("params.yaml")
     lines = [line for line in params.read_text().splitlines() if not line.startswith("    - http")]
     params.write_text("\n".join(lines).replace("sources:", "sources: [nowhere.tar] #") + "\n")

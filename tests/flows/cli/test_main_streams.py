@@ -43,7 +43,7 @@ def run_shell(project: Path, command: str, **environment: str) -> "subprocess.Co
     ("redirection", "code", "message"),
     [
         ("predict - <&-", 2, "standard input is closed"),
-        ("predict - </dev/null", 1, "not a"),
+        ("predict - </dev/null", 1, "not an image"),
         ("predict a.png >&-", 2, "standard output is closed"),
         ("predict a.png >/dev/full", 1, "No space left on device"),
         ("predict a.png --json >/dev/full", 1, "No space left on device"),

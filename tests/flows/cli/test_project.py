@@ -32,9 +32,7 @@ def test_enter_project_returns_where_the_user_stands(project: Path, monkeypatch:
     assert Path.cwd() == project
 
 
-@pytest.mark.parametrize(
-    "command", [["run"], ["doctor"], ["predict", "x.png"], ["toys", "neuron"], ["serve"]]
-)
+@pytest.mark.parametrize("command", [["run"], ["doctor"], ["predict", "x.png"], ["serve"]])
 def test_command_outside_a_project_exits_2_with_one_line(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from flows.runtime import flow_run
 from flows.runtime.flow_run import ProgressReporter, TaskChain, failed_state
 from flows.runtime.lock import WorkspaceLockedError
+from flows.runtime.logs import drop_duplicate_failure
 from flows.runtime.markdown import TaskRunSummary
 from tasks.workspace.errors import RunError
 

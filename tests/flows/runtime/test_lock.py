@@ -9,7 +9,12 @@ import pytest
 
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 
-HOLD = "from flows.runtime.lock import workspace_lock\nwith workspace_lock():\n    print('held', flush=True)\n    input()\n"
+HOLD = """
+from flows.runtime.lock import workspace_lock
+with workspace_lock():
+    print('held', flush=True)
+    input()
+"""
 
 
 @pytest.fixture

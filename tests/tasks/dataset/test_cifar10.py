@@ -122,9 +122,9 @@ def test_other_content_is_one_line(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({}, "images and labels do not go together"),
-        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "images and labels do not go together"),
-        ({"data": np.zeros((1, 3071), np.uint8), "labels": [0]}, "images and labels do not go together"),
+        ({}, "number of images and labels differ"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "number of images and labels differ"),
+        ({"data": np.zeros((1, 3071), np.uint8), "labels": [0]}, "number of images and labels differ"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [3]}, "labels beyond its 3 classes"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}, "labels beyond its 3 classes"),
     ],

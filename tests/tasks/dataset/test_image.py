@@ -121,7 +121,7 @@ def test_of_an_animation_the_first_frame() -> None:
 def test_a_file_cut_off_anywhere_is_a_clear_error(kind: str) -> None:
     whole = encoded(smooth(48, 40), kind).getvalue()
     for length in range(0, len(whole) - len(whole) // 4, max(1, len(whole) // 40)):
-        with pytest.raises(InputError, match="picture"):
+        with pytest.raises(InputError, match="image"):
             load_image(io.BytesIO(whole[:length]))
 
 
@@ -139,7 +139,7 @@ def test_a_picture_bomb_is_not_unpacked() -> None:
 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not an image"):
         load_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="no such file"):
         load_image(tmp_path / "b.png")

@@ -23,7 +23,7 @@ def crops(image: Tensor, shift: int, *, flip: bool) -> list[Tensor]:
 def test_gives_each_crop_of_the_padded_picture_and_its_mirror_image(shift: int, *, flip: bool) -> None:
     image = pictures(1)
     made = random_flip_and_translate(
-        image.expand(3000, -1, -1, -1), flip=flip, shift=shift, generator=Generator().manual_seed(0)
+        image.expand(3000, -1, -1, -1), flip=flip, max_shift=shift, generator=Generator().manual_seed(0)
     )
     possible = {bytes(crop.flatten().tolist()) for crop in crops(image[0], shift, flip=flip)}
     assert {bytes(picture.flatten().tolist()) for picture in made} == possible
@@ -31,7 +31,7 @@ def test_gives_each_crop_of_the_padded_picture_and_its_mirror_image(shift: int, 
 
 def test_every_picture_keeps_its_place() -> None:
     images = pictures(50)
-    made = random_flip_and_translate(images, flip=True, shift=1, generator=Generator().manual_seed(0))
+    made = random_flip_and_translate(images, flip=True, max_shift=1, generator=Generator().manual_seed(0))
     for image, picture in zip(images, made, strict=True):
         assert any(torch.equal(picture, crop) for crop in crops(image, 1, flip=True))
 
@@ -39,7 +39,7 @@ def test_every_picture_keeps_its_place() -> None:
 def test_the_generator_decides() -> None:
     images = pictures(20)
     same = [
-        random_flip_and_translate(images, flip=True, shift=2, generator=Generator().manual_seed(s))
+        random_flip_and_translate(images, flip=True, max_shift=2, generator=Generator().manual_seed(s))
         for s in (3, 3, 4)
     ]
     assert torch.equal(same[0], same[1])
@@ -48,13 +48,13 @@ def test_the_generator_decides() -> None:
 
 def test_without_augmentation_the_pictures_stay() -> None:
     images = pictures(5)
-    assert random_flip_and_translate(images, flip=False, shift=0, generator=Generator()) is images
+    assert random_flip_and_translate(images, flip=False, max_shift=0, generator=Generator()) is images
 
 
 def test_the_pictures_that_are_named_are_mirrored() -> None:
     images = pictures(20)
     named = torch.arange(20) % 3 == 0
-    made = random_flip_and_translate(images, flip=named, shift=0, generator=Generator().manual_seed(0))
+    made = random_flip_and_translate(images, flip=named, max_shift=0, generator=Generator().manual_seed(0))
     assert torch.equal(made[named], images[named].flip(2))
     assert torch.equal(made[~named], images[~named])
 
@@ -63,7 +63,7 @@ def test_named_pictures_are_moved_too() -> None:
     image = pictures(1)
     named = torch.arange(600) % 2 == 0
     made = random_flip_and_translate(
-        image.expand(600, -1, -1, -1), flip=named, shift=1, generator=Generator().manual_seed(0)
+        image.expand(600, -1, -1, -1), flip=named, max_shift=1, generator=Generator().manual_seed(0)
     )
     for flipped, some in ((False, made[~named]), (True, made[named])):
         picture = image[0].flip(1) if flipped else image[0]
@@ -75,9 +75,7 @@ def test_named_pictures_are_moved_too() -> None:
 def test_a_square_somewhere_inside_is_covered(size: int) -> None:
     image = pictures(1).clamp(max=200)  # nowhere of the color itself
     color = torch.tensor([255, 254, 253], dtype=torch.uint8)
-    made = cutout(
-        image.expand(3000, -1, -1, -1), size=size, color=color, generator=Generator().manual_seed(0)
-    )
+    made = cutout(image.expand(3000, -1, -1, -1), size=size, fill=color, generator=Generator().manual_seed(0))
     covered = (made == color).all(3)
     places = set()
     for mask, picture in zip(covered, made, strict=True):
