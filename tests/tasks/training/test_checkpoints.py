@@ -9,39 +9,40 @@ from tasks.training.checkpoints import KEEP_RUNS, CheckpointStore, training_fing
 CPU = torch.device("cpu")
 
 
-def test_gives_back_the_newest_state(tmp_path: Path) -> None:
-    checkpoints = CheckpointStore(tmp_path, "key")
+def test_load_latest_gives_the_newest_state_and_keeps_two(tmp_path: Path) -> None:
+    checkpoints = CheckpointStore(tmp_path, "fingerprint")
     assert checkpoints.load_latest() is None
     for epoch in (1, 2, 3):
         checkpoints.save(epoch, {"weights": torch.full((2,), epoch), "epochs": epoch})
-    state = CheckpointStore(tmp_path, "key").load_latest()
+    state = CheckpointStore(tmp_path, "fingerprint").load_latest()
     assert state["epochs"] == 3
     assert torch.equal(state["weights"], torch.tensor([3, 3]))
     assert len(list(tmp_path.rglob("*.pt"))) == 2
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "corrupt",
     [
         lambda content: content[: len(content) // 2],
         lambda _: b"",
         lambda content: content[:-9] + b"!" + content[-8:],
     ],
+    ids=["truncated", "empty", "one byte changed"],
 )
-def test_damaged_checkpoint_is_left_aside_with_a_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+def test_load_latest_skips_a_corrupt_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], corrupt: Callable[[bytes], bytes]
 ) -> None:
-    checkpoints = CheckpointStore(tmp_path, "key")
+    checkpoints = CheckpointStore(tmp_path, "fingerprint")
     checkpoints.save(1, {"epochs": 1})
     checkpoints.save(2, {"epochs": 2})
-    newest = tmp_path / "key" / "epoch-000002.pt"
-    newest.write_bytes(damage(newest.read_bytes()))
+    newest = tmp_path / "fingerprint" / "epoch-000002.pt"
+    newest.write_bytes(corrupt(newest.read_bytes()))
     assert checkpoints.load_latest() == {"epochs": 1}
-    assert "epoch-000002.pt is damaged and left aside" in capsys.readouterr().out
-    assert newest.with_suffix(".damaged").is_file()
+    assert capsys.readouterr().out == f"skipping corrupt checkpoint {newest}\n"
+    assert newest.with_suffix(".corrupt").is_file()
 
 
-def test_abandoned_ones_are_bounded_in_number(tmp_path: Path) -> None:
+def test_checkpoint_store_deletes_the_oldest_other_trainings(tmp_path: Path) -> None:
     for name in "abcde":
         CheckpointStore(tmp_path, name).save(1, {})
     assert len(list(tmp_path.iterdir())) == KEEP_RUNS
@@ -50,12 +51,12 @@ def test_abandoned_ones_are_bounded_in_number(tmp_path: Path) -> None:
     assert not (tmp_path / "e").exists()
 
 
-def test_another_training_has_another_key(tmp_path: Path) -> None:
+def test_training_fingerprint_depends_on_data_parameters_and_device(tmp_path: Path) -> None:
     splits = tmp_path / "splits"
     splits.write_bytes(b"data")
-    key = training_fingerprint(splits, {"lr": 0.1}, CPU)
-    assert training_fingerprint(splits, {"lr": 0.1}, CPU) == key
-    assert training_fingerprint(splits, {"lr": 0.2}, CPU) != key
-    assert training_fingerprint(splits, {"lr": 0.1}, torch.device("cuda")) != key
+    fingerprint = training_fingerprint(splits, {"lr": 0.1}, CPU)
+    assert training_fingerprint(splits, {"lr": 0.1}, CPU) == fingerprint
+    assert training_fingerprint(splits, {"lr": 0.2}, CPU) != fingerprint
+    assert training_fingerprint(splits, {"lr": 0.1}, torch.device("cuda")) != fingerprint
     splits.write_bytes(b"Data")
-    assert training_fingerprint(splits, {"lr": 0.1}, CPU) != key
+    assert training_fingerprint(splits, {"lr": 0.1}, CPU) != fingerprint
