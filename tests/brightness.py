@@ -31,9 +31,10 @@ def save_brightness_splits(file: Path, train: int = 400, val: int = 100, test: i
 
 
 def build_config(**changes: object) -> TrainConfig:
-    """The parameters of params.yaml, with a short training on the CPU and these changes."""
+    """The parameters of params.yaml, with a short training on one CPU thread and these changes."""
     default = read_params(ROOT / "params.yaml").train.model_dump()
-    return TrainConfig.model_validate(default | {"device": "cpu", "epochs": 3, "batch_size": 32} | changes)
+    short = {"device": "cpu", "num_threads": 1, "epochs": 3, "batch_size": 32}
+    return TrainConfig.model_validate(default | short | changes)
 
 
 ADAMW = {

@@ -47,10 +47,10 @@ def test_train_learns_brightness(splits: Path) -> None:
 
 
 def test_train_is_deterministic_per_seed(splits: Path) -> None:
-    """Weights, history and metrics: none of them holds a time."""
+    """Weights, history and metrics, on two threads: none of them holds a time."""
 
     def run_train_and_evaluate(**changes: object) -> bytes:
-        content = run_train(splits, **changes)
+        content = run_train(splits, num_threads=2, **changes)
         weights, metrics = splits.with_name("model.safetensors"), splits.with_name("metrics.json")
         evaluate(
             splits,
@@ -127,11 +127,11 @@ def test_train_with_other_optimizers_and_precision_learns_deterministically(
     assert run_train(splits, epochs=8, **changes) == first
 
 
-def test_train_airbench94_learns_deterministically(small_splits: Path) -> None:
+def test_train_airbench94_learns_per_seed(small_splits: Path) -> None:
+    """That it is deterministic follows from test_train_resumes_after_an_interrupt_bit_identically."""
     first = run_train(small_splits, **AIRBENCH94)
     history = read_history(small_splits)
     assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"]) - 0.2
-    assert run_train(small_splits, **AIRBENCH94) == first
     assert run_train(small_splits, **AIRBENCH94, seed=1) != first
 
 

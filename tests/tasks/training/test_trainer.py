@@ -1,4 +1,7 @@
+import copy
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +13,22 @@ from tasks.training.checkpoints import CheckpointStore
 from tasks.training.normalize import Normalize
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, load_splits
+from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, METADATA, build_config, save_brightness_splits
+
+TWO_EPOCHS = AIRBENCH94 | {"epochs": 2, "whiten_bias_epochs": 1}
 
 
 @pytest.fixture(scope="module")
 def small_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_brightness_splits(tmp_path_factory.mktemp("splits") / "splits", train=120, val=40)
+    return save_brightness_splits(tmp_path_factory.mktemp("splits") / "splits", train=80, val=20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The stage sets the threads, not the trainer."""
+    with num_threads(1):
+        yield
 
 
 def build_trainer(splits: Path, **changes: object) -> Trainer:
@@ -24,30 +37,36 @@ def build_trainer(splits: Path, **changes: object) -> Trainer:
     return Trainer(data.train, data.val, normalize, build_config(**changes), lambda *_: None)
 
 
-def test_warm_up_changes_nothing(small_splits: Path) -> None:
-    cold, warm = build_trainer(small_splits, **AIRBENCH94), build_trainer(small_splits, **AIRBENCH94)
-    warm.warm_up()
-    assert warm.warm_up_seconds > 0
-    for epoch in (1, 2, 3):
-        cold.run_epoch(epoch)
-        warm.run_epoch(epoch)
-    expected, state = cold.state_dict(), warm.state_dict()
-    for part in ("model", "ema_model"):
-        assert all(torch.equal(state[part][name], tensor) for name, tensor in expected[part].items())
-    assert torch.equal(state["generator"], expected["generator"])
-    assert state["history"] == expected["history"]
-
-
-def test_whitening_bias_is_trained_at_first_and_the_filters_never(small_splits: Path) -> None:
-    trainer = build_trainer(small_splits, **AIRBENCH94)
-    states = [{name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}]
-    for epoch in (1, 2, 3):
+@pytest.fixture(scope="module")
+def states(small_splits: Path) -> list[dict[str, Any]]:
+    """The state before the first epoch and after each; the whitening bias is trained in the first one."""
+    trainer = build_trainer(small_splits, **TWO_EPOCHS)
+    states = [copy.deepcopy(trainer.state_dict())]
+    for epoch in (1, 2):
         trainer.run_epoch(epoch)
-        states.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
-    assert not torch.equal(states[0]["whiten.bias"], states[1]["whiten.bias"])
-    assert torch.equal(states[2]["whiten.bias"], states[3]["whiten.bias"])
-    assert torch.equal(states[0]["whiten.weight"], states[3]["whiten.weight"])
-    assert not torch.equal(states[2]["blocks.0.norms.0.bias"], states[3]["blocks.0.norms.0.bias"])
+        states.append(copy.deepcopy(trainer.state_dict()))
+    return states
+
+
+def test_warm_up_changes_nothing(small_splits: Path, states: list[dict[str, Any]]) -> None:
+    trainer = build_trainer(small_splits, **TWO_EPOCHS)
+    trainer.warm_up()
+    assert trainer.warm_up_seconds > 0
+    for epoch in (1, 2):
+        trainer.run_epoch(epoch)
+    state = trainer.state_dict()
+    for part in ("model", "ema_model"):
+        assert all(torch.equal(state[part][name], tensor) for name, tensor in states[2][part].items())
+    assert torch.equal(state["generator"], states[2]["generator"])
+    assert state["history"] == states[2]["history"]
+
+
+def test_whitening_bias_is_trained_at_first_and_the_filters_never(states: list[dict[str, Any]]) -> None:
+    initial, first, second = (state["model"] for state in states)
+    assert not torch.equal(initial["whiten.bias"], first["whiten.bias"])
+    assert torch.equal(first["whiten.bias"], second["whiten.bias"])
+    assert torch.equal(initial["whiten.weight"], second["whiten.weight"])
+    assert not torch.equal(first["blocks.0.norms.0.bias"], second["blocks.0.norms.0.bias"])
 
 
 def test_whitening_layer_is_computed_from_the_training_images(small_splits: Path) -> None:
@@ -73,7 +92,7 @@ def test_validation_is_in_eval_mode_without_augmentation(small_splits: Path) -> 
 
 def test_ema_model_is_the_average_of_the_steps(small_splits: Path) -> None:
     """One step per epoch: the average by hand."""
-    trainer = build_trainer(small_splits, batch_size=120, ema_decay=0.9)
+    trainer = build_trainer(small_splits, batch_size=80, ema_decay=0.9)
     average: dict[str, torch.Tensor] = {}
     for epoch in (1, 2, 3):
         trainer.run_epoch(epoch)

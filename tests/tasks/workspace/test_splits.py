@@ -7,16 +7,16 @@ from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_save_and_load_tensors_round_trip(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6).reshape(2, 3), "a": torch.rand(2, dtype=torch.float64)}
     save_tensors(tmp_path / "x", tensors, {"classes": ["ä", "b"], "mean": [0.1]})
-    back, about = load_tensors(tmp_path / "x")
-    assert about == {"classes": ["ä", "b"], "mean": [0.1]}
-    assert back.keys() == tensors.keys()
-    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    loaded, metadata = load_tensors(tmp_path / "x")
+    assert metadata == {"classes": ["ä", "b"], "mean": [0.1]}
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
 
-def test_same_content_same_bytes(tmp_path: Path) -> None:
+def test_save_tensors_of_equal_content_writes_equal_bytes(tmp_path: Path) -> None:
     tensors = {"b": torch.ones(3), "a": torch.zeros(3)}
     save_tensors(tmp_path / "x", tensors, {"one": 1, "two": 2})
     save_tensors(tmp_path / "y", dict(reversed(tensors.items())), {"two": 2, "one": 1})
@@ -24,18 +24,18 @@ def test_same_content_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04K\x01.", b"\x02\x00\x00\x00\x00\x00\x00\x00{}"])
-def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_load_tensors_rejects_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(RunError, match="was not written by this pipeline, or is damaged"):
+    with pytest.raises(RunError, match="is corrupt or was not written by this pipeline"):
         load_tensors(tmp_path / "x")
 
 
-def test_missing_file_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="the stage that makes it has to run first"):
+def test_load_tensors_of_a_missing_file_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not found; run the stage that produces it first"):
         load_tensors(tmp_path / "x")
 
 
-def test_other_tensors_are_no_splits(tmp_path: Path) -> None:
+def test_load_splits_rejects_other_tensors(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x", {"a": torch.zeros(1)}, {})
-    with pytest.raises(RunError, match="holds no splits: 'train_images' is missing"):
+    with pytest.raises(RunError, match="is not a splits file: 'train_images' is missing"):
         load_splits(tmp_path / "x")
