@@ -10,12 +10,12 @@ SETUP := $(VENV)/.installed
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run test lint format lock clean
+.PHONY: help setup run check test lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: $(SETUP)  ## .venv from requirements.lock, again only when that changes
+setup: $(SETUP)  ## .venv from requirements.lock, again only if that changed
 
 # uv itself comes from the lock too, by hash, through the venv's own pip; uv then installs the rest.
 $(SETUP): requirements.lock
@@ -23,33 +23,49 @@ $(SETUP): requirements.lock
 		{ echo "cifarflow needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	@echo "Setting up $(VENV) from requirements.lock (about 5 GB with CUDA's libraries)"
-	$(PYTHON) -m venv $(VENV)
-	awk '/^[^ ]/ {inside = /^uv==/} inside' requirements.lock > $(VENV)/uv.lock.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock.txt
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --compile-bytecode --require-hashes requirements.lock
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	@echo "[1/4] creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/4] installing uv, which installs the rest"
+	@awk '/^[^ ]/ {inside = /^uv==/} inside' requirements.lock > $(VENV)/uv.lock.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock.txt
+	@echo "[3/4] installing $$(grep -c '^[a-z].*==' requirements.lock) packages from requirements.lock (about 5 GB with CUDA's libraries)"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock & $(SHOW_PROGRESS)
+	@echo "[4/4] installing cifarflow itself"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
-run: $(SETUP)  ## the whole pipeline, on CIFAR-10 (where that cannot be had: on a generated sample)
-	$(BIN)/cifarflow run --or-sample
+# What was downloaded so far: on a terminal in one line that is rewritten, in a log once per minute.
+define SHOW_PROGRESS
+pid=$$!; cache=$$($(BIN)/uv cache dir); size() { du -sm $$cache 2>/dev/null | cut -f1; }; before=$$(size); s=0; \
+	while kill -0 $$pid 2>/dev/null; do \
+		sleep 1; s=$$((s + 1)); mb=$$(($$(size) - $${before:-0})); \
+		if [ -t 1 ]; then printf '\r      %s s, %s MB downloaded ' $$s $$mb; \
+		elif [ $$((s % 60)) = 0 ]; then echo "      $$s s, $$mb MB downloaded"; fi; \
+	done; wait $$pid && { if [ -t 1 ]; then echo; fi; echo "      done in $$s s"; }
+endef
+
+run: $(SETUP)  ## the whole pipeline on CIFAR-10 (if it cannot be downloaded: on a generated sample)
+	$(BIN)/cifarflow run --sample-fallback
+
+check: lint  ## lint, types and the fast tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres)"
 
 test: $(SETUP)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/test_deployments.py
-	$(BIN)/python -m pytest tests/test_deployments.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_deployments.py
+	$(BIN)/python -m pytest tests/e2e/test_deployments.py
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(SETUP)  ## put the code into the project's format
+format: $(SETUP)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(SETUP)  ## pin pyproject.toml's ranges anew, with hashes, for every platform
+lock: $(SETUP)  ## re-pin dependencies, with hashes, for every platform
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate \
 		--all-extras pyproject.toml --output-file requirements.lock
 
-clean:  ## remove what runs leave behind, but neither the data nor DVC's cache
+clean:  ## remove what runs leave behind, except the data and DVC's cache
 	rm -rf artifacts sample .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,10 +1,10 @@
-"""Seeds one after the other against several at once, on one device: which is done sooner.
+"""Duration of a sweep by the number of parallel trainings on one device.
 
-    python benchmarks/sweep.py [--seeds 4] [--at-once 1 2] [--rounds 3] [--recipe NAME] [--set KEY=VALUE ...]
+    python benchmarks/sweep.py [--seeds 4] [--jobs 1 2] [--rounds 3] [--recipe NAME] [--set KEY=VALUE ...]
 
-Each way is the whole of `cifarflow sweep` without Prefect: processes, training, and judging on validation
-and test. The ways take turns, each in a new folder. On a CPU those at once share the threads. It needs the
-splits: cifarflow run, or python -m tasks split. Run it alone.
+Measures the whole of `cifarflow sweep` without Prefect: processes, training, and evaluation on validation and
+test, in interleaved rounds, each in a new folder. On a CPU parallel trainings share the threads. It needs the
+splits: cifarflow run, or python -m tasks split. Run it on an idle machine.
 """
 
 import argparse
@@ -16,9 +16,10 @@ import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from tasks.errors import RunError
-from tasks.params import merged, overridden, parse_overrides, read_params, read_recipe
-from tasks.sweep import sweep
+from flows.runtime.seeds import run_sweep
+from tasks.overrides import merge_overrides, parse_overrides, read_recipe, with_overrides
+from tasks.params import read_params
+from tasks.workspace.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,43 +29,40 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--at-once", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--jobs", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--recipe", help="default: what params.yaml has")
+    parser.add_argument("--recipe", help="default: the parameters of params.yaml")
     parser.add_argument("--splits", type=Path, help="other splits than those of params.yaml")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="goes beyond the recipe")
-    chosen = parser.parse_args(arguments)
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="takes precedence over the recipe"
+    )
+    args = parser.parse_args(arguments)
     try:
-        overrides = parse_overrides(chosen.set)
-        if chosen.recipe:
-            overrides = merged(read_recipe(chosen.recipe, ROOT / "recipes"), overrides)
-        params = overridden(read_params(ROOT / "params.yaml"), overrides)
-        splits = chosen.splits or ROOT / params.paths.splits
-        seconds: dict[int, list[float]] = {count: [] for count in chosen.at_once}
-        for _ in range(chosen.rounds):
-            for count, taken in seconds.items():
-                with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("w") as nowhere:
+        overrides = parse_overrides(args.set)
+        if args.recipe:
+            overrides = merge_overrides(read_recipe(args.recipe, ROOT / "recipes"), overrides)
+        params = with_overrides(read_params(ROOT / "params.yaml"), overrides)
+        splits = args.splits or ROOT / params.paths.splits
+        seconds: dict[int, list[float]] = {jobs: [] for jobs in args.jobs}
+        for _ in range(args.rounds):
+            for jobs, measured in seconds.items():
+                with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("w") as devnull:
                     folder, began = Path(name), time.perf_counter()
-                    with redirect_stdout(nowhere):
-                        sweep(
-                            splits,
-                            folder,
-                            folder / "sweep.json",
-                            params.train,
-                            params.evaluate,
-                            chosen.seeds,
-                            count,
-                        )
-                    taken.append(time.perf_counter() - began)
+                    output = folder / "sweep.json"
+                    with redirect_stdout(devnull):
+                        run_sweep(splits, folder, output, params.train, params.evaluate, args.seeds, jobs)
+                    measured.append(time.perf_counter() - began)
     except RunError as error:
         sys.exit(str(error))
-    first = statistics.median(seconds[chosen.at_once[0]])
-    print(f"{chosen.seeds} seeds, {params.train.epochs} epochs, rounds: {chosen.rounds}\n")
-    print("| at once | seconds, median | lowest to highest | to the first |")
+    first = statistics.median(seconds[args.jobs[0]])
+    print(f"{args.seeds} seeds, {params.train.epochs} epochs, rounds: {args.rounds}\n")
+    print("| jobs | seconds, median | min to max | vs. the first |")
     print("| --- | --- | --- | --- |")
-    for count, taken in seconds.items():
-        median = statistics.median(taken)
-        print(f"| {count} | {median:.1f} | {min(taken):.1f} to {max(taken):.1f} | {median / first:.2f} |")
+    for jobs, measured in seconds.items():
+        median = statistics.median(measured)
+        print(
+            f"| {jobs} | {median:.1f} | {min(measured):.1f} to {max(measured):.1f} | {median / first:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,38 +1,34 @@
 """The pipeline as a Prefect flow: DVC's graph, each stage a task in the flow's own process."""
 
-import contextlib
-import logging
-import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Annotated, Any
 
 from prefect import Task, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import FlowRunContext
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Completed, Failed
+from pydantic import Field
 
-from flows import summary
-from flows.logs import is_news
-from flows.reproduction import fetch_data, opened, record_data, reproduce, stages_in_order
+from flows.runtime import markdown
+from flows.runtime.dvc_repro import commit_data, open_repo, pull_data, repro_stage, topological_stages
+from flows.runtime.flow_run import (
+    PARAMS,
+    ProgressReporter,
+    TaskChain,
+    exclusive_workspace,
+    failed_state,
+    load_params,
+)
 from tasks.download import DataUnavailableError
-from tasks.errors import RunError
-from tasks.lock import BusyError, alone
-from tasks.params import Overrides, Params, override, read_params
+from tasks.overrides import Overrides
+from tasks.params import read_params
 from tasks.stages import run_stage
+from tasks.workspace.errors import RunError
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
-PARAMS = Path("params.yaml")
 DOWNLOAD_RETRIES = 2
+DownloadRetries = Annotated[int, Field(ge=0, le=100)]
 RETRY_DELAYS_S = [10.0, 60.0]
-ARTIFACT_EVERY_S = 5.0
-
-logger = logging.getLogger(__name__)  # for whoever shows what is at work; the run's own log is Prefect's
 
 
 @flow(name="pipeline", log_prints=True)
@@ -40,172 +36,95 @@ def pipeline(
     overrides: Overrides | None = None,
     force: bool = False,
     wait: bool = True,
-    download_retries: int = DOWNLOAD_RETRIES,
+    download_retries: DownloadRetries = DOWNLOAD_RETRIES,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """CIFAR-10 from download to a benchmarked ONNX model. What is up to date is not run again.
+    """CIFAR-10 from download to a benchmarked ONNX model. Stages that are up to date are skipped.
 
     Args:
         overrides: parameters to change first; they are written into params.yaml
-        force: run every stage, whether it is up to date or not
-        wait: where another run is at work in the workspace, wait for its end instead of failing
-        download_retries: how often to go through the sources of the data again, after a while
+        force: re-run every stage, even if it is up to date
+        wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
+        download_retries: how often to retry the sources of the data, after a delay
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    course = Course()
+    chain = TaskChain()
     try:
-        with at_work(workspace, wait=wait):
-            params = given_params(overrides)
-            failed = course.download(download_retries) or course.stages(force=force)
-            get_run_logger().info("The stages:\n%s", summary.as_table(course.runs))
+        with exclusive_workspace(workspace, wait=wait):
+            params = load_params(overrides)
+            failed = run_download(chain, download_retries) or run_stages(chain, force=force)
+            get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
             if failed is not None:
                 return failed
-            create_markdown_artifact(summary.as_markdown(course.runs, params), key="pipeline")
+            create_markdown_artifact(markdown.pipeline_markdown(chain.runs, params), key="pipeline")
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=course.outcome)
+        return failed_state(error)
+    return Completed(message=chain.message)
 
 
-@contextlib.contextmanager
-def at_work(workspace: Path, *, wait: bool) -> Iterator[None]:
-    """The workspace as the current folder, held alone. A scheduled run does not wait: another is at work."""
-    logging.getLogger("prefect.task_runs").addFilter(is_news)
-    with contextlib.chdir(workspace), alone(wait=wait and not _is_scheduled()):
-        yield
+def run_download(chain: TaskChain, retries: int) -> State[Any] | None:
+    """Bring the data into the workspace. If that fails, return the state with which the flow should fail."""
+    return chain.run_task("download", download.with_options(retries=retries))
 
 
-def given_params(overrides: Overrides | None) -> Params:
-    """`params.yaml`, with the overrides written into it."""
-    if overrides is not None:
-        override(PARAMS, overrides)
-    return read_params(PARAMS)
+def run_stages(chain: TaskChain, *, force: bool = False) -> State[Any] | None:
+    """Run the stages in DVC's order. If one fails, return the state with which the flow should fail."""
+    with open_repo() as repo:
+        names = [str(stage.name) for stage in topological_stages(repo)]
+    for name in names:
+        stage = reproduce_stage.with_options(name=name, task_run_name=name)
+        failed = chain.run_task(name, stage, name, force)
+        if failed is not None:
+            return failed
+    return None
 
 
-def ended_by(error: RunError) -> State[Any]:
-    """The flow's last state: a scheduled run that found another at work was cancelled, it did not fail."""
-    if isinstance(error, BusyError) and _is_scheduled():
-        return Cancelled(message=str(error))
-    return Failed(message=str(error), data=error)
-
-
-def _is_scheduled() -> bool:
-    context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
-
-
-class Course:
-    """The tasks of a flow run, one after the other, each waiting for the one before it."""
-
-    def __init__(self) -> None:
-        self.runs: list[summary.StageRun] = []
-        self._upstream: list[State[Any]] = []
-
-    def download(self, retries: int) -> State[Any] | None:
-        """Have the data in the workspace; gives the flow's state if that failed."""
-        return self.follow("download", download.with_options(retries=retries))
-
-    def stages(self, *, force: bool) -> State[Any] | None:
-        """Run the stages in DVC's order until one fails; gives the flow's state if one did."""
-        with opened() as repo:
-            names = [str(stage.name) for stage in stages_in_order(repo)]
-        for name in names:
-            stage = reproduce_stage.with_options(name=name, task_run_name=name)
-            failed = self.follow(name, stage, name, force)
-            if failed is not None:
-                return failed
-        return None
-
-    def follow(self, name: str, step: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
-        """Run a task; gives the flow's state if it failed."""
-        began = time.perf_counter()
-        logger.info(name)
-        state = step(*arguments, wait_for=self._upstream, return_state=True)
-        seconds = time.perf_counter() - began
-        self.runs.append(summary.StageRun(name, str(state.name), seconds, state.message or ""))
-        if not state.is_completed():
-            return Failed(message=f"{name}: {state.message}", data=state.data)
-        self._upstream = [state]
-        return None
-
-    @property
-    def outcome(self) -> str:
-        ran = [run.stage for run in self.runs if run.state != "Cached"]
-        return f"made anew: {', '.join(ran)}" if ran else "everything was up to date"
-
-
-def _is_worth_another_try(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, DataUnavailableError)
 
 
-# DVC's hashes are the only cache, and what stages make lies in files: Prefect keeps no result.
+# DVC's hashes are the only cache, and stages write files: Prefect persists no results.
 @task(
     task_run_name="download",
     log_prints=True,
     cache_policy=NO_CACHE,
     persist_result=False,
     retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=_is_worth_another_try,
+    retry_condition_fn=_is_retryable,
 )
 def download() -> State[Any]:
     """CIFAR-10 in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
     try:
         params = read_params(PARAMS)
-        with opened() as repo:
-            fetched = fetch_data(repo)
-        report = run_stage("download", params)
-        with opened() as repo:
-            record_data(repo)
+        with open_repo() as repo:
+            pulled = pull_data(repo)
+        metrics = run_stage("download", params)
+        with open_repo() as repo:
+            commit_data(repo)
     except RunError as error:
         return Failed(message=str(error), data=error)
-    if fetched:
-        return Completed(name="Restored", message="from DVC's cache or remote, verified")
-    if report["source"] is None:
-        return Completed(name="Cached", message="was there, verified")
-    return Completed(message=f"from {report['source']}, verified")
+    if pulled:
+        return Completed(name="Restored", message="from the DVC cache or remote, verified")
+    if metrics["source"] is None:
+        return Completed(name="Cached", message="already present, verified")
+    return Completed(message=f"from {metrics['source']}, verified")
 
 
 @task(log_prints=True, cache_policy=NO_CACHE, persist_result=False)
 def reproduce_stage(name: str, force: bool) -> State[Any]:
-    """One stage of dvc.yaml, brought up to date."""
+    """Bring one stage of dvc.yaml up to date."""
     try:
         params = read_params(PARAMS)
-        with opened() as repo:
-            outcome = reproduce(repo, name, lambda: run_stage(name, params, _Progress(name)), force=force)
+        with open_repo() as repo:
+            result = repro_stage(
+                repo, name, lambda: run_stage(name, params, ProgressReporter(name)), force=force
+            )
     except RunError as error:
         return Failed(message=str(error), data=error)
-    match outcome.state:
+    match result.state:
         case "cached":
-            return Completed(name="Cached", message=outcome.why)
+            return Completed(name="Cached", message=result.reason)
         case "restored":
-            return Completed(name="Restored", message=f"from DVC's cache, as {outcome.why}")
+            return Completed(name="Restored", message=f"from the DVC cache ({result.reason})")
         case "ran":
-            return Completed(message=outcome.why)
-
-
-class _Progress:
-    """How far a stage is: the line of whoever shows what is at work, and Prefect's progress artifact.
-
-    Both are views: a server that is away for a while does not stop the stage.
-    """
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-        self._artifact: UUID | None = None
-        self._told = -math.inf
-        self._away = False
-
-    def __call__(self, share: float, text: str) -> None:
-        logger.info("%s, %s", self._stage, text)
-        now = time.monotonic()
-        if self._away or (now - self._told < ARTIFACT_EVERY_S and share < 1):
-            return
-        self._told = now
-        try:
-            if self._artifact is None:
-                made = create_progress_artifact(100 * share, key=f"{self._stage}-progress")
-                self._artifact = cast("UUID", made)
-            else:
-                update_progress_artifact(self._artifact, progress=100 * share)
-        except Exception as error:  # noqa: BLE001 - whatever the client raises, the training goes on
-            self._away = True
-            get_run_logger().warning("progress is not shown any more: %s", type(error).__name__)
+            return Completed(message=result.reason)

@@ -1,4 +1,4 @@
-"""Retraining: new pictures in, the pipeline, then the decision which model serves."""
+"""Retraining: ingest new images, run the pipeline, decide which model is the champion; roll back."""
 
 import time
 from dataclasses import replace
@@ -14,19 +14,22 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from flows import records, summary
-from flows.champion import crown, hashes_of, settle
-from flows.pipeline import DOWNLOAD_RETRIES, PARAMS, Course, at_work, ended_by, given_params
-from flows.reproduction import opened, outdated, record_data
-from tasks import registry
-from tasks.compare import Decision, compare
-from tasks.errors import RunError
-from tasks.incoming import Intake, as_rows, take_in, waiting
-from tasks.inference import read_model
-from tasks.params import Overrides, Params, read_params
-from tasks.registry import CHAMPION, Entry
+from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
+from flows.runtime import markdown, publish
+from flows.runtime.champion import promote, provenance_hashes, restore_champion, sync_champion
+from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
+from flows.runtime.flow_run import PARAMS, TaskChain, exclusive_workspace, failed_state, load_params
+from tasks.dataset.ingest import ingest, list_pending
+from tasks.inference.onnx_classifier import load_model
+from tasks.overrides import Overrides
+from tasks.params import Params, read_params
+from tasks.registry import ledger
+from tasks.registry.compare import NUM_THREADS, Decision, compare
+from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import hash_file, read_json
 
-MODEL = "cifarflow.model.cifar10-classifier"
+MODEL_RESOURCE_ID = "cifarflow.model.cifar10-classifier"
 
 
 @flow(name="retrain", log_prints=True)
@@ -35,141 +38,136 @@ def retrain(
     push: bool = False,
     commit: bool = False,
     wait: bool = True,
-    download_retries: int = DOWNLOAD_RETRIES,
+    download_retries: DownloadRetries = DOWNLOAD_RETRIES,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """Take in new pictures, run the pipeline, and promote its model where it is better than the champion.
+    """Ingest new images, run the pipeline and promote the new model if it is better than the champion.
 
     Args:
         overrides: parameters to change first; they are written into params.yaml
         push: push data, models and the experiment to the remotes
         commit: commit ledger, lock and reports to the branch retrain/DATE, never to the one checked out
-        wait: where another run is at work in the workspace, wait for its end; a scheduled run never does
-        download_retries: how often to go through the sources of the data again, after a while
+        wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
+        download_retries: how often to retry the sources of the data, after a delay
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    course = Course()
+    chain = TaskChain()
     try:
-        with at_work(workspace, wait=wait):
-            params = given_params(overrides)
-            with opened() as repo:
-                settle(repo)
-            failed = course.download(download_retries) or course.follow("incoming", take_in_pictures)
+        with exclusive_workspace(workspace, wait=wait):
+            params = load_params(overrides)
+            with open_repo() as repo:
+                sync_champion(repo)
+            failed = run_download(chain, download_retries) or chain.run_task("ingest", ingest_images)
             if failed is None:
-                undecided = _undecided(params)
-                if undecided is not None:
-                    return Completed(name="Skipped", message=undecided)
-                failed = course.stages(force=False)
-            if failed is None:
-                failed = course.follow("compare", judge, push, commit)
-            get_run_logger().info("The stages:\n%s", summary.as_table(course.runs))
+                skip_reason = _skip_reason(params)
+                if skip_reason is not None:
+                    return Completed(name="Skipped", message=skip_reason)
+                failed = run_stages(chain) or chain.run_task("compare", compare_models, push, commit)
+            get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
             if failed is not None:
                 return failed
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=course.runs[-1].why)
+        return failed_state(error)
+    return Completed(message=chain.runs[-1].message)
 
 
-def _undecided(params: Params) -> str | None:
-    """Why there is nothing to do, if so: no stage would run, and the model that they made was judged."""
+def _skip_reason(params: Params) -> str | None:
+    """Why there is nothing to do; None unless all stages are up to date and their model has been compared."""
     model = Path(params.paths.onnx_model)
-    with opened() as repo:
-        if outdated(repo) or not model.is_file():
+    with open_repo() as repo:
+        if changed_stages(repo) or not model.is_file():
             return None
-    md5 = registry.file_md5(model)
-    entries = registry.read_ledger()
-    champion = registry.champion(entries)
+    md5 = hash_file(model, "md5")
+    entries = ledger.read_ledger()
+    champion = ledger.current_champion(entries)
     if champion is None:
         return None
     if champion.model_md5 == md5:
-        return f"nothing changed since {champion.title} was trained"
-    judged = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
-    if judged is not None and judged.number > champion.number:
-        return f"nothing changed since {judged.time[:10]}, when this model was refused: {judged.why}"
+        return f"nothing changed since {champion.label} was trained"
+    latest = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
+    if latest is not None and latest.version > champion.version:
+        return f"nothing changed since {latest.time[:10]}, when this model was rejected: {latest.reason}"
     return None
 
 
-@task(name="incoming", task_run_name="incoming", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
-def take_in_pictures() -> State[Any]:
-    """New pictures from `incoming/`, checked, into the training set, which DVC then holds."""
+@task(name="ingest", task_run_name="ingest", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+def ingest_images() -> State[Any]:
+    """Check new images from `incoming/`, add them to the training set and commit that to DVC."""
     try:
         params = read_params(PARAMS)
-        folder = Path(params.incoming.folder)
-        if not waiting(folder):
-            return Completed(name="Cached", message="no new pictures")
-        intake = take_in(folder, Path(params.paths.data), params.dataset, params.incoming)
-        with opened() as repo:
-            record_data(repo)
-        create_markdown_artifact(_intake_page(intake), key="incoming")
+        folder = Path(params.ingest.folder)
+        if not list_pending(folder):
+            return Completed(name="Cached", message="no new images")
+        result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
+        with open_repo() as repo:
+            commit_data(repo)
+        create_markdown_artifact(markdown.ingest_markdown(result), key="ingest")
     except RunError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message=str(intake))
-
-
-def _intake_page(intake: Intake) -> str:
-    taken = [f"| {label} | {count:,} |" for label, count in sorted(intake.taken.items())]
-    head = ["| class | taken |", "| --- | ---: |"] if taken else []
-    return "\n".join([f"# {intake}", "", *head, *taken, "", *as_rows(intake.refused.items())]) + "\n"
+    return Completed(message=str(result))
 
 
 @task(name="compare", task_run_name="compare", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
-def judge(push: bool, commit: bool) -> State[Any]:
-    """Challenger against champion; the decision goes to the ledger, and what was asked for to the remotes."""
+def compare_models(push: bool, commit: bool) -> State[Any]:
+    """Challenger against champion: record the decision in the ledger, then publish it as asked for."""
     try:
         params = read_params(PARAMS)
-        entry = _decided(params)
-        print(f"{entry.verdict}: {entry.why}")
-        create_markdown_artifact(summary.as_decision(entry), key="decision")
-        _tell(entry)
-        records.keep(entry, params, push=push, commit=commit)
+        entry = _decide(params)
+        print(f"{entry.decision}: {entry.reason}")
+        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+        _emit_decision_event(entry)
+        publish.save_experiment(entry, params, push=push, commit=commit)
     except RunError as error:
         return Failed(message=str(error), data=error)
-    return Completed(message=f"{entry.verdict}: {entry.why}")
+    return Completed(message=f"{entry.decision}: {entry.reason}")
 
 
-def _decided(params: Params) -> Entry:
-    began = time.perf_counter()
+def _decide(params: Params) -> LedgerEntry:
+    started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
-    before = registry.champion(registry.read_ledger())
+    champion = ledger.current_champion(ledger.read_ledger())
     decision = compare(
-        challenger,
-        CHAMPION if before else None,
+        load_model(challenger, NUM_THREADS),
+        load_model(CHAMPION, NUM_THREADS) if champion else None,
         Path(params.paths.splits),
-        summary.read_json(params.paths.benchmarks)["parity"],
+        read_json(Path(params.paths.benchmarks))["parity"],
         params.compare,
-        champion_val_sha256=before.evidence.get("val_sha256") if before else None,
+        champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
     )
-    with opened() as repo:
-        entry = _entered(repo, decision, challenger, params)
-    print(f"decided in {time.perf_counter() - began:.1f} s")
+    with open_repo() as repo:
+        entry = _record_decision(repo, decision, challenger, params)
+    print(f"compared in {time.perf_counter() - started:.1f} s")
     return entry
 
 
-def _entered(repo: Repo, decision: Decision, challenger: Path, params: Params) -> Entry:
-    entry = Entry(
-        verdict="promoted" if decision.promote else "refused",
-        why=decision.why,
-        model_md5=registry.file_md5(challenger),
+def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: Params) -> LedgerEntry:
+    entry = LedgerEntry(
+        decision="promoted" if decision.promote else "rejected",
+        reason=decision.reason,
+        model_md5=hash_file(challenger, "md5"),
         model_bytes=challenger.stat().st_size,
-        run=str(flow_run.name),
-        run_id=str(flow_run.id),
-        hashes=hashes_of(repo, params.model_dump_json(), read_model(challenger).run),
+        flow_run_name=str(flow_run.name),
+        flow_run_id=str(flow_run.id),
+        provenance=provenance_hashes(repo, params.model_dump_json(), load_model(challenger).metadata),
         evidence=decision.evidence.as_dict(),
     )
-    return crown(repo, entry) if decision.promote else registry.append(entry)
+    return promote(repo, entry) if decision.promote else ledger.append(entry)
 
 
-def _tell(entry: Entry) -> None:
-    """The event on which automations can act: `cifarflow.model.promoted`, `.refused` or `.rolled-back`."""
+def _emit_decision_event(entry: LedgerEntry) -> None:
+    """The event that automations can act on: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
     emit_event(
-        event=f"cifarflow.model.{entry.verdict}",
-        resource={"prefect.resource.id": MODEL, "prefect.resource.name": "CIFAR-10 classifier"},
+        event=f"cifarflow.model.{entry.decision}",
+        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "CIFAR-10 classifier"},
         related=[
-            {"prefect.resource.id": f"prefect.flow-run.{entry.run_id}", "prefect.resource.role": "flow-run"}
+            {
+                "prefect.resource.id": f"prefect.flow-run.{entry.flow_run_id}",
+                "prefect.resource.role": "flow-run",
+            }
         ],
         payload={
-            "number": entry.number,
-            "why": entry.why,
+            "version": entry.version,
+            "reason": entry.reason,
             "model_md5": entry.model_md5,
             "evidence": dict(entry.evidence),
         },
@@ -177,32 +175,36 @@ def _tell(entry: Entry) -> None:
 
 
 @flow(name="rollback", log_prints=True)
-def rollback(number: int | None = None, wait: bool = True, workspace: Path = Path()) -> State[Any]:
-    """Put back an earlier champion, from DVC's cache or remote.
+def rollback(
+    version: int | None = None, restore: bool = False, wait: bool = True, workspace: Path = Path()
+) -> State[Any]:
+    """Promote an earlier champion again; its model comes from DVC's cache or remote.
 
     Args:
-        number: its line in the ledger; by default the champion before this one; 0: this one, anew
-        wait: where another run is at work in the workspace, wait for its end
+        version: its number in the ledger; by default the champion before the current one
+        restore: only restore the current champion's file; the ledger stays as it is
+        wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     try:
-        with at_work(workspace, wait=wait), opened() as repo:
-            earlier = registry.earlier(registry.read_ledger(), number)
-            if number == 0:
-                settle(repo)
-                return Completed(message=f"{CHAMPION} is {earlier.title}")
-            entry = crown(
+        if restore and version is not None:
+            raise InputError("restore brings back the current champion: give a version or restore, not both")
+        with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
+            if restore:
+                return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
+            earlier = ledger.resolve_rollback_target(ledger.read_ledger(), version)
+            entry = promote(
                 repo,
                 replace(
                     earlier,
-                    verdict="rolled-back",
-                    why=f"put back by hand: {earlier.title}",
-                    run=str(flow_run.name),
-                    run_id=str(flow_run.id),
+                    decision="rolled_back",
+                    reason=f"manual rollback to {earlier.label}",
+                    flow_run_name=str(flow_run.name),
+                    flow_run_id=str(flow_run.id),
                 ),
             )
-            create_markdown_artifact(summary.as_decision(entry), key="decision")
-            _tell(entry)
+            create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+            _emit_decision_event(entry)
     except RunError as error:
-        return ended_by(error)
-    return Completed(message=f"{CHAMPION} is {earlier.title} again")
+        return failed_state(error)
+    return Completed(message=f"{CHAMPION} is {earlier.label} again")

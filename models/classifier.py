@@ -1,4 +1,4 @@
-"""A network as it ships: from decoded pictures to probabilities."""
+"""The classifier that is evaluated and exported: from decoded images to probabilities."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 
 class Classifier(nn.Module):
-    """Normalises pictures, runs the network and gives probabilities.
+    """Normalization, network, test-time augmentation and softmax.
 
-    Takes uint8 pictures `(N, 32, 32, 3)`, RGB, as a program holds them after decoding, and gives float32
-    probabilities `(N, 10)`. `mean` and `std` are per channel, for values in 0 to 1.
+    Takes uint8 images `(N, 32, 32, 3)`, RGB, as decoded, and gives float32 probabilities `(N, 10)`. `mean`
+    and `std` are per channel, for values in 0 to 1.
 
-    `test_time_augmentation` names the views of a picture whose logits are averaged (Krizhevsky et al.,
-    "ImageNet Classification", 2012, section 4.1): with `mirror` itself and its mirror image, with
-    `mirror_shift` also both moved by a pixel, up and left, and down and right, which count half (airbench).
+    `tta` names the views of an image whose logits are averaged (Krizhevsky et al., "ImageNet Classification",
+    2012, section 4.1): `flip`, the image and its mirror image; `flip_translate`, in addition both translated
+    by one pixel, up and left, and down and right, with half the weight (airbench).
     """
 
     mean: Tensor
@@ -26,32 +26,36 @@ class Classifier(nn.Module):
         network: nn.Module,
         mean: Sequence[float],
         std: Sequence[float],
-        test_time_augmentation: str = "none",
+        tta: str = "none",
     ) -> None:
         super().__init__()
         self.network = network
-        self.test_time_augmentation = test_time_augmentation
+        self.tta = tta
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory."""
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory.
+
+        The export traces this form, whose constants hold three values each. Training has a faster one, equal
+        up to rounding: `tasks/training/normalize.py`.
+        """
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.softmax(self.logits(self.normalise(images)), dim=1)
+        return torch.softmax(self.logits(self.normalize(images)), dim=1)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Of normalised pictures `(N, 3, 32, 32)`, averaged over their views: `(N, 10)`."""
-        if self.test_time_augmentation == "none":
+        """Normalized images `(N, 3, 32, 32)` to logits `(N, 10)`, averaged over the views."""
+        if self.tta == "none":
             return self.network(inputs)  # type: ignore[no-any-return]
-        logits = self._both_ways(inputs)
-        if self.test_time_augmentation == "mirror":
+        logits = self._flip_averaged(inputs)
+        if self.tta == "flip":
             return logits
         padded = F.pad(inputs, (1, 1, 1, 1), mode="reflect")
-        moved = self._both_ways(padded[:, :, :-2, :-2]) + self._both_ways(padded[:, :, 2:, 2:])
-        return logits / 2 + moved / 4
+        translated = self._flip_averaged(padded[:, :, :-2, :-2]) + self._flip_averaged(padded[:, :, 2:, 2:])
+        return logits / 2 + translated / 4
 
-    def _both_ways(self, inputs: Tensor) -> Tensor:
-        # One after the other: six times the batch at once would be six times the memory.
+    def _flip_averaged(self, inputs: Tensor) -> Tensor:
+        # One view after another: all six at once would take six times the memory.
         return (self.network(inputs) + self.network(inputs.flip(3))) / 2  # type: ignore[no-any-return]

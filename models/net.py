@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 class Net(nn.Module):
     """The network of the talk's code demo (slide "Netzwerk"), which is also the PyTorch tutorial's.
 
-    Takes normalised images `(N, 3, 32, 32)` and gives logits `(N, 10)`.
+    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`.
     """
 
     def __init__(self) -> None:
@@ -20,8 +20,8 @@ class Net(nn.Module):
         self.pool = nn.MaxPool2d(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The talk has pool(relu(conv(x))). Maximum and ReLU commute: this is the same function with ReLU on a
-        # quarter of the values.
+        # The talk has pool(relu(conv(x))). Max pooling and ReLU commute: this is the same function, with ReLU
+        # on a quarter of the values.
         x = F.relu(self.pool(self.conv1(x)))
         x = F.relu(self.pool(self.conv2(x)))
         x = x.flatten(1)

@@ -1,8 +1,8 @@
-"""The networks by the names that `train.network` takes."""
+"""Networks by the name that `train.network` takes."""
 
 from torch import nn
 
+from models.cifarnet import Airbench94Net, Airbench96Net
 from models.net import Net
-from models.whitened_net import FastNet, StrongNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"net": Net, "fast_net": FastNet, "strong_net": StrongNet}
+NETWORKS: dict[str, type[nn.Module]] = {"net": Net, "airbench94": Airbench94Net, "airbench96": Airbench96Net}

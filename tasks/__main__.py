@@ -1,16 +1,15 @@
-"""`python -m tasks STAGE`: one stage as a plain function, without Prefect and DVC. `dvc repro` runs this."""
+"""`python -m tasks STAGE`: run one stage without Prefect and DVC. `dvc repro` runs this."""
 
-import os
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 
 try:
-    from tasks.errors import InputError, RunError
     from tasks.params import read_params
     from tasks.stages import STAGES, run_stage
+    from tasks.workspace.errors import InputError, RunError
+    from tasks.workspace.process import exit_with_parent
+    from tasks.workspace.streams import repair_standard_streams
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"
@@ -21,8 +20,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in STAGES:
         print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
         return InputError.exit_code
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C: let go, and say so
-    _end_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat SIGTERM like Ctrl-C
+    exit_with_parent()
     try:
         run_stage(arguments[0], read_params(Path("params.yaml")))
     except RunError as error:
@@ -34,17 +33,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """`dvc repro` that is terminated leaves its child at work, unseen and holding files: end as it ends."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 if __name__ == "__main__":
+    repair_standard_streams()
     sys.exit(main(sys.argv[1:]))

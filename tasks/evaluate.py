@@ -1,9 +1,8 @@
-"""The stage `evaluate`: what the trained network is worth, on the validation and the test split."""
+"""The stage `evaluate`: metrics of the trained network on the validation and test split."""
 
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,66 +18,69 @@ from torchmetrics.functional.classification import (
 )
 
 from models.classifier import Classifier
-from tasks.artifacts import read_classifier, read_splits
-from tasks.errors import RunError
-from tasks.files import written_whole
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write, write_json
+from tasks.workspace.splits import load_splits
+from tasks.workspace.weights import load_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.artifacts import Subset
-    from tasks.params import Evaluate
+    from tasks.params import EvaluateConfig
     from tasks.tracking import Tracker
+    from tasks.workspace.splits import Split
 
 
 CLASS_METRICS = ["precision", "recall", "f1"]
-MISTAKE = ["picture", "actual", "predicted", "probability"]
-MISTAKES = 24  # that are tracked
+ERROR_COLUMNS = ["image", "actual", "predicted", "probability"]
+NUM_LOGGED_ERRORS = 24  # images, in W&B
 
 
 def evaluate(
     splits: Path,
     weights: Path,
     metrics: Path,
-    confusion: Path,
-    options: Evaluate,
+    predictions: Path,
+    config: EvaluateConfig,
     tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Write `metrics` (JSON) and `confusion` (CSV, a row a test image), as docs/files.md says.
+    """Write `metrics` (JSON) and `predictions` (CSV, one row per test image); docs/files.md has the formats.
 
-    The network is judged as it ships, from uint8 pictures to probabilities, on the CPU in float32. Where what
-    ships averages over views of a picture, the accuracy of the network alone stands apart.
+    Evaluates the classifier that is exported, from uint8 images to probabilities, on the CPU in float32. With
+    test-time augmentation, the accuracy without it is reported as well. `RunError` if the weights were
+    trained on different data.
     """
-    data = read_splits(splits)
-    classifier, about = read_classifier(weights)
-    if about["data_md5"] != data.about["data_md5"]:
-        raise RunError(f"{weights} was trained on other data than {splits} holds; run the stage train again")
-    classes = data.about["classes"]
+    data = load_splits(splits)
+    classifier, metadata = load_classifier(weights)
+    if metadata["data_md5"] != data.metadata["data_md5"]:
+        raise RunError(f"{weights} was trained on different data than {splits}; re-run the train stage")
+    classes = data.metadata["classes"]
 
     results: dict[str, Any] = {
         "model": type(classifier.network).__name__,
-        "dataset": data.about["dataset"],
-        "seed": about["seed"],
-        "epochs": about["epochs"],
-        "device": about["device"],
+        "dataset": data.metadata["dataset"],
+        "seed": metadata["seed"],
+        "epochs": metadata["epochs"],
+        "device": metadata["device"],
     }
-    views = classifier.test_time_augmentation
-    alone = Classifier(classifier.network, about["mean"], about["std"]).eval()
-    if views != "none":
-        results["test_time_augmentation"] = views
-    probabilities = predicted = torch.empty(0)
+    tta = classifier.tta
+    without_tta = Classifier(classifier.network, metadata["mean"], metadata["std"]).eval()
+    if tta != "none":
+        results["tta"] = tta
+    probabilities = predicted = torch.empty(0)  # of the last one, the test split
     for name, subset in (("val", data.val), ("test", data.test)):
-        probabilities = classify(classifier, subset.images, options.batch_size)
-        results[name] = measure(probabilities, subset.labels, classes, options.calibration_bins)
-        predicted = probabilities.argmax(1)  # the last one is the test split's
-        if views != "none":
-            right = classify(alone, subset.images, options.batch_size).argmax(1) == subset.labels
-            results[name]["accuracy_without_augmentation"] = right.double().mean().item()
-    results["test"]["accuracy_ci95"] = interval95(int((predicted == data.test.labels).sum()), len(predicted))
+        probabilities = predict_proba(classifier, subset.images, config.batch_size)
+        results[name] = compute_metrics(probabilities, subset.labels, classes, config.calibration_bins)
+        predicted = probabilities.argmax(1)
+        if tta != "none":
+            predicted_no_tta = predict_proba(without_tta, subset.images, config.batch_size).argmax(1)
+            results[name]["accuracy_no_tta"] = (predicted_no_tta == subset.labels).double().mean().item()
+    results["test"]["accuracy_ci95"] = wilson_interval(
+        int((predicted == data.test.labels).sum()), len(predicted)
+    )
 
-    with written_whole(metrics) as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    with written_whole(confusion) as partial, partial.open("w", newline="", encoding="utf-8") as table:
+    write_json(metrics, results)
+    with atomic_write(predictions) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as table:
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["actual", "predicted"])
         rows.writerows((classes[a], classes[p]) for a, p in zip(data.test.labels, predicted, strict=True))
@@ -88,57 +90,63 @@ def evaluate(
     print(
         f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
     )
-    if views != "none":
-        plain = test["accuracy_without_augmentation"]
-        print(f"that is over the views {views}; of the network alone {plain:.4f}")
+    if tta != "none":
+        print(f"with test-time augmentation ({tta}); without: {test['accuracy_no_tta']:.4f}")
     if tracker is not None:
-        step = about["epochs"] + 1
-        with tracker.run_of(weights, "evaluate", {"data_md5": about["data_md5"]}) as run:
-            run.summarise({split: results[split] for split in ("val", "test")})
-            run.confusion(data.test.labels.tolist(), predicted.tolist(), classes, step)
-            run.table("per class", ["class", *CLASS_METRICS], _class_rows(results["test"]["per_class"]), step)
-            run.table("surest mistakes", MISTAKE, _surest_mistakes(data.test, probabilities, classes), step)
+        step = metadata["epochs"] + 1
+        with tracker.resume_run(weights, "evaluate", {"data_md5": metadata["data_md5"]}) as run:
+            run.log_summary({split: results[split] for split in ("val", "test")})
+            run.log_confusion_matrix(data.test.labels.tolist(), predicted.tolist(), classes, step)
+            run.log_table(
+                "per class", ["class", *CLASS_METRICS], _per_class_rows(results["test"]["per_class"]), step
+            )
+            run.log_table(
+                "most confident errors",
+                ERROR_COLUMNS,
+                _most_confident_errors(data.test, probabilities, classes),
+                step,
+            )
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
 
 
-def _class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
+def _per_class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
     return [[name, *(values[metric] for metric in CLASS_METRICS)] for name, values in per_class.items()]
 
 
-def _surest_mistakes(test: Subset, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
-    likeliest, predicted = probabilities.max(1)
-    wrong = (predicted != test.labels).nonzero().flatten()
-    surest = wrong[likeliest[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+def _most_confident_errors(test: Split, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
+    confidence, predicted = probabilities.max(1)
+    errors = (predicted != test.labels).nonzero().flatten()
+    most_confident = errors[confidence[errors].argsort(descending=True, stable=True)][:NUM_LOGGED_ERRORS]
     return [
         [
             test.images[i].numpy(),
             classes[int(test.labels[i])],
             classes[int(predicted[i])],
-            likeliest[i].item(),
+            confidence[i].item(),
         ]
-        for i in surest
+        for i in most_confident
     ]
 
 
 @torch.inference_mode()
-def classify(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
-    """Probabilities `(N, 10)` of pictures `(N, 32, 32, 3)`."""
+def predict_proba(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
+    """Probabilities `(N, 10)` of uint8 images `(N, 32, 32, 3)`."""
     return torch.cat([classifier(batch) for batch in torch.split(images, batch_size)])
 
 
-def measure(
+def compute_metrics(
     probabilities: Tensor, labels: Tensor, classes: list[str], calibration_bins: int
 ) -> dict[str, Any]:
     """The metrics of one split.
 
     `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the
-    likeliest class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    predicted class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
     count = len(classes)
     precision = multiclass_precision(probabilities, labels, num_classes=count, average="none")
     recall = multiclass_recall(probabilities, labels, num_classes=count, average="none")
     f1 = multiclass_f1_score(probabilities, labels, num_classes=count, average="none")
-    tiny = torch.finfo(probabilities.dtype).tiny  # a probability that was rounded to 0 costs 87, not infinity
+    tiny = torch.finfo(probabilities.dtype).tiny  # a probability of 0 costs 87, not infinity
     return {
         "loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(),
         "accuracy": multiclass_accuracy(probabilities, labels, num_classes=count, average="micro").item(),
@@ -154,7 +162,7 @@ def measure(
     }
 
 
-def interval95(hits: int, total: int) -> list[float]:
-    """Wilson's 95% interval of a share (Wilson 1927), which is sound near 0 and 1 too."""
-    bounds = binomtest(hits, total).proportion_ci(0.95, method="wilson")
+def wilson_interval(num_correct: int, total: int) -> list[float]:
+    """Wilson's 95% interval of a proportion (Wilson 1927), which is also valid near 0 and 1."""
+    bounds = binomtest(num_correct, total).proportion_ci(0.95, method="wilson")
     return [float(bounds.low), float(bounds.high)]

@@ -4,163 +4,93 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import onnx
 import torch
 
-from models.net import Net
-from tasks.artifacts import read_classifier, read_splits
-from tasks.errors import InputError, RunError
-from tasks.files import written_whole
-from tasks.graph import fast_graph, possible_opset
-from tasks.inference import at_every_size
+from tasks.inference.batches import predict_in_batches
+from tasks.inference.fp32_graph import build_fp32_graph, has_custom_graph
+from tasks.inference.onnx_model import resolve_opset, save_onnx_model
+from tasks.inference.parity import check_parity, predict_in_every_configuration
+from tasks.inference.torch_export import MIN_EXPORTER_OPSET, torch_onnx_export
+from tasks.workspace.files import atomic_write, hash_file
+from tasks.workspace.splits import load_splits
+from tasks.workspace.weights import load_classifier
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    import onnx
 
     from models.classifier import Classifier
-    from tasks.params import Export
+    from tasks.inference.batches import Images, Probabilities
+    from tasks.params import ExportConfig
     from tasks.tracking import Tracker
 
-    Images = NDArray[np.uint8]
-    Probabilities = NDArray[np.float32]
-
-EXPORTERS_OPSET = 18  # the lowest that PyTorch's exporter writes
-BATCH = 1000  # PyTorch's, when the file is held against it
-
-DESCRIPTION = (
-    "CIFAR-10 classifier. images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: float32 (N, 10), in "
-    "the order of `classes`. Normalisation is inside."
-)
+REFERENCE_BATCH_SIZE = 1000
+PROVENANCE_KEYS = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", "train")
 
 
 def export(
-    splits: Path, weights: Path, onnx_model: Path, options: Export, tracker: Tracker | None = None
+    splits: Path, weights: Path, onnx_model: Path, config: ExportConfig, tracker: Tracker | None = None
 ) -> dict[str, Any]:
-    """Write `onnx_model`, after holding the file itself against PyTorch on all test images.
+    """Write `onnx_model`, once the file itself agrees with PyTorch on all test images.
 
-    Equal weights give equal bytes: the file says what it was made from, not when or where.
+    Equal weights give equal bytes: the file says what it was made from, not when or where. `RunError` where a
+    class differs, or a probability by more than `config.parity_atol`.
     """
-    data = read_splits(splits)
-    classifier, about = read_classifier(weights)
-    images, labels = data.test.images, data.test.labels.numpy()
-    with torch.inference_mode():
-        expected = np.concatenate([classifier(batch).numpy() for batch in torch.split(images, BATCH)])
-    model = converted(classifier, options.opset)
-    _describe(model, about, weights, float((expected.argmax(1) == labels).mean()))
-    with written_whole(onnx_model) as partial:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, partial)
-        difference = _largest_difference(partial, images.numpy(), expected, options)
-    print(f"{onnx_model}: at most {difference:.1e} from PyTorch on {len(images):,} test images")
+    data = load_splits(splits)
+    classifier, metadata = load_classifier(weights)
+    images, labels = data.test.images.numpy(), data.test.labels.numpy()
+
+    @torch.inference_mode()
+    def predict(batch: Images) -> Probabilities:
+        return classifier(torch.from_numpy(batch)).numpy()  # type: ignore[no-any-return]
+
+    expected = predict_in_batches(predict, images, REFERENCE_BATCH_SIZE)
+    test_accuracy = float((expected.argmax(1) == labels).mean())
+    model = to_onnx(classifier, config.opset)
+    with atomic_write(onnx_model) as temp_path:
+        save_onnx_model(
+            model, temp_path, "CIFAR-10 classifier", _build_metadata(metadata, weights, test_accuracy)
+        )
+        difference = check_parity(
+            predict_in_every_configuration(
+                temp_path, images, config.parity_batch_sizes, config.parity_threads, config.parity_providers
+            ),
+            expected,
+            "ONNX Runtime differs from PyTorch",
+            atol=config.parity_atol,
+        )
+    print(f"{onnx_model}: max abs difference from PyTorch {difference:.1e} on {len(images):,} test images")
     if tracker is not None:
-        with tracker.run_of(weights, "export", {"data_md5": about["data_md5"]}) as run:
-            run.model(onnx_model, {"opset": options.opset, "max_abs_diff": difference})
+        with tracker.resume_run(weights, "export", {"data_md5": metadata["data_md5"]}) as run:
+            run.log_model(onnx_model, {"opset": config.opset, "max_abs_diff": difference})
     return {"parity_images": len(images), "max_abs_diff": difference}
 
 
-def converted(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> onnx.ModelProto:
+def to_onnx(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> onnx.ModelProto:
     """The classifier as ONNX for any number of images, of that operator set or of the lowest possible.
 
     The talk's network has a graph of its own, which is faster than what PyTorch's exporter writes.
     """
-    if not isinstance(classifier.network, Net) or classifier.test_time_augmentation != "none":
-        return plainly_converted(classifier, EXPORTERS_OPSET if opset == "auto" else opset)
-    return fast_graph(classifier, possible_opset(opset))
+    if has_custom_graph(classifier):
+        return build_fp32_graph(classifier, resolve_opset(opset))
+    return torch_onnx_export(classifier, MIN_EXPORTER_OPSET if opset == "auto" else opset)
 
 
-def plainly_converted(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """What PyTorch's exporter makes of any classifier."""
-    example = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, about PyTorch's own code
-            program = torch.onnx.export(
-                classifier,
-                (example,),
-                input_names=["images"],
-                output_names=["probabilities"],
-                dynamic_shapes={"images": {0: "N"}},
-                opset_version=opset,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
-        onnx.checker.check_model(model)
-    except Exception as error:
-        raise InputError(f"export.opset {opset}: {str(error).splitlines()[0]}") from error
-    if model.opset_import[0].version != opset:
-        raise InputError(f"export.opset {opset} is not possible, but {model.opset_import[0].version} is")
-    _strip(model)
-    return model
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes for debugging: stack traces, with the paths of this machine."""
-    graph = model.graph
-    for part in (
-        model,
-        graph,
-        *graph.node,
-        *graph.initializer,
-        *graph.value_info,
-        *graph.input,
-        *graph.output,
-    ):
-        del part.metadata_props[:]
-        part.doc_string = ""
-
-
-def _describe(model: onnx.ModelProto, about: dict[str, Any], weights: Path, accuracy: float) -> None:
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    made_from = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", "train")
-    run = {key: about[key] for key in made_from if key in about} | {"weights_sha256": digest}
-    train = json.dumps(about["train"], sort_keys=True)
+def _build_metadata(metadata: dict[str, Any], weights: Path, test_accuracy: float) -> dict[str, str]:
+    run = {key: metadata[key] for key in PROVENANCE_KEYS if key in metadata}
+    run["weights_sha256"] = hash_file(weights, "sha256")
+    train = json.dumps(metadata["train"], sort_keys=True)
     run["params_sha256"] = hashlib.sha256(train.encode()).hexdigest()
-    model.producer_name = "cifarflow"
-    model.graph.name = "classifier"
-    model.graph.doc_string = DESCRIPTION
-    onnx.helper.set_model_props(
-        model,
-        {
-            "classes": json.dumps(about["classes"]),
-            "mean": json.dumps(about["mean"]),
-            "std": json.dumps(about["std"]),
-            "input": "images: uint8 (N, 32, 32, 3), RGB, 0 to 255, as decoded",
-            "output": "probabilities: float32 (N, 10), in the order of classes",
-            "test_accuracy": json.dumps(accuracy),
-            "run": json.dumps(run, sort_keys=True),
-            "license": "MIT",
-        },
-    )
-
-
-def _largest_difference(file: Path, images: Images, expected: Probabilities, options: Export) -> float:
-    """How far any probability is from PyTorch's, at each batch size, number of threads and provider at hand.
-
-    `RunError` where a class differs, or a probability by more than the tolerance.
-    """
-    largest = 0.0
-    ways = at_every_size(
-        file, images, options.parity_batch_sizes, options.parity_threads, options.parity_providers
-    )
-    for way, actual in ways:
-        differences = np.nan_to_num(np.abs(actual - expected), nan=np.inf).max(1)
-        others = actual.argmax(1) != expected.argmax(1)
-        difference = float(differences.max())
-        if others.any() or not difference <= options.parity_tolerance:
-            worst = int(np.where(others, 2 + differences, differences).argmax())
-            raise RunError(
-                f"ONNX Runtime differs from PyTorch at {way}: "
-                f"{others.sum()} of {len(images)} classes, probabilities by up to {difference:.1e} "
-                f"(allowed: {options.parity_tolerance:.0e}); worst on test image {worst}"
-            )
-        largest = max(largest, difference)
-    return largest
+    return {
+        "classes": json.dumps(metadata["classes"]),
+        "mean": json.dumps(metadata["mean"]),
+        "std": json.dumps(metadata["std"]),
+        "input": "images: uint8 (N, 32, 32, 3), RGB, 0 to 255, as decoded",
+        "output": "probabilities: float32 (N, 10), in the order of classes",
+        "test_accuracy": json.dumps(test_accuracy),
+        "run": json.dumps(run, sort_keys=True),
+        "license": "MIT",
+    }

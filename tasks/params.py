@@ -1,34 +1,23 @@
-"""`params.yaml` as typed models: what each key means and what is allowed, checked before anything runs."""
+"""`params.yaml` as typed models: what each key means and what is allowed, validated before anything runs."""
 
-import difflib
-import io
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    create_model,
-    model_validator,
-)
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
-from tasks.errors import InputError
-from tasks.files import written_whole
-
-S = TypeVar("S", bound=BaseModel)
+from tasks.validation import load_yaml, validate
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Count = Annotated[int, Field(ge=1)]
+BatchSize = Annotated[int, Field(ge=1, le=50_000)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Epochs = Annotated[float, Field(ge=0, le=100_000)]
+LearningRate = Annotated[float, Field(gt=0, le=1000)]
+Tolerance = Annotated[float, Field(gt=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
-EngineName = Literal[
+BackendName = Literal[
     "onnxruntime-fp32",
     "onnxruntime-int8",
     "pytorch-fp32",
@@ -36,27 +25,39 @@ EngineName = Literal[
     "openvino-fp32",
     "openvino-int8",
 ]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-def _opset(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+MAX_OPSET = 100
+
+
+def _parse_opset(value: object) -> object:
+    if value == "auto" or (
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_OPSET
+    ):
         return value
-    raise ValueError(f"should be auto or an integer from 1 on, not {value!r}")
+    raise ValueError(f"should be auto or an integer from 1 to {MAX_OPSET}, not {value!r}")
 
 
-# Checked by one function, since each branch of a union would be a mistake of its own.
-Opset = Annotated[int | Literal["auto"], PlainValidator(_opset, json_schema_input_type=int | Literal["auto"])]
+_OpsetNumber = Annotated[int, Field(ge=1, le=MAX_OPSET)] | Literal["auto"]
+Opset = Annotated[int | Literal["auto"], PlainValidator(_parse_opset, json_schema_input_type=_OpsetNumber)]
 
 
-class Section(BaseModel):
-    """A mapping that takes no key it does not know and turns no string into a number."""
+class StrictModel(BaseModel):
+    """No unknown keys, no type coercion."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Paths(Section):
-    """Where each artefact lies, relative to the workspace."""
+def _recipe_field(default: str | float, description: str) -> Any:
+    """A parameter of recipes; `default` is its value in a recipe that does not name it.
+
+    In `params.yaml` it must be named all the same, so pydantic is told of no default.
+    """
+    return Field(description=description, json_schema_extra={"default": default})
+
+
+class Paths(StrictModel):
+    """Files and folders, relative to the workspace."""
 
     data: str
     splits: str
@@ -65,300 +66,196 @@ class Paths(Section):
     int8_model: str
     history: str
     metrics: str
-    confusion: str
+    predictions: str
     benchmarks: str
     sweep: str
     page: str
     figures: str
 
 
-class Download(Section):
+class DownloadConfig(StrictModel):
     sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-10-batches-py/, in order")
     timeout_s: Seconds = Field(description="longest wait for a source to answer or to send anything")
-    min_speed_kb_per_s: float = Field(ge=0, allow_inf_nan=False, description="slower sources are given up")
-    attempts: Count = Field(description="tries a source, with back-off between them")
+    min_speed_kb_per_s: Annotated[float, Field(ge=0, le=10_000_000)] = Field(
+        description="slower sources are skipped"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="per source, with back-off between them"
+    )
 
 
-class Split(Section):
+class SplitConfig(StrictModel):
     seed: Seed
     val_fraction: Fraction = Field(description="share of CIFAR-10's training images kept for validation")
 
 
-class Train(Section):
-    network: Literal["net", "fast_net", "strong_net"]
-    seed: Seed
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=1, le=50_000)]
-    lr: float = Field(gt=0, allow_inf_nan=False, description="learning rate, the highest of the schedule")
-    optimizer: Literal["adam", "adamw", "sgd", "muon"]
-    momentum: float = Field(ge=0, lt=1, description="of sgd, and of muon's filters; Nesterov's")
-    head_lr: float = Field(
-        gt=0, allow_inf_nan=False, description="muon: of linear layers, times the batch size"
+class TrainConfig(StrictModel):
+    """The defaults are the talk's recipe: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
+
+    network: Literal["net", "airbench94", "airbench96"] = _recipe_field(
+        "net",
+        "`net`: the talk's; `airbench94` and `airbench96`: those of the recipes `fast94` and `strong96`",
     )
-    bias_lr: float = Field(gt=0, allow_inf_nan=False, description="muon: of biases, times the batch size")
-    weight_decay: float = Field(
-        ge=0, allow_inf_nan=False, description="as PyTorch's; muon: the share of head and biases a step"
+    seed: Seed = Field(description="of all randomness of the training")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = _recipe_field(
+        24, "the one with the best validation accuracy is kept"
     )
-    schedule: Literal["constant", "cosine", "linear"]
-    warmup_epochs: float = Field(ge=0, allow_inf_nan=False, description="over which the rate rises, linearly")
-    whitening_epochs: Annotated[int, Field(ge=0)] = Field(
-        description="over which the bias of a network's whitening is trained; after them it stays"
+    batch_size: BatchSize = _recipe_field(128, "images per step")
+    lr: LearningRate = _recipe_field(0.001, "the schedule's highest learning rate")
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = _recipe_field(
+        "adam", "`sgd` with Nesterov momentum; `muon` for filters, with SGD for all else"
     )
-    label_smoothing: float = Field(ge=0, lt=1)
-    flip: bool | Literal["alternating"] = Field(
-        description="augmentation: mirror half of the pictures; alternating: the other half in the next epoch"
+    momentum: BelowOne = _recipe_field(0.9, "of `sgd`, and of `muon`'s filters; Nesterov's")
+    head_lr: LearningRate = _recipe_field(0.7, "`muon`: learning rate of linear layers, times the batch size")
+    bias_lr: LearningRate = _recipe_field(0.05, "`muon`: learning rate of biases, times the batch size")
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(
+        0.0, "as PyTorch's; `muon`: share of head and biases per step"
     )
-    shift: Annotated[int, Field(ge=0, le=8)] = Field(description="augmentation: move by up to so many pixels")
-    cutout: Annotated[int, Field(ge=0, le=32)] = Field(
-        description="augmentation: cover a square of so many pixels; 0: none"
+    lr_schedule: Literal["constant", "cosine", "linear"] = _recipe_field(
+        "constant", "after the warm-up; `cosine` and `linear` go down to 0"
     )
-    averaging: float = Field(
-        ge=0,
-        lt=1,
-        description="decay a step of the weights' moving average, which then is the model; 0: none",
+    warmup_epochs: Epochs = _recipe_field(0.0, "over which the learning rate rises linearly")
+    whiten_bias_epochs: Annotated[int, Field(ge=0, le=100_000)] = _recipe_field(
+        0, "over which the bias of a whitening layer is trained; then it is frozen"
     )
-    precision: Literal["float32", "bfloat16"]
-    compile: bool = Field(description="on CUDA: torch.compile, before the first step")
-    test_time_augmentation: Literal["none", "mirror", "mirror_shift"] = Field(
-        description="what the shipped model averages its logits over: itself, mirrored, and moved by a pixel"
+    label_smoothing: BelowOne = _recipe_field(0.0, "as in PyTorch's `cross_entropy`")
+    flip: bool | Literal["alternating"] = _recipe_field(
+        default=False,
+        description="augmentation: flip half of the images; `alternating`: the other half in the next epoch",
     )
-    device: Literal["auto", "cpu", "cuda"]
-    threads: Threads = Field(description="on a CPU; another number gives other bits")
-    deterministic: bool = Field(description="on CUDA: the same bits twice, at some cost of time")
+    translate: Annotated[int, Field(ge=0, le=8)] = _recipe_field(
+        0, "augmentation: shift by up to so many pixels, reflected at the border"
+    )
+    cutout_size: Annotated[int, Field(ge=0, le=32)] = _recipe_field(
+        0, "augmentation: mask a square of so many pixels; 0: none"
+    )
+    ema_decay: BelowOne = _recipe_field(
+        0.0, "decay per step of the weights' moving average, which then is validated and kept; 0: none"
+    )
+    precision: Literal["32-true", "bf16-mixed"] = _recipe_field(
+        "32-true", "`bf16-mixed`: bfloat16 by autocast"
+    )
+    compile: bool = _recipe_field(
+        default=False,
+        description="on CUDA: `torch.compile`; its warm-up comes before the first step and is undone",
+    )
+    tta: Literal["none", "flip", "flip_translate"] = _recipe_field(
+        "none", "views over which the shipped model averages its logits: flipped, and shifted by a pixel"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(description="`auto`: CUDA where there is one")
+    num_threads: Threads = Field(
+        description="on a CPU; PyTorch adds in another order with another number, so it changes the result"
+    )
+    deterministic: bool = Field(
+        description="on CUDA: PyTorch's deterministic algorithms; without them cuDNN's fastest. "
+        "What they cost is unmeasured, as is all of CUDA so far"
+    )
 
     @model_validator(mode="after")
-    def _has_epochs_after_the_warmup(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} must be smaller than epochs ({self.epochs})"
+            )
         if self.momentum == 0 and self.optimizer == "sgd":
-            raise ValueError("momentum 0 is not for sgd here, whose momentum is Nesterov's; 0.9 is usual")
-        if self.network == "net" and self.whitening_epochs:
-            raise ValueError("whitening_epochs is for a network that whitens its pictures; net does not: 0")
+            raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")
+        if self.network == "net" and self.whiten_bias_epochs:
+            raise ValueError("whiten_bias_epochs must be 0 for network net, which has no whitening layer")
         return self
 
 
-class Evaluate(Section):
-    batch_size: Count
-    calibration_bins: Count
+class EvaluateConfig(StrictModel):
+    batch_size: BatchSize
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
 
 
-class Export(Section):
+class ExportConfig(StrictModel):
     opset: Opset = Field(description="ONNX operator set; auto: the lowest that the operators allow")
-    parity_batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    parity_threads: Annotated[list[Threads], Field(min_length=1)]
+    parity_batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
+    parity_threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
     parity_providers: Annotated[list[Provider], Field(min_length=1)] = Field(
-        description="of ONNX Runtime; those that are not at hand are passed over"
+        description="of ONNX Runtime; unavailable ones are skipped"
     )
-    parity_tolerance: float = Field(gt=0, description="largest allowed difference of a probability")
+    parity_atol: Tolerance = Field(description="largest allowed difference of a probability")
 
 
-class Quantise(Section):
+class QuantizeConfig(StrictModel):
     seed: Seed
     method: Literal["minmax", "percentile", "entropy"] = Field(
         description="how the range of an activation follows from its values on training images"
     )
     percentile: float = Field(gt=50, le=100, description="of an activation's values, for that method")
-    calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(description="training images, drawn")
+    calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(
+        description="number of training images, sampled at random"
+    )
     weight_bits: Literal[7, 8]
-    max_accuracy_loss: float = Field(ge=0, le=1, description="on test images; above it the stage says so")
+    max_accuracy_drop: float = Field(ge=0, le=1, description="on test images; above it the stage warns")
 
 
-class Benchmark(Section):
-    engines: Annotated[list[EngineName], Field(min_length=1)] = Field(
-        description="those that are not installed are named as not measured"
+class BenchmarkConfig(StrictModel):
+    backends: Annotated[list[BackendName], Field(min_length=1)] = Field(
+        description="those that are not installed are reported as skipped"
     )
     providers: Annotated[list[Provider], Field(min_length=1)] = Field(
-        description="of ONNX Runtime, which runs on each that is at hand"
+        description="of ONNX Runtime, which runs on each that is available"
     )
-    batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    threads: Annotated[list[Threads], Field(min_length=1)]
+    batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
+    threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
     warmup_s: Seconds
-    measure_s: Seconds = Field(
-        description="a batch size, number of threads and engine, in rounds in which the engines take turns"
+    min_duration_s: Seconds = Field(
+        description="per backend, batch size and number of threads, over all rounds"
     )
-    rounds: Annotated[int, Field(ge=5, le=1000)]
-    server_latency_ms: float = Field(
-        gt=0, allow_inf_nan=False, description="within which a server has to answer 99 of 100 requests"
+    rounds: Annotated[int, Field(ge=5, le=1000)] = Field(description="the backends are interleaved in them")
+    server_target_latency_ms: Annotated[float, Field(gt=0, le=86_400_000)] = Field(
+        description="within which a server has to answer 99 of 100 requests"
     )
-    server_trial_s: Seconds = Field(description="for which requests come at one rate")
+    server_min_duration_s: Seconds = Field(description="of requests at one rate")
 
 
-class Report(Section):
-    gallery: Count = Field(description="pictures of the surest mistakes, and of the least sure hits")
-
-
-class Incoming(Section):
-    folder: str = Field(description="new pictures lie in FOLDER/CLASS/")
-    max_hash_distance: Annotated[int, Field(ge=0, le=64)] = Field(
-        description="bits of 64 by which the perceptual hashes of two versions of a picture may differ"
+class ReportConfig(StrictModel):
+    gallery_size: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="most confident errors, and least confident correct predictions"
     )
 
 
-class Compare(Section):
-    confidence: Fraction = Field(description="that a challenger's gain is none of chance")
-    margin: float = Field(ge=0, lt=1, description="smallest gain of validation accuracy worth a promotion")
-    max_latency_ratio: float = Field(gt=0, allow_inf_nan=False, description="challenger's over champion's")
-    parity_tolerance: float = Field(
-        gt=0, description="largest allowed difference from PyTorch's probabilities"
+class IngestConfig(StrictModel):
+    folder: str = Field(description="new images are in FOLDER/CLASS/")
+    max_hamming_distance: Annotated[int, Field(ge=0, le=64)] = Field(
+        description="bits of 64 by which the perceptual hashes of two versions of an image may differ"
     )
 
 
-class Tracking(Section):
+class CompareConfig(StrictModel):
+    confidence: Fraction = Field(description="of the test that a challenger's gain is not due to chance")
+    min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="challenger's over champion's"
+    )
+    parity_atol: Tolerance = Field(description="largest allowed difference from PyTorch's probabilities")
+
+
+class TrackingConfig(StrictModel):
     mode: Literal["auto", "disabled", "offline", "online"]
     project: Annotated[str, Field(min_length=1)]
 
 
-class Params(Section):
-    """The whole of `params.yaml`."""
+class Params(StrictModel):
+    """All of `params.yaml`."""
 
     dataset: Literal["CIFAR-10", "sample"]
     paths: Paths
-    download: Download
-    split: Split
-    train: Train
-    evaluate: Evaluate
-    export: Export
-    quantise: Quantise
-    benchmark: Benchmark
-    report: Report
-    incoming: Incoming
-    compare: Compare
-    tracking: Tracking
-
-
-def _partial(section: Any) -> type[Section]:
-    fields: dict[str, Any] = {
-        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
-        for name, field in section.model_fields.items()
-    }
-    return create_model(section.__name__, __base__=Section, **fields)
-
-
-if TYPE_CHECKING:
-
-    class Overrides(BaseModel):
-        """Other values for some parameters."""
-
-else:
-    # Every section but the paths, each key optional: what Prefect's form offers.
-    Overrides = create_model(
-        "Overrides",
-        __base__=Section,
-        **{
-            name: (_partial(field.annotation) | None, None)
-            for name, field in Params.model_fields.items()
-            if name not in {"dataset", "paths"}
-        },
-    )
+    download: DownloadConfig
+    split: SplitConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    export: ExportConfig
+    quantize: QuantizeConfig
+    benchmark: BenchmarkConfig
+    report: ReportConfig
+    ingest: IngestConfig
+    compare: CompareConfig
+    tracking: TrackingConfig
 
 
 def read_params(file: Path) -> Params:
-    """The checked parameters; `InputError` with one line a mistake."""
-    return checked(Params, _load(YAML(typ="safe"), file), file.name)
-
-
-def parse_overrides(assignments: Iterable[str]) -> Overrides:
-    """From texts such as `train.epochs=5`, with values in YAML."""
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        section, dot, name = key.partition(".")
-        if not (equals and dot and name):
-            raise InputError(f"--set {assignment}: give it as section.key=value, such as train.epochs=5")
-        values.setdefault(section, {})[name] = parse_value(assignment, text)
-    return checked(Overrides, values, "--set")
-
-
-def read_recipe(name: str, folder: Path = Path("recipes")) -> Overrides:
-    """The overrides of a recipe that is shipped, or of a file in the same form."""
-    given = Path(name)
-    file = given if given.suffix in {".yaml", ".yml"} else folder / f"{name}.yaml"
-    if not file.is_file():
-        known = ", ".join(sorted(recipe.stem for recipe in folder.glob("*.yaml")))
-        raise InputError(f"there is no recipe {name}; there are {known}, or name a YAML file")
-    return checked(Overrides, _load(YAML(typ="safe"), file), str(file))
-
-
-def merged(first: Overrides, second: Overrides) -> Overrides:
-    """Both, where both speak of a parameter the second."""
-    values = first.model_dump(exclude_none=True)
-    for section, changes in second.model_dump(exclude_none=True).items():
-        values.setdefault(section, {}).update(changes)
-    return checked(Overrides, values, "--set")
-
-
-def overridden(params: Params, overrides: Overrides) -> Params:
-    """The parameters with these values, and no file changed."""
-    values = params.model_dump()
-    for section, changes in overrides.model_dump(exclude_none=True).items():
-        values[section].update(changes)
-    return checked(Params, values, "--set")
-
-
-def parse_value(assignment: str, text: str) -> Any:
-    """The YAML value `text` of what `--set` was given."""
-    try:
-        return YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise InputError(f"--set {assignment}: the value is not YAML") from error
-
-
-def override(file: Path, overrides: Overrides) -> None:
-    """Write the values into `file`, which keeps its comments and its form."""
-    yaml = YAML()  # round-trip
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 1000
-    read_params(file)
-    document = _load(yaml, file)
-    for section, values in overrides.model_dump(exclude_none=True).items():
-        document[section].update(values)
-    text = io.StringIO()
-    yaml.dump(document, text)
-    checked(Params, YAML(typ="safe").load(text.getvalue()), "--set")  # each value may be right, and not all
-    with written_whole(file) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _load(yaml: YAML, file: Path) -> Any:
-    try:
-        return yaml.load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {error}") from error
-    except YAMLError as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
-
-
-def checked(model: type[S], values: Any, origin: str) -> S:
-    """The values as `model`; `InputError` with one line a mistake, each after `origin`."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise InputError(
-            "\n".join(f"{origin}: {_explain(model, mistake)}" for mistake in error.errors())
-        ) from None
-
-
-def _explain(model: type[BaseModel], mistake: Any) -> str:
-    key = ".".join(str(part) for part in mistake["loc"]) or "the file"
-    match mistake["type"]:
-        case "extra_forbidden":
-            known = _known_keys(model, mistake["loc"][:-1])
-            near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
-            return f"{key} is not a parameter; " + (
-                f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            )
-        case "missing":
-            return f"{key} is missing"
-        case "value_error":
-            return f"{key}: {mistake['ctx']['error']}"
-    message = (
-        mistake["msg"].removeprefix("Input ").replace("a valid integer", "an integer").replace("valid ", "")
-    )
-    return f"{key} {message}, not {mistake['input']!r}"
-
-
-def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    for part in location:
-        annotation = model.model_fields[part].annotation  # a section, or a section or None
-        (model,) = (kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
-    return list(model.model_fields)
+    return validate(Params, load_yaml(file), file.name)

@@ -1,6 +1,7 @@
-"""The stages by name, and how each gets what its signature asks for."""
+"""The stages by name, and how each gets the arguments that its signature names."""
 
 import inspect
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -9,22 +10,31 @@ from typing import Any
 from tasks.params import Params
 from tasks.tracking import Tracker
 
-STAGES = ("download", "split", "train", "evaluate", "export", "quantise", "benchmark", "report")
+
+def _is_stage(name: str) -> bool:
+    """Whether `tasks/NAME.py` defines the function NAME; as text, since imports take seconds."""
+    file = Path(__file__).with_name(f"{name}.py")
+    return file.is_file() and bool(
+        re.search(rf"^def {name}\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    )
+
+
+STAGES = tuple(section for section in Params.model_fields if _is_stage(section))
 
 
 def run_stage(
     stage: str, params: Params, progress: Callable[[float, str], None] | None = None
 ) -> dict[str, Any]:
-    """Call the function `stage` of the module `tasks.<stage>`, and give back the few values it reports.
+    """Call the function `stage` of the module `tasks.<stage>` and return its metrics.
 
-    Its arguments are wired by name: `options` is the stage's own section of `params.yaml`, `tracker` opens
-    its W&B run, `progress` is handed on, a name that stands under `paths` is that path, any other name is
-    that top-level entry.
+    Its arguments are wired by name: `config` is the stage's own section of `params.yaml`, `tracker` opens its
+    W&B run, `progress` is passed on, names in `paths` are passed as `Path`, any other name is that top-level
+    entry.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}
     for name in inspect.signature(function).parameters:
-        if name == "options":
+        if name == "config":
             arguments[name] = getattr(params, stage)
         elif name == "tracker":
             arguments[name] = Tracker(params)

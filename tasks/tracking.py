@@ -1,13 +1,11 @@
-"""Weights & Biases as a view of a run. Files in `reports/` are the truth; no stage fails by W&B.
+"""Weights & Biases as a view of a run. The files in `reports/` are the results; W&B never fails a stage.
 
-A run of the pipeline is one W&B run, also where its stages are separate processes: the training opens it, and
-the stages after it go on with the run of the training that made their weights.
+A run of the pipeline is one W&B run, even if its stages are separate processes: `train` starts it, and later
+stages resume the run of the training that produced their weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import netrc
 import os
 import secrets
@@ -18,31 +16,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.files import written_whole
+from tasks.workspace.files import hash_file, read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.params import Params, Tracking
+    from tasks.params import Params, TrackingConfig
 
-TIMEOUT_S = 5.0  # for a server to take the run; then it is kept offline
+TIMEOUT_S = 5.0  # for the server to accept the run; after that it is logged offline
 UPLOAD_TIMEOUT_S = 30.0  # at a stage's end
 STATE_FILE = "tracking.json"  # beside the weights
-CLOUD = "https://api.wandb.ai"
+WANDB_CLOUD_URL = "https://api.wandb.ai"
 
 
-def mode_of(tracking: Tracking) -> str:
+def resolve_mode(tracking: TrackingConfig) -> str:
     """`disabled`, `offline` or `online`; for `auto`, `WANDB_MODE` decides, then whether a key is set."""
     if tracking.mode == "auto":
-        return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        return os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
     return tracking.mode
 
 
-def has_key() -> bool:
-    """Whether a key is set for W&B, by `WANDB_API_KEY` or by `wandb login`."""
+def has_api_key() -> bool:
+    """Whether W&B's API key is set, by `WANDB_API_KEY` or by `wandb login`."""
     if "WANDB_API_KEY" in os.environ:
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", CLOUD)).hostname
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", WANDB_CLOUD_URL)).hostname
     try:
         return host is not None and netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
@@ -50,59 +48,61 @@ def has_key() -> bool:
 
 
 class Tracker:
-    """Opens the W&B run for a stage."""
+    """Starts and resumes the W&B run for a stage."""
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self._mode = mode_of(params.tracking)
+        self._mode = resolve_mode(params.tracking)
         self._state_file = Path(params.paths.weights).with_name(STATE_FILE)
 
     @contextmanager
-    def run(self, stage: str, about: dict[str, Any], *, resumes: bool = False) -> Iterator[TrackedRun]:
-        """The run for the stage that trains; with `resumes`, the one of the training that was broken off.
+    def start_run(self, stage: str, metadata: dict[str, Any], *, resume: bool = False) -> Iterator[WandbRun]:
+        """A new run for the stage that trains; with `resume`, the run of the interrupted training.
 
-        `about` is written into the run's configuration, beside all parameters.
+        `metadata` is added to the run's configuration, which holds all parameters.
         """
-        state = self._state()
-        if not resumes or "run" not in state:
+        state = self._load_state()
+        if not resume or "run" not in state:
             state = {"run": secrets.token_hex(4)}
-        self._remember(state)
-        with self._opened(stage, state, about) as run:
+        self._save_state(state)
+        with self._open_run(stage, state, metadata) as run:
             yield run
 
     @contextmanager
-    def run_of(self, weights: Path, stage: str, about: dict[str, Any]) -> Iterator[TrackedRun]:
-        """The run of the training that made the weights; a new one where that is not known."""
-        digest = _sha256(weights)
-        state = self._state()
+    def resume_run(self, weights: Path, stage: str, metadata: dict[str, Any]) -> Iterator[WandbRun]:
+        """The run of the training that produced the weights; a new one if it is unknown."""
+        digest = hash_file(weights, "sha256")
+        state = self._load_state()
         if state.get("weights") != digest:
             state = {"run": secrets.token_hex(4), "weights": digest}
-            self._remember(state)
-        with self._opened(stage, state, about) as run:
+            self._save_state(state)
+        with self._open_run(stage, state, metadata) as run:
             yield run
 
-    def made(self, weights: Path) -> None:
-        """The training wrote its weights: by them the later stages know its run."""
-        self._remember(self._state() | {"weights": _sha256(weights)})
+    def link_weights(self, weights: Path) -> None:
+        """Record the hash of the weights that this run produced, by which later stages find the run."""
+        self._save_state(self._load_state() | {"weights": hash_file(weights, "sha256")})
 
     @contextmanager
-    def _opened(self, stage: str, state: dict[str, Any], about: dict[str, Any]) -> Iterator[TrackedRun]:
-        run = TrackedRun()
+    def _open_run(self, stage: str, state: dict[str, Any], metadata: dict[str, Any]) -> Iterator[WandbRun]:
+        run = WandbRun()
         if self._mode != "disabled":
-            config = self._params.model_dump() | about | {"git_commit": _git_commit(), f"stage_{stage}": True}
+            config = (
+                self._params.model_dump() | metadata | {"git_commit": _git_commit(), f"stage_{stage}": True}
+            )
             online = self._mode == "online" and not state.get("unreachable")
             if online:
-                run.attempt("no run there", lambda: run.open(self._settings(state, stage, "online"), config))
+                run.guard("online run", lambda: run.open(self._settings(state, stage, "online"), config))
                 if run.failed:
-                    print("W&B does not answer, or refuses the key; this run is kept offline, in wandb/")
-                    self._remember(state | {"unreachable": True})  # later stages do not try again
+                    print("W&B is unreachable or rejected the API key; logging offline to wandb/")
+                    self._save_state(state | {"unreachable": True})  # later stages do not try again
                     online = False
-                    run = TrackedRun()
-                    run.attempt("no end to it", _let_go)
+                    run = WandbRun()
+                    run.guard("teardown", _teardown)
             if not online:
-                run.attempt("no run", lambda: run.open(self._settings(state, stage, "offline"), config))
+                run.guard("offline run", lambda: run.open(self._settings(state, stage, "offline"), config))
                 if run.failed:
-                    print("W&B keeps no run here; going on without it")
+                    print("W&B run could not be created; continuing without tracking")
         try:
             yield run
         finally:
@@ -115,35 +115,34 @@ class Tracker:
             "resume": "allow",
             "mode": mode,
             "job_type": stage,
-            "dir": str(Path.cwd()),  # W&B's own process may have another current folder
+            "dir": str(Path.cwd()),  # W&B's own process may have another working directory
         }
 
-    def _state(self) -> dict[str, Any]:
+    def _load_state(self) -> dict[str, Any]:
         try:
-            state = json.loads(self._state_file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            return {}  # nothing is lost by it but the link between two stages
+            state = read_json(self._state_file)
+        except (OSError, ValueError):
+            return {}  # only the link between stages is lost
         return state if isinstance(state, dict) else {}
 
-    def _remember(self, state: dict[str, Any]) -> None:
+    def _save_state(self, state: dict[str, Any]) -> None:
         if self._mode != "disabled":
-            with written_whole(self._state_file) as partial:
-                partial.write_text(json.dumps(state), encoding="utf-8")
+            write_json(self._state_file, state)
 
 
-class TrackedRun:
-    """A W&B run that is open, or none: what is logged then goes nowhere.
+class WandbRun:
+    """An open W&B run, or none: calls then do nothing.
 
-    What fails in W&B costs one line and ends the tracking, never the stage.
+    A failure in W&B prints one line and ends the tracking, never the stage.
     """
 
     def __init__(self) -> None:
         self.failed = False
-        self._why = ""
+        self._reason = ""
         self._run: Any = None
 
     def open(self, settings: dict[str, Any], config: dict[str, Any]) -> None:
-        os.environ.setdefault("WANDB_SILENT", "true")  # read at import; else the server's address is printed
+        os.environ.setdefault("WANDB_SILENT", "true")  # read at import; otherwise W&B prints the server's URL
         import wandb
 
         self._run = wandb.init(
@@ -152,11 +151,11 @@ class TrackedRun:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                host="-",  # else this machine's name
+                host="-",  # otherwise the name of this machine
                 init_timeout=TIMEOUT_S,
                 login_timeout=TIMEOUT_S,
                 finish_timeout=UPLOAD_TIMEOUT_S,
-                disable_git=True,  # the remote's address is nobody's business
+                disable_git=True,  # do not upload the Git remote's URL
                 disable_code=True,
                 x_disable_stats=True,
                 x_disable_meta=True,
@@ -166,15 +165,15 @@ class TrackedRun:
         )
 
     def log(self, values: dict[str, Any], step: int) -> None:
-        self._use("a row is lost", lambda: self._run.log(values, step=step))
+        self._call("log call dropped", lambda: self._run.log(values, step=step))
 
-    def summarise(self, values: dict[str, Any]) -> None:
-        self._use("a summary is lost", lambda: self._run.summary.update(values))
+    def log_summary(self, values: dict[str, Any]) -> None:
+        self._call("summary dropped", lambda: self._run.summary.update(values))
 
-    def table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
-        """A table; cells that are uint8 arrays `(H, W, 3)` are pictures."""
+    def log_table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
+        """A table; cells that are uint8 arrays `(H, W, 3)` are shown as images."""
 
-        def logged() -> None:
+        def log() -> None:
             import wandb
 
             table = wandb.Table(columns=[*columns])
@@ -182,68 +181,65 @@ class TrackedRun:
                 table.add_data(*(wandb.Image(cell) if hasattr(cell, "shape") else cell for cell in row))
             self._run.log({name: table}, step=step)
 
-        self._use("a table is lost", logged)
+        self._call("table dropped", log)
 
-    def confusion(self, actual: list[int], predicted: list[int], classes: list[str], step: int) -> None:
-        def logged() -> None:
+    def log_confusion_matrix(
+        self, actual: list[int], predicted: list[int], classes: list[str], step: int
+    ) -> None:
+        def log() -> None:
             import wandb
 
             plot = wandb.plot.confusion_matrix(y_true=actual, preds=predicted, class_names=classes)
             self._run.log({"confusion": plot}, step=step)
 
-        self._use("the confusion matrix is lost", logged)
+        self._call("confusion matrix dropped", log)
 
-    def model(self, file: Path, about: dict[str, Any], name: str = "cifar10-classifier") -> None:
-        """The file as a model artifact, another version of those of the same name."""
+    def log_model(self, file: Path, metadata: dict[str, Any], name: str = "cifar10-classifier") -> None:
+        """The file as the next version of the model artifact `name`."""
 
-        def logged() -> None:
+        def log() -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, type="model", metadata=about)
+            artifact = wandb.Artifact(name, type="model", metadata=metadata)
             artifact.add_file(str(file))
             self._run.log_artifact(artifact)
 
-        self._use("the model is not with it", logged)
+        self._call("model not uploaded", log)
 
     def close(self) -> None:
         if self._run is not None:
-            self._use("it is not all uploaded; wandb sync does that", self._run.finish)
+            self._call("upload incomplete; finish it with: wandb sync", self._run.finish)
         self._run = None
 
-    def attempt(self, consequence: str, call: Callable[[], None]) -> None:
-        """Call; what goes wrong makes this run `failed`, and is not raised."""
+    def guard(self, on_failure: str, call: Callable[[], None]) -> None:
+        """Call; an exception marks this run as `failed` and is not raised."""
         try:
             call()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop a training
+        except Exception as error:  # noqa: BLE001 - tracking must not stop a training
             self.failed = True
             self._run = None
-            self._why = f"{type(error).__name__}: {consequence}"
+            self._reason = f"{type(error).__name__}: {on_failure}"
 
-    def _use(self, consequence: str, call: Callable[[], None]) -> None:
+    def _call(self, on_failure: str, call: Callable[[], None]) -> None:
         if self._run is None:
             return
-        self.attempt(consequence, call)
+        self.guard(on_failure, call)
         if self.failed:
-            print(f"W&B failed ({self._why}); going on without it")
+            print(f"W&B failed ({self._reason}); continuing without tracking")
 
 
-def _let_go() -> None:
-    """A run that could not be opened still holds its id."""
+def _teardown() -> None:
+    """Release the id of a run that could not be opened."""
     import wandb
 
     wandb.teardown()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _git_commit() -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    found = subprocess.run(  # noqa: S603 - git as it was found, and no argument from outside
+    process = subprocess.run(  # noqa: S603 - no argument from outside
         [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None

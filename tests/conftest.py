@@ -1,13 +1,15 @@
-"""What several test files need: a temporary Prefect server, started once, data, a small run, a browser."""
+"""Fixtures that several test files share. What is expensive is made once for all workers of a session."""
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 QUICK = [
     "train.epochs=1",
-    "benchmark.engines=[onnxruntime-fp32, pytorch-fp32]",
+    "benchmark.backends=[onnxruntime-fp32, pytorch-fp32]",
     "benchmark.batch_sizes=[1]",
-    "benchmark.measure_s=0.02",
+    "benchmark.min_duration_s=0.02",
     "benchmark.warmup_s=0.01",
-    "benchmark.server_trial_s=0.01",
+    "benchmark.server_min_duration_s=0.01",
 ]
 
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -29,6 +31,35 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["WANDB_MODE"] = "disabled"  # where a test is not about tracking
 # `dvc repro` starts `python`, which is the environment's where that is active.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No child outlives the session: one that hangs cannot hold up whoever waits for the suite."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        return  # its children are the workers, each of which does this itself
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Gives `once(name, make)`: a folder that `make` fills, one for all workers of the session."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def fill(name: str, make: Callable[[Path], None]) -> Path:
+        folder = base / f"once-{name}"
+        with FileLock(base / f"once-{name}.lock"):
+            if not (folder / ".done").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (folder / ".done").touch()
+        return folder
+
+    return fill
 
 
 @pytest.fixture(scope="session")
@@ -41,53 +72,64 @@ def prefect_server() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `data` with CIFAR-10, got from `CIFAR10_URL` by the project's own download."""
+def cifar10(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The folder `data` with CIFAR-10: a copy of the project's own, or downloaded from `CIFAR10_URL`."""
+    from tasks.dataset.cifar10 import BASE_FOLDER, verify
     from tasks.download import download
-    from tasks.params import Download
+    from tasks.params import DownloadConfig
 
-    if "CIFAR10_URL" not in os.environ:
+    ours = ROOT / "data"
+
+    def make(folder: Path) -> None:
+        data = folder / "data"
+        if (ours / BASE_FOLDER).is_dir():
+            shutil.copytree(ours / BASE_FOLDER, data / BASE_FOLDER)
+            verify(data, "CIFAR-10")
+        else:
+            config = DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3)
+            download(data, "CIFAR-10", config)
+
+    if not (ours / BASE_FOLDER).is_dir() and "CIFAR10_URL" not in os.environ:
         if "CIFARFLOW_REQUIRE_DATA" in os.environ:
-            pytest.fail("CIFARFLOW_REQUIRE_DATA is set, but CIFAR10_URL is not")
-        pytest.skip("needs CIFAR-10: set CIFAR10_URL to a URL or path of its archive")
-    data = tmp_path_factory.mktemp("cifar10") / "data"
-    download(data, "CIFAR-10", Download(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, attempts=3))
-    return data
+            pytest.fail("CIFARFLOW_REQUIRE_DATA is set, but there is neither data/ nor CIFAR10_URL")
+        pytest.skip("needs CIFAR-10: python -m tasks download, or set CIFAR10_URL to its archive")
+    return once("cifar10", make) / "data"
 
 
 @pytest.fixture(scope="session")
-def sample_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_data(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The folder `data` of a generated sample."""
-    from tasks.sample import generate
+    from tasks.dataset.synthetic import generate_sample
 
-    data = tmp_path_factory.mktemp("sample") / "data"
-    generate(data)
-    return data
+    return once("sample", lambda folder: generate_sample(folder / "data")) / "data"
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory, sample_data: Path) -> "Params":
+def small_run(once: Callable[[str, Callable[[Path], None]], Path], sample_data: Path) -> "Params":
     """The parameters of a run on the sample that went as far as the benchmark; its paths are absolute."""
     from tasks.params import Params, read_params
     from tasks.stages import run_stage
 
-    workspace = tmp_path_factory.mktemp("run")
-    values = read_params(Path(__file__).parents[1] / "params.yaml").model_dump()
+    values = read_params(ROOT / "params.yaml").model_dump()
     values["dataset"] = "sample"
-    values["paths"] = {name: str(workspace / path) for name, path in values["paths"].items()}
-    values["paths"]["data"] = str(sample_data)
     values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu"}
     values["benchmark"] |= {
         "batch_sizes": [1, 8],
         "threads": [1],
         "warmup_s": 0.01,
-        "measure_s": 0.02,
-        "server_trial_s": 0.02,
+        "min_duration_s": 0.02,
+        "server_min_duration_s": 0.02,
     }
-    params = Params.model_validate(values)
-    for stage in ("split", "train", "evaluate", "export", "quantise", "benchmark"):
-        run_stage(stage, params)
-    return params
+
+    def params_in(folder: Path) -> Params:
+        paths = {name: str(folder / path) for name, path in values["paths"].items()}
+        return Params.model_validate(values | {"paths": paths | {"data": str(sample_data)}})
+
+    def make(folder: Path) -> None:
+        for stage in ("split", "train", "evaluate", "export", "quantize", "benchmark"):
+            run_stage(stage, params_in(folder))
+
+    return params_in(once("small-run", make))
 
 
 @pytest.fixture(scope="module")  # while it is open, its event loop stands in the way of any other
@@ -101,36 +143,38 @@ def browser() -> Iterator["Browser"]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 def copy_of_project(folder: Path) -> Path:
     for name in ("tasks", "models"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", "data.dvc"):
+    for name in (".dvcignore", "dvc.yaml", "params.yaml", "data.dvc"):
         shutil.copy(ROOT / name, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
+def finished_workspace(once: Callable[[str, Callable[[Path], None]], Path], prefect_server: None) -> Path:
     """A sample workspace in which the pipeline ran once."""
     from flows.pipeline import pipeline
-    from flows.sample import prepared
-    from tasks.params import parse_overrides
+    from flows.runtime.sample_workspace import prepare_sample_workspace
+    from tasks.overrides import parse_overrides
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(copy_of_project(tmp_path_factory.mktemp("project")))
-        workspace = prepared(Path()).resolve()
-        assert pipeline(parse_overrides(QUICK), workspace=workspace, return_state=True).is_completed()
-    return workspace
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(copy_of_project(folder))
+            workspace = prepare_sample_workspace(Path()).resolve()
+            assert pipeline(parse_overrides(QUICK), workspace=workspace, return_state=True).is_completed()
+
+    return once("finished", make) / "sample"
 
 
 @pytest.fixture
-def workspace(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(finished_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, which is the current folder."""
-    shutil.copytree(finished, tmp_path / "copy")
+    shutil.copytree(finished_workspace, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"

@@ -1,22 +1,30 @@
-"""The rules of the house: who imports whom, and what stands where."""
+"""The rules of the house: who imports whom, what stands where, how long a file may be."""
 
 import ast
 import re
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-MODULES = sorted(
-    path.relative_to(ROOT) for top in ("flows", "tasks", "models") for path in (ROOT / top).rglob("*.py")
+from tasks.stages import STAGES
+from tests.conftest import ROOT
+
+TOP = ("flows", "tasks", "models")
+MODULES = sorted(path.relative_to(ROOT) for top in TOP for path in (ROOT / top).rglob("*.py"))
+SOURCES = sorted(
+    path.relative_to(ROOT)
+    for top in (*TOP, "tests", "benchmarks", "docs")
+    for path in (ROOT / top).rglob("*.py")
 )
 ALLOWED = {"flows": {"flows", "tasks", "models"}, "tasks": {"tasks", "models"}, "models": {"models"}}
 ENGINES = {"prefect", "dvc"}
+MAX_LINES = 260
 
 
-def imported(module: Path) -> Iterator[str]:
+def imported_names(module: Path) -> Iterator[str]:
     """Dotted names that a module imports, wherever in it the import stands."""
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -26,33 +34,101 @@ def imported(module: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def imported_modules(module: Path) -> set[Path]:
+    """The project's own modules among them."""
+    found = set()
+    for name in imported_names(module):
+        for dotted in (name, name.rpartition(".")[0]):
+            file = Path(*dotted.split(".")).with_suffix(".py") if dotted else Path()
+            if file in MODULES:
+                found.add(file)
+    return found
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_imports_run_one_way(module: Path) -> None:
-    top = module.parts[0]
-    own = {name.split(".")[0] for name in imported(module)} & ALLOWED.keys()
-    assert own <= ALLOWED[top]
+    own = {name.split(".")[0] for name in imported_names(module)} & ALLOWED.keys()
+    assert own <= ALLOWED[module.parts[0]]
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "tasks"], ids=str)
-def test_tasks_know_no_engine(module: Path) -> None:
-    assert not {name.split(".")[0] for name in imported(module)} & ENGINES
+def test_tasks_import_neither_prefect_nor_dvc(module: Path) -> None:
+    assert not {name.split(".")[0] for name in imported_names(module)} & ENGINES
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.parts[0] == "models"], ids=str)
-def test_models_know_pytorch_and_the_standard_library_alone(module: Path) -> None:
-    others = {name.split(".")[0] for name in imported(module)} - {"torch", "models"}
+def test_models_import_pytorch_and_the_standard_library_only(module: Path) -> None:
+    others = {name.split(".")[0] for name in imported_names(module)} - {"torch", "models"}
     assert others <= sys.stdlib_module_names
     assert not others & {"pathlib", "os", "io", "shutil"}, "a model knows no file"
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_imports_no_other_stage(stage: str) -> None:
+    others = {Path("tasks") / f"{other}.py" for other in STAGES if other != stage}
+    assert not imported_modules(Path("tasks") / f"{stage}.py") & others
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.parts[0] == "tasks" and len(m.parts) > 2], ids=str
+)
+def test_package_imports_no_stage(module: Path) -> None:
+    assert not imported_modules(module) & {Path("tasks") / f"{stage}.py" for stage in STAGES}
+
+
+def test_training_and_inference_do_not_import_each_other() -> None:
+    for one, other in (("training", "inference"), ("inference", "training")):
+        for module in (ROOT / "tasks" / one).glob("*.py"):
+            imports = imported_modules(module.relative_to(ROOT))
+            assert not [file for file in imports if file.parts[:2] == ("tasks", other)], module
+
+
+def test_splits_import_no_network() -> None:
+    """A new network must not re-run the data split."""
+    assert not [
+        file for file in imported_modules(Path("tasks/workspace/splits.py")) if file.parts[0] == "models"
+    ]
+
+
+def test_packages_have_no_import_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        package = _package(module)
+        graph.setdefault(package, set()).update(
+            {_package(file) for file in imported_modules(module)} - {package}
+        )
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def _package(module: Path) -> str:
+    """A package below tasks/, flows/ or models/ as a whole; a module of their top level for itself."""
+    return str(module if len(module.parts) == 2 else module.parent)
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_names(module: Path) -> None:
+def test_names_say_what_is_in_a_module(module: Path) -> None:
     assert not {"utils", "helpers", "common", "manager", "misc"} & {
         part.removesuffix(".py") for part in module.parts
     }
 
 
-def test_no_registry_address_in_the_lock() -> None:
+@pytest.mark.parametrize("source", MODULES, ids=str)
+def test_source_is_short_enough(source: Path) -> None:
+    assert len((ROOT / source).read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("test", [s for s in SOURCES if s.name.startswith("test_")], ids=str)
+def test_tests_mirror_the_tree(test: Path) -> None:
+    """A test beside the module of its name, or of the first words of its name; e2e/ is for the whole."""
+    place = test.relative_to("tests").parent
+    if place.parts[:1] in {(), ("e2e",)}:
+        return
+    words = test.stem.removeprefix("test_").split("_")
+    stems = ["_".join(words[:n]) for n in range(len(words), 0, -1)]
+    assert any((ROOT / place / f"{stem}.py").is_file() for stem in stems), f"{place}/ has no {stems[0]}.py"
+
+
+def test_lock_holds_no_registry_address() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in re.sub(r"--hash=\S+", "", lock)
     assert not [line for line in lock.splitlines() if line.startswith(("--index", "--extra-index", "--find"))]

@@ -1,1 +1,1 @@
-"""The talk's examples, one idea a file: from one neuron to gradient descent."""
+"""The talk's examples as Prefect flows, one per file: from one neuron to discounted rewards."""

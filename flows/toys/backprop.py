@@ -8,48 +8,64 @@ With x1 = 2, y = 7, w1 = 1 and b = 3 this is the talk's loss example.
 from dataclasses import astuple
 from typing import Literal
 
-from flows.toys import figures
-from flows.toys.lesson import Number, Table, publish, step, toy
-from models.toys import backprop as chain
+from matplotlib import rc_context
+
+from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
+from flows.toys.style import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    STYLE,
+    create_figure,
+    draw_arrow,
+    draw_node,
+    format_number,
+    render_svg,
+)
+from models.toys import backprop as backprop_math
 from models.toys.backprop import Forward, Gradients
 
 
-@step
+@toy_task
 def forward_pass(x1: float, w1: float, b: float, y: float, activation: str) -> Forward:
-    return chain.forward(x1, w1, b, y, activation)
+    return backprop_math.forward(x1, w1, b, y, activation)
 
 
-@step
-def through_the_loss(y: float, seen: Forward) -> float:
+@toy_task
+def loss_backward(y: float, fwd: Forward) -> float:
     """∂J/∂ŷ"""
-    return chain.loss_by_prediction(y, seen.prediction)
+    return backprop_math.d_loss_d_prediction(y, fwd.prediction)
 
 
-@step
-def through_the_activation(by_prediction: float, seen: Forward, activation: str) -> float:
+@toy_task
+def activation_backward(d_prediction: float, fwd: Forward, activation: str) -> float:
     """∂J/∂z = ∂J/∂ŷ · f'(z)"""
-    return by_prediction * chain.prediction_by_sum(seen.z, activation)
+    return d_prediction * backprop_math.d_prediction_d_z(fwd.z, activation)
 
 
-@step
-def through_the_sum(by_sum: float, x1: float, w1: float) -> Gradients:
+@toy_task
+def linear_backward(d_z: float, x1: float, w1: float) -> Gradients:
     """∂J/∂w1, ∂J/∂b, ∂J/∂x1"""
-    return chain.gradients(by_sum, x1, w1)
+    return backprop_math.gradients_from_dz(d_z, x1, w1)
 
 
-@step
-def checks(x1: float, w1: float, b: float, y: float, activation: str) -> tuple[Gradients, Gradients]:
+@toy_task
+def numerical_checks(
+    x1: float, w1: float, b: float, y: float, activation: str
+) -> tuple[Gradients, Gradients]:
     """By PyTorch's autograd, and by finite differences."""
-    given = (x1, w1, b, y, activation)
-    return chain.by_autograd(*given), chain.by_finite_differences(*given)
+    return (
+        backprop_math.gradients_by_autograd(x1, w1, b, y, activation),
+        backprop_math.gradients_by_finite_differences(x1, w1, b, y, activation),
+    )
 
 
-@toy
+@toy_flow
 def backprop(
-    x1: Number = 2.0,
-    w1: Number = 1.0,
-    b: Number = 3.0,
-    y: Number = 7.0,
+    x1: BoundedFloat = 2.0,
+    w1: BoundedFloat = 1.0,
+    b: BoundedFloat = 3.0,
+    y: BoundedFloat = 7.0,
     activation: Literal["sigmoid", "tanh", "relu"] = "relu",
 ) -> Gradients:
     """∂J/∂w1, ∂J/∂b and ∂J/∂x1 of one neuron.
@@ -61,54 +77,102 @@ def backprop(
         y: the target
         activation: the function f; sigmoid and tanh let little of the gradient through where |z| is large
     """
-    seen = forward_pass(x1, w1, b, y, activation)
-    by_prediction = through_the_loss(y, seen)
-    by_sum = through_the_activation(by_prediction, seen, activation)
-    by = through_the_sum(by_sum, x1, w1)
-    autograd, differences = checks(x1, w1, b, y, activation)
+    fwd = forward_pass(x1, w1, b, y, activation)
+    d_prediction = loss_backward(y, fwd)
+    d_z = activation_backward(d_prediction, fwd, activation)
+    grads = linear_backward(d_z, x1, w1)
+    autograd, differences = numerical_checks(x1, w1, b, y, activation)
 
     forward = Table(
         ["forward", "is", "value"],
         [
-            ("z", "x1·w1 + b", seen.z),
-            ("ŷ", f"{activation}(z)", seen.prediction),
-            ("J", "(y - ŷ)²", seen.loss),
+            ("z", "x1·w1 + b", fwd.z),
+            ("ŷ", f"{activation}(z)", fwd.prediction),
+            ("J", "(y - ŷ)²", fwd.loss),
         ],
     )
     backward = Table(
         ["backward", "is", "chain rule", "autograd", "finite differences"],
         [
-            ("∂J/∂ŷ", "-2(y - ŷ)", by_prediction, "", ""),
-            ("∂J/∂z", "∂J/∂ŷ · f'(z)", by_sum, "", ""),
+            ("∂J/∂ŷ", "-2(y - ŷ)", d_prediction, "", ""),
+            ("∂J/∂z", "∂J/∂ŷ · f'(z)", d_z, "", ""),
             *zip(
                 ("∂J/∂w1", "∂J/∂b", "∂J/∂x1"),
                 ("∂J/∂z · x1", "∂J/∂z", "∂J/∂z · w1"),
-                astuple(by),
+                astuple(grads),
                 astuple(autograd),
                 astuple(differences),
                 strict=True,
             ),
         ],
     )
-    said = (
-        f"The chain rule differs from autograd by {_apart(by, autograd):.1g} at most, "
-        f"from finite differences by {_apart(by, differences):.1g}."
-    )
-    says = [
-        said,
-        f"The activation lets {chain.prediction_by_sum(seen.z, activation):.3g} of the gradient through.",
+    from_autograd = f"from autograd by {_max_abs_diff(grads, autograd):.1g} at most"
+    from_differences = f"from finite differences by {_max_abs_diff(grads, differences):.1g}"
+    slope = backprop_math.d_prediction_d_z(fwd.z, activation)
+    takeaways = [
+        f"The chain rule differs {from_autograd}, {from_differences}.",
+        f"The activation lets {slope:.3g} of the gradient through.",
     ]
-    if activation == "relu" and abs(seen.z) < chain.STEP * max(1, abs(x1), abs(w1)):
-        says.append(
+    if activation == "relu" and abs(fwd.z) < backprop_math.FINITE_DIFFERENCE_STEP * max(1, abs(x1), abs(w1)):
+        takeaways.append(
             "At its kink ReLU has no slope: finite differences see both sides of it, PyTorch takes 0."
         )
-    picture = figures.backprop((x1, w1, b, y), seen, (by_prediction, by_sum), by, activation)
-    publish("backprop", [forward, backward], says, picture)
-    return by
+    svg = plot((x1, w1, b, y), fwd, (d_prediction, d_z), grads, activation)
+    publish("backprop", [forward, backward], takeaways, svg)
+    return grads
 
 
-def _apart(one: Gradients, other: Gradients) -> float:
+def _max_abs_diff(one: Gradients, other: Gradients) -> float:
     return max(abs(one.w1 - other.w1), abs(one.b - other.b), abs(one.x1 - other.x1))
+
+
+@rc_context(STYLE)
+def plot(
+    inputs: tuple[float, float, float, float],
+    fwd: Forward,
+    inner_grads: tuple[float, float],
+    grads: Gradients,
+    activation: str,
+) -> str:
+    """SVG: the computation graph, with each value in its node and the gradient of J below it.
+
+    `inputs` is (x1, w1, b, y), `inner_grads` (∂J/∂ŷ, ∂J/∂z).
+    """
+    figure, axes = create_figure(3.1)
+    axes.set(xlim=(-0.75, 6.75), ylim=(-0.62, 2.75))
+    axes.axis("off")
+    x1, w1, b, y = inputs
+    d_prediction, d_z = inner_grads
+    nodes = {
+        "x1": ((0, 2.1), x1, "∂J/∂x1", grads.x1),
+        "w1": ((0, 1.05), w1, "∂J/∂w1", grads.w1),
+        "b": ((0, 0), b, "∂J/∂b", grads.b),
+        "z": ((2.2, 1.05), fwd.z, "∂J/∂z", d_z),
+        "ŷ": ((4.2, 1.05), fwd.prediction, "∂J/∂ŷ", d_prediction),
+        "J": ((6.2, 1.05), fwd.loss, "", None),
+    }
+    for start, end in (("x1", "z"), ("w1", "z"), ("b", "z"), ("z", "ŷ"), ("ŷ", "J")):
+        draw_arrow(axes, nodes[start][0], nodes[end][0])
+    for name, (position, value, grad_name, grad) in nodes.items():
+        draw_node(axes, position, f"{name}\n{format_number(value)}", size=38, color=BLUE)
+        if grad is not None:
+            axes.annotate(
+                f"{grad_name} = {format_number(grad)}",
+                position,
+                xytext=(0, -23),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                color=ORANGE,
+                fontsize=9.5,
+            )
+    axes.text(2.2, 1.68, "z = x1·w1 + b", ha="center", color=MUTED)
+    axes.text(4.2, 1.68, f"ŷ = {activation}(z)", ha="center", color=MUTED)
+    axes.text(6.2, 1.68, "J = (y − ŷ)²", ha="center", color=MUTED)
+    axes.text(6.2, 0.3, f"target y = {format_number(y)}", ha="center", color=MUTED)
+    axes.text(4.2, 2.5, "forward: values →", ha="center", color=BLUE)
+    axes.text(4.2, -0.45, "← backward: gradients, by the chain rule", ha="center", color=ORANGE)
+    return render_svg(figure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What future rewards are worth (slide "Reinforcement Learning", with its example of chess).
 
-The reward of the talk's move, a bishop takes a rook, is +5 pawns. What follows it counts the less, the
+The reward of the talk's move, a bishop takes a rook, is +5 pawns. Later rewards count the less, the
 smaller the discount factor γ is: R = Σ γ^i · r_i. The talk's two ends: γ = 0 leaves nothing of the future,
 and with γ = 1 the future counts as much as the present.
 """
@@ -8,34 +8,37 @@ and with γ = 1 the future counts as much as the present.
 from collections.abc import Sequence
 from typing import Annotated
 
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from pydantic import Field
 
-from flows.toys import figures
-from flows.toys.lesson import Number, Probability, Table, publish, step, toy
-from models.toys.discounted_return import discounted
+from flows.toys.base import BoundedFloat, Probability, Table, publish, toy_flow, toy_task
+from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, create_figure, format_number, render_svg
+from models.toys.discounted_return import discount_rewards
 
-Rewards = Annotated[Sequence[Number], Field(min_length=1, max_length=40)]
-Factors = Annotated[Sequence[Probability], Field(min_length=1, max_length=6)]
+Rewards = Annotated[Sequence[BoundedFloat], Field(min_length=1, max_length=40)]
+DiscountFactors = Annotated[Sequence[Probability], Field(min_length=1, max_length=6)]
 
 
-@step
+@toy_task
 def discount(rewards: Sequence[float], gamma: float) -> list[float]:
-    return discounted(rewards, gamma)
+    return discount_rewards(rewards, gamma)
 
 
-@step
+@toy_task
 def add_up(values: Sequence[float]) -> float:
     return sum(values)
 
 
-@toy
+@toy_flow
 def discounted_return(
-    rewards: Rewards = (5.0, -3.0, 0.0, -5.0, 0.0, 9.0), gammas: Factors = (0.0, 0.9, 1.0)
+    rewards: Rewards = (5.0, -3.0, 0.0, -5.0, 0.0, 9.0), gammas: DiscountFactors = (0.0, 0.9, 1.0)
 ) -> list[float]:
     """R = Σ γ^i · r_i for each γ.
 
     Args:
-        rewards: a reward a move, in pawns: bishop takes rook (+5), the bishop is lost (-3), …
+        rewards: one reward per move, in pawns: bishop takes rook (+5), the bishop is lost (-3), …
         gammas: discount factors, each from 0 to 1
     """
     rows = [(gamma, discount(rewards, gamma)) for gamma in gammas]
@@ -48,18 +51,63 @@ def discounted_return(
             *((gamma, *row, total) for (gamma, row), total in zip(rows, returns, strict=True)),
         ],
     )
-    says = [_meaning(gamma, total, rewards) for gamma, total in zip(gammas, returns, strict=True)]
-    publish("discounted_return", [table], says, figures.discounted_return(rewards, rows))
+    takeaways = [_explain(gamma, total, rewards) for gamma, total in zip(gammas, returns, strict=True)]
+    publish("discounted_return", [table], takeaways, plot(rewards, rows))
     return returns
 
 
-def _meaning(gamma: float, total: float, rewards: Sequence[float]) -> str:
+def _explain(gamma: float, total: float, rewards: Sequence[float]) -> str:
     if gamma == 0:
         return f"γ = 0: R = {total:g}, the first reward; the future counts nothing."
     if gamma == 1:
         return f"γ = 1: R = {total:g}, the plain sum; the future counts as much as the present."
     last = len(rewards) - 1
     return f"γ = {gamma:g}: R = {total:.4g}; a reward {last} moves away counts {gamma**last:.2g} of one now."
+
+
+@rc_context(STYLE)
+def plot(rewards: Sequence[float], rows: Sequence[tuple[float, list[float]]]) -> str:
+    """SVG: the discounted rewards, one panel per row (γ, `γ^i·r_i` for each i)."""
+    figure, panels = create_figure(0.55 + 1.15 * len(rows), rows=(1,) * len(rows))
+    panels = np.atleast_1d(panels)
+    steps = range(len(rewards))
+    reach = 1.35 * max(map(abs, rewards), default=1.0) or 1.0
+    for panel, (gamma, values) in zip(panels, rows, strict=True):
+        _plot_rewards(panel, rewards, values)
+        panel.set(ylim=(-reach, reach), ylabel=f"γ = {gamma:g}", xlim=(-0.6, len(rewards) - 0.4))
+        panel.yaxis.label.set_color(INK)
+        panel.grid(visible=False)
+        panel.set_yticks([0], [""])
+        panel.set_xticks(steps, [""] * len(rewards))
+        panel.text(
+            1.01,
+            0.5,
+            f"R = {format_number(sum(values))}",
+            transform=panel.transAxes,
+            va="center",
+            fontsize=12,
+            color=BLUE,
+        )
+    panels[-1].set_xticks(steps, [str(step) for step in steps])
+    panels[-1].set_xlabel("step i (dotted: the reward itself)")
+    return render_svg(figure)
+
+
+def _plot_rewards(axes: Axes, rewards: Sequence[float], discounted: Sequence[float]) -> None:
+    steps = range(len(rewards))
+    axes.bar(steps, rewards, color="none", edgecolor=MUTED, linestyle=":", width=0.62)
+    axes.bar(steps, discounted, color=[BLUE if value >= 0 else ORANGE for value in discounted], width=0.62)
+    for step, value in enumerate(discounted):
+        if value:
+            axes.annotate(
+                f"{value:+.3g}".replace("-", "−"),
+                (step, max(value, rewards[step], 0)),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+    axes.axhline(0, color=MUTED, linewidth=1)
 
 
 if __name__ == "__main__":

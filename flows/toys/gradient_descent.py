@@ -1,45 +1,63 @@
 """Gradient descent (slides "Gradient Descent", "Learning Rate" and "Loss Function - Beispiel").
 
-1. Initialise the parameters at random.
+1. Initialize the parameters at random.
 2. Repeat until convergence: compute the gradient ∇J of the loss, then update θ <- θ - α·∇J.
 
-On the loss of the talk's example, J(w0, b0) = (y - (x·w0 + b0))². Its minimum is no point but a valley: one
-equation does not settle two parameters, so where the descent ends depends on where it began.
+On the loss of the talk's example, J(w0, b0) = (y - (x·w0 + b0))². Its minimum is a valley and not a point:
+one equation does not determine two parameters, so where the descent ends depends on where it began.
 """
 
 import random
+from collections.abc import Sequence
+from itertools import pairwise
 
-from flows.toys import figures
-from flows.toys.lesson import Count, Number, Positive, Table, publish, step, toy
-from models.toys.gradient_descent import Descent, Point, descend, gradient, loss
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import MaxNLocator
+
+from flows.toys.base import BoundedFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
+from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, WIDTH, render_svg
+from models.toys import gradient_descent as descent_math
+from models.toys.gradient_descent import Point, Trajectory, gradient, loss
 from tasks.params import Seed
 
+Descent = tuple[float, Trajectory]
+"""(learning rate, where it led)"""
 
-@step
-def initialise(seed: int) -> Point:
+MAX_POINTS = 8  # what the figure shows of a path that diverges
+
+
+@toy_task
+def initialize(seed: int) -> Point:
     """w0 and b0, uniform from -5 to 5."""
-    chance = random.Random(seed)  # noqa: S311 - no secret
-    return chance.uniform(-5, 5), chance.uniform(-5, 5)
+    generator = random.Random(seed)  # noqa: S311 - no secret
+    return generator.uniform(-5, 5), generator.uniform(-5, 5)
 
 
-@step
-def repeat_until_convergence(
+@toy_task
+def run_gradient_descent(
     start: Point, learning_rate: float, example: tuple[float, float], max_steps: int
-) -> Descent:
+) -> Trajectory:
     def gradient_at(parameters: Point) -> Point:
         return gradient(parameters, *example)
 
-    return descend(gradient_at, start, learning_rate, max_steps=max_steps, tolerance=1e-6)
+    return descent_math.gradient_descent(
+        gradient_at, start, learning_rate, max_steps=max_steps, tolerance=1e-6
+    )
 
 
-@toy
+@toy_flow
 def gradient_descent(
-    x: Number = 2.0,
-    y: Number = 7.0,
-    too_small: Positive = 0.001,
-    fitting: Positive = 0.03,
-    too_large: Positive = 0.21,
-    max_steps: Count = 60,
+    x: BoundedFloat = 2.0,
+    y: BoundedFloat = 7.0,
+    lr_too_small: PositiveFloat = 0.001,
+    lr_good: PositiveFloat = 0.03,
+    lr_too_large: PositiveFloat = 0.21,
+    max_steps: PositiveInt = 60,
     seed: Seed = 1,
 ) -> dict[float, str]:
     """θ <- θ - α·∇J with three learning rates, from the same random start.
@@ -47,37 +65,99 @@ def gradient_descent(
     Args:
         x: the example's input
         y: the example's target
-        too_small: a learning rate α that is too small to arrive
-        fitting: one that fits
-        too_large: one that diverges; here, all above 1 / (x² + 1) do
-        max_steps: updates after which to give up
+        lr_too_small: a learning rate α that is too small to converge in time
+        lr_good: one that converges
+        lr_too_large: one that diverges; here, all above 1 / (x² + 1) do
+        max_steps: updates after which to stop
         seed: of the random start
     """
-    start = initialise(seed)
+    start = initialize(seed)
     descents = [
-        (rate, repeat_until_convergence(start, rate, (x, y), max_steps))
-        for rate in (too_small, fitting, too_large)
+        (rate, run_gradient_descent(start, rate, (x, y), max_steps))
+        for rate in (lr_too_small, lr_good, lr_too_large)
     ]
-    traced = [(rate, run, [loss(point, x, y) for point in run.path]) for rate, run in descents]
 
     table = Table(
         ["learning rate α", "outcome", "steps", "w0", "b0", "prediction", "J(θ)"],
         [
-            (rate, run.outcome, len(run.path) - 1, w0, b0, x * w0 + b0, losses[-1])
-            for rate, run, losses in traced
+            (rate, run.outcome, len(run.path) - 1, w0, b0, x * w0 + b0, loss((w0, b0), x, y))
+            for rate, run in descents
             for w0, b0 in run.path[-1:]
         ],
     )
-    along_w0, along_b0 = gradient(start, x, y)
+    grad_w0, grad_b0 = gradient(start, x, y)
     limit = 1 / (x * x + 1)
     at_start = f"w0 = {start[0]:.4g}, b0 = {start[1]:.4g}, J = {loss(start, x, y):.4g}"
-    says = [
-        f"Start, at random: {at_start}, ∇J = ({along_w0:.4g}, {along_b0:.4g}).",
+    takeaways = [
+        f"Start, at random: {at_start}, ∇J = ({grad_w0:.4g}, {grad_b0:.4g}).",
         f"A step multiplies the error y - ŷ by 1 - 2α(x² + 1): above α = {limit:.4g} it grows.",
     ]
-    picture = figures.gradient_descent(lambda w0, b0: (y - (x * w0 + b0)) ** 2, traced)
-    publish("gradient_descent", [table], says, picture)
+    publish("gradient_descent", [table], takeaways, plot((x, y), descents))
     return {rate: run.outcome for rate, run in descents}
+
+
+@rc_context(STYLE)
+def plot(example: tuple[float, float], descents: Sequence[Descent]) -> str:
+    """SVG: each learning rate's path on the loss's surface over (w0, b0), and its loss by step.
+
+    Of the two or three `descents`, the second should converge: the surface is centered where it ends.
+    """
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    grid = figure.add_gridspec(2, len(descents), height_ratios=(1.5, 1))
+    x, y = example
+    start, center = np.array(descents[0][1].path[0]), np.array(descents[1][1].path[-1])
+    extent = np.maximum(2.1 * np.abs(start - center), 1)
+    w0, b0 = (np.linspace(at - size, at + size, 41) for at, size in zip(center, extent, strict=True))
+    w0_grid, b0_grid = np.meshgrid(w0, b0)
+    surface = (y - (x * w0_grid + b0_grid)) ** 2
+    levels = surface.max() * np.linspace(0, 1, 12) ** 2
+    shades = [to_rgba(BLUE, 0.02 + 0.45 * share) for share in np.linspace(0, 1, 11)]
+    for column, (rate, run) in enumerate(descents):
+        panel = figure.add_subplot(grid[0, column])
+        panel.contourf(w0, b0, surface, levels=levels, colors=shades)
+        _plot_path(panel, run)
+        if column == 0:
+            panel.annotate("start", run.path[0], xytext=(0, -14), textcoords="offset points", ha="center")
+        panel.set_title(f"α = {rate:g}: {run.outcome}", fontsize=10)
+        panel.set(xlim=w0[[0, -1]], ylim=b0[[0, -1]], xlabel="w0", ylabel="b0" if column == 0 else "")
+        panel.grid(visible=False)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.tick_params(labelleft=column == 0)
+    _plot_losses(figure.add_subplot(grid[1, :]), example, descents)
+    return render_svg(figure)
+
+
+def _plot_path(axes: Axes, run: Trajectory) -> None:
+    diverged = run.outcome == "diverged"
+    path = np.array(run.path[:MAX_POINTS] if diverged else run.path)
+    for start, end in pairwise(path):
+        # Jumps over the valley are arcs: as straight lines they would cover each other.
+        jump = FancyArrowPatch(
+            start,
+            end,
+            connectionstyle=f"arc3,rad={0.28 if diverged else 0.0}",
+            arrowstyle="-",
+            color=ORANGE,
+            linewidth=1.5,
+            shrinkA=0,
+            shrinkB=0,
+            clip_on=True,
+        )
+        axes.add_patch(jump)
+    axes.plot(path[:, 0], path[:, 1], "o", color=ORANGE, markersize=4, clip_on=True)
+    axes.plot(*path[0], "s", color=INK, markersize=7)
+
+
+def _plot_losses(axes: Axes, example: tuple[float, float], descents: Sequence[Descent]) -> None:
+    line_styles = (("--", MUTED), ("-", BLUE), (":", ORANGE))
+    longest = max((len(run.path) for _, run in descents if run.outcome != "diverged"), default=MAX_POINTS)
+    max_points = int(1.25 * longest)
+    for (rate, run), (style, color) in zip(descents, line_styles[: len(descents)], strict=True):
+        losses = [loss(point, *example) for point in run.path[:max_points]]
+        axes.plot(np.maximum(losses, 1e-16), linestyle=style, color=color, linewidth=2, label=f"α = {rate:g}")
+    axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel="J(θ)")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from matplotlib import rc_context
+from matplotlib.colors import to_rgba
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from flows.toys import figures
-from flows.toys.lesson import Count, NotNegative, Positive, Table, publish, step, toy
-from models.toys.layers import DATA, accuracy, collapsed, drawn, nested, network
-from models.toys.training_cycle import Recipe, trained
+from flows.toys.base import NonNegativeFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
+from flows.toys.style import BLUE, INK, ORANGE, STYLE, Values, create_figure, render_svg
+from models.toys import training_cycle as cycle_math
+from models.toys.layers import (
+    DATASETS,
+    Activation,
+    accuracy,
+    collapse_linear_layers,
+    forward,
+    init_weights,
+    make_mlp,
+)
+from models.toys.training_cycle import TrainConfig
 from tasks.params import Seed
 
 Depths = Annotated[Sequence[Annotated[int, Field(ge=1, le=50)]], Field(min_length=1, max_length=20)]
@@ -29,101 +41,124 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "ReLU": nn.ReLU}
 
 
 @dataclass(frozen=True)
-class Collapse:
+class CollapseResult:
     """Largest differences, over some inputs, between the network and the one layer Ŵ·x + b̂."""
 
     depth: int
-    biases: bool
+    with_biases: bool
     linear: float
     relu: float
 
 
-@step
-def compare(depth: int, biases: bool, seed: int) -> Collapse:
+@toy_task
+def compare_with_single_layer(depth: int, with_biases: bool, seed: int) -> CollapseResult:
     generator = Generator().manual_seed(seed)
-    weights, shifts = drawn([INPUTS, *[WIDTH] * (depth - 1), OUTPUTS], generator)
+    weights, biases = init_weights([INPUTS, *[WIDTH] * (depth - 1), OUTPUTS], generator)
     x = torch.randn(100, INPUTS, dtype=torch.float64, generator=generator)
-    product, shift = collapsed(weights, shifts if biases else None)
+    product, shift = collapse_linear_layers(weights, biases if with_biases else None)
     single = x @ product.T + shift
 
-    def apart(activation: object) -> float:
-        output = nested(weights, shifts if biases else None, activation, x)  # type: ignore[arg-type]
+    def max_abs_diff(activation: Activation | None) -> float:
+        output = forward(weights, biases if with_biases else None, activation, x)
         return (output - single).abs().max().item()
 
-    return Collapse(depth, biases, linear=apart(None), relu=apart(torch.relu))
+    return CollapseResult(depth, with_biases, linear=max_abs_diff(None), relu=max_abs_diff(torch.relu))
 
 
-@step
-def data(shape: str, noise: float, seed: int) -> tuple[Points, Points]:
-    """200 points to train on, and 1,000 more to measure by."""
+@toy_task
+def make_data(shape: str, noise: float, seed: int) -> tuple[Points, Points]:
+    """200 training points and 1,000 test points."""
     generator = Generator().manual_seed(seed)
-    return DATA[shape](200, noise, generator), DATA[shape](1000, noise, generator)
+    return DATASETS[shape](200, noise, generator), DATASETS[shape](1000, noise, generator)
 
 
-@step
-def train(activation: str, points: Points, recipe: Recipe) -> nn.Sequential:
-    """Three layers with 16 neurons between them, or with 16 linear ones."""
-    net = network([2, 16, 16, 1], ACTIVATIONS[activation], recipe.seed)
-    trained(net, F.binary_cross_entropy_with_logits, points, recipe)
+@toy_task
+def train(activation: str, points: Points, config: TrainConfig) -> nn.Sequential:
+    """Three layers, with 16 neurons in each of the two hidden ones."""
+    net = make_mlp([2, 16, 16, 1], ACTIVATIONS[activation], config.seed)
+    cycle_math.train(net, F.binary_cross_entropy_with_logits, points, config)
     return net
 
 
-@step
-def measure(net: nn.Sequential, points: Points) -> float:
+@toy_task
+def test_accuracy(net: nn.Sequential, points: Points) -> float:
     return accuracy(net, *points)
 
 
-@toy
+@toy_flow
 def layers(
     depths: Depths = (2, 3, 4, 5),
     shape: Literal["moons", "rings"] = "moons",
-    noise: NotNegative = 0.12,
-    epochs: Count = 40,
-    learning_rate: Positive = 0.01,
+    noise: NonNegativeFloat = 0.12,
+    epochs: PositiveInt = 40,
+    learning_rate: PositiveFloat = 0.01,
     seed: Seed = 0,
 ) -> dict[str, float]:
     """f(W1·f(W0·x)) and deeper; the accuracy of linear layers and of ReLU on what no line separates.
 
     Args:
-        depths: numbers of layers to hold against the single one Ŵ
-        shape: the data set, two moons or a ring in a ring
-        noise: how far its points stray
+        depths: numbers of layers to compare with the single layer Ŵ
+        shape: the dataset, two moons or a ring in a ring
+        noise: standard deviation of the points' noise
         epochs: of the training
         learning_rate: of the training
         seed: of weights, points and batches
     """
-    collapses = [compare(depth, biases, seed) for biases in (False, True) for depth in depths]
-    train_points, test_points = data(shape, noise, seed)
-    recipe = Recipe(learning_rate, epochs, batch_size=20, seed=seed)
-    nets = {name: train(name, train_points, recipe) for name in ACTIVATIONS}
-    accuracies = {name: measure(net, test_points) for name, net in nets.items()}
+    collapses = [
+        compare_with_single_layer(depth, with_biases, seed)
+        for with_biases in (False, True)
+        for depth in depths
+    ]
+    train_points, test_points = make_data(shape, noise, seed)
+    config = TrainConfig(learning_rate, epochs, batch_size=20, seed=seed)
+    nets = {name: train(name, train_points, config) for name in ACTIVATIONS}
+    accuracies = {name: test_accuracy(net, test_points) for name, net in nets.items()}
 
     table = Table(
         ["layers", "biases", "linear: |f_N - Ŵ·x|", "ReLU: |f_N - Ŵ·x|"],
-        [(str(c.depth), "yes" if c.biases else "no", f"{c.linear:.1e}", f"{c.relu:.3f}") for c in collapses],
+        [
+            (str(c.depth), "yes" if c.with_biases else "no", f"{c.linear:.1e}", f"{c.relu:.3f}")
+            for c in collapses
+        ],
     )
     results = Table(["activation", f"accuracy on {shape}"], [(k, f"{v:.1%}") for k, v in accuracies.items()])
-    says = [
+    takeaways = [
         "Without activations any number of layers is the one layer Ŵ, up to rounding; with ReLU it is not.",
         "So the linear network's boundary is a line, the ReLU network's need not be.",
     ]
-    publish("layers", [table, results], says, _picture(test_points, nets, accuracies))
+    publish("layers", [table, results], takeaways, plot(test_points, nets, accuracies))
     return accuracies
 
 
-def _picture(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, float]) -> str:
+@rc_context(STYLE)
+def plot(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, float]) -> str:
+    """SVG: each network's decision boundary, with some of the points."""
     low, high = points[0].min(0).values - 0.25, points[0].max(0).values + 0.25
-    x = torch.linspace(float(low[0]), float(high[0]), 81, dtype=torch.float64)
-    y = torch.linspace(float(low[1]), float(high[1]), 81, dtype=torch.float64)
-    grid = torch.cartesian_prod(y, x).flip(1)
-    extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
+    x_range, y_range = ((float(low[axis]), float(high[axis])) for axis in (0, 1))
+    coordinates, classes = points[0][:300].numpy(), points[1][:300].numpy()
     titles = {"none": "linear layers", "ReLU": "with ReLU"}
+    figure, axes = create_figure(2.75, columns=(1,) * len(nets))
+    for panel, (name, net) in zip(axes, nets.items(), strict=True):
+        logits = _logits_on_grid(net, x_range, y_range)
+        x, y = np.linspace(*x_range, logits.shape[1]), np.linspace(*y_range, logits.shape[0])
+        sides = [to_rgba(ORANGE, 0.16), to_rgba(BLUE, 0.16)]
+        panel.contourf(x, y, logits > 0, levels=[-0.5, 0.5, 1.5], colors=sides)
+        panel.contour(x, y, logits, levels=[0], colors=INK, linewidths=2)
+        for value, color, marker in ((0, ORANGE, "s"), (1, BLUE, "o")):
+            of_class = coordinates[classes == value]
+            panel.plot(of_class[:, 0], of_class[:, 1], marker, color=color, markersize=3.2, markeredgewidth=0)
+        panel.set_title(f"{titles[name]}: {accuracies[name]:.0%} right", fontsize=10)
+        panel.set(xlim=x_range, ylim=y_range, aspect="equal", xticks=[], yticks=[])
+        panel.grid(visible=False)
+    return render_svg(figure)
+
+
+def _logits_on_grid(net: nn.Sequential, x_range: tuple[float, float], y_range: tuple[float, float]) -> Values:
+    """`(81, 81)`, a row per y."""
+    x, y = (torch.linspace(*limits, 81, dtype=torch.float64) for limits in (x_range, y_range))
     with torch.no_grad():
-        panels = [
-            (f"{titles[name]}: {accuracies[name]:.0%} right", net(grid).view(81, 81).numpy())
-            for name, net in nets.items()
-        ]
-    return figures.layers(points[0][:300].numpy(), points[1][:300].numpy(), extent, panels)
+        logits: Values = net(torch.cartesian_prod(y, x).flip(1)).view(81, 81).numpy()
+    return logits
 
 
 if __name__ == "__main__":

@@ -4,43 +4,60 @@
         sum = w0 + x1*w1 + x2*w2 + x3*w3
         return sigmoid(sum)
 
-Each line of the slide is a task: multiply every input by its weight, sum and add the bias, activate. That is
+Each step of the slide is a task: multiply every input by its weight, sum and add the bias, activate. That is
 what `torch.nn.Linear` and an activation compute.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 
-from flows.toys import figures
-from flows.toys.lesson import Number, Table, publish, step, toy
-from models.toys.neuron import ACTIVATIONS, activated, multiplied
+from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
+from flows.toys.style import (
+    BLUE,
+    MUTED,
+    ORANGE,
+    PAPER,
+    STYLE,
+    create_figure,
+    draw_arrow,
+    draw_node,
+    format_number,
+    render_svg,
+)
+from models.toys import neuron as neuron_math
+from models.toys.neuron import ACTIVATIONS
 
 
-@step
+@toy_task
 def multiply(inputs: Sequence[float], weights: Sequence[float]) -> list[float]:
-    return multiplied(inputs, weights)
+    return neuron_math.multiply(inputs, weights)
 
 
-@step
+@toy_task
 def add_up(products: Sequence[float]) -> float:
     return sum(products)
 
 
-@step
+@toy_task
 def add_bias(total: float, bias: float) -> float:
     return total + bias
 
 
-@step
+@toy_task
 def activate(z: float, activation: str) -> float:
-    return activated(z, activation)
+    return neuron_math.activate(z, activation)
 
 
-@step
-def by_pytorch(inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str) -> float:
-    """The same by `torch.nn.Linear`, in float64."""
+@toy_task
+def with_torch_linear(
+    inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str
+) -> float:
+    """The same with `torch.nn.Linear`, in float64."""
     linear = torch.nn.Linear(len(inputs), 1, dtype=torch.float64)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([weights], dtype=torch.float64))
@@ -49,15 +66,15 @@ def by_pytorch(inputs: Sequence[float], weights: Sequence[float], bias: float, a
         return float({"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[activation](z))
 
 
-@toy
+@toy_flow
 def neuron(
-    x1: Number = 1.0,
-    x2: Number = 2.0,
-    x3: Number = 3.0,
-    w0: Number = 0.5,
-    w1: Number = 0.8,
-    w2: Number = -0.4,
-    w3: Number = 0.2,
+    x1: BoundedFloat = 1.0,
+    x2: BoundedFloat = 2.0,
+    x3: BoundedFloat = 3.0,
+    w0: BoundedFloat = 0.5,
+    w1: BoundedFloat = 0.8,
+    w2: BoundedFloat = -0.4,
+    w3: BoundedFloat = 0.2,
     activation: Literal["sigmoid", "tanh", "relu"] = "sigmoid",
 ) -> float:
     """f(w0 + x1·w1 + x2·w2 + x3·w3), step by step.
@@ -77,7 +94,7 @@ def neuron(
     total = add_up(products)
     z = add_bias(total, w0)
     output = activate(z, activation)
-    torchs = by_pytorch(inputs, weights, w0, activation)
+    torch_output = with_torch_linear(inputs, weights, w0, activation)
 
     steps = Table(
         ["step", "calculation", "result"],
@@ -89,17 +106,83 @@ def neuron(
             ["2. sum", " + ".join(f"({product:g})" for product in products), total],
             ["   and bias", f"{total:g} + ({w0:g})", z],
             [f"3. activate: {activation}", f"f({z:g})", output],
-            ["torch.nn.Linear", "", torchs],
+            ["torch.nn.Linear", "", torch_output],
         ],
     )
-    others = ", ".join(f"{name} gives {activated(z, name):.4g}" for name in ACTIVATIONS)
-    publish(
-        "neuron",
-        [steps],
-        [f"Of the sum {z:g}, {others}.", f"PyTorch's neuron differs by {abs(output - torchs):.1g}."],
-        figures.neuron(inputs, weights, w0, z, activation),
-    )
+    others = ", ".join(f"{name} gives {activate(z, name):.4g}" for name in ACTIVATIONS)
+    takeaways = [
+        f"Of the sum {z:g}, {others}.",
+        f"PyTorch's neuron differs by {abs(output - torch_output):.1g}.",
+    ]
+    publish("neuron", [steps], takeaways, plot(inputs, weights, w0, z, activation))
     return output
+
+
+@rc_context(STYLE)
+def plot(inputs: Sequence[float], weights: Sequence[float], bias: float, z: float, activation: str) -> str:
+    """SVG: the neuron with its three inputs and all numbers, and its sum on the curves of the activations."""
+    figure, (diagram_ax, curves_ax) = create_figure(2.9, columns=(1.15, 1))
+    _plot_diagram(diagram_ax, inputs, weights, bias, z, activation)
+    _plot_activations(curves_ax, z, activation)
+    return render_svg(figure)
+
+
+def _plot_diagram(
+    axes: Axes, inputs: Sequence[float], weights: Sequence[float], bias: float, z: float, activation: str
+) -> None:
+    axes.set(xlim=(-0.35, 4.2), ylim=(-0.45, 3.45))
+    axes.axis("off")
+    edges = [
+        (f"x{i}\n{format_number(x)}", f"w{i} = {format_number(w)}")
+        for i, (x, w) in enumerate(zip(inputs, weights, strict=True), start=1)
+    ]
+    edges.append(("1", f"w0 = {format_number(bias)}"))
+    box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
+    for height, (node_label, edge_label) in zip((3, 2, 1, 0), edges, strict=True):
+        draw_arrow(axes, (0, height), (2.35, 1.5))
+        draw_node(axes, (0, height), node_label)
+        axes.text(
+            1.0,
+            height + (1.5 - height) * 1.0 / 2.35,
+            edge_label,
+            ha="center",
+            va="center",
+            fontsize=9,
+            color=BLUE,
+            bbox=box,
+        )
+    draw_arrow(axes, (2.35, 1.5), (3.75, 1.5))
+    draw_node(axes, (2.35, 1.5), f"Σ\n{format_number(z)}", size=40)
+    output = neuron_math.activate(z, activation)
+    draw_node(axes, (3.75, 1.5), f"f\n{format_number(output)}", size=40, color=ORANGE)
+    axes.text(3.75, 2.25, activation, ha="center", color=ORANGE)
+    axes.text(2.35, 2.25, "sum, bias", ha="center", color=MUTED)
+
+
+def _plot_activations(axes: Axes, z: float, activation: str) -> None:
+    output = neuron_math.activate(z, activation)
+    reach = max(4.0, 1.3 * abs(z))
+    top = min(reach, max(2.2, 1.2 * output))
+    grid = np.linspace(-reach, reach, 241)
+    other_styles = iter(("--", ":"))
+    for name, function in ACTIVATIONS.items():
+        line_style: dict[str, Any] = (
+            {"color": BLUE, "lw": 2.4} if name == activation else {"color": MUTED, "ls": next(other_styles)}
+        )
+        axes.plot(grid, [function(float(x)) for x in grid], label=name, **line_style)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, frameon=False, columnspacing=1.2)
+    axes.plot([z, z], [0, output], color=ORANGE, linewidth=1.2, linestyle=":")
+    axes.plot([z], [output], "o", color=ORANGE, markersize=8)
+    label_left = z > 0.4 * reach
+    axes.annotate(
+        f"f({format_number(z)}) = {format_number(output)}",
+        (z, output),
+        xytext=(-9 if label_left else 9, -15),
+        textcoords="offset points",
+        color=ORANGE,
+        ha="right" if label_left else "left",
+    )
+    axes.set(xlim=(-reach, reach), ylim=(-1.2, top), xlabel="sum with bias")
 
 
 if __name__ == "__main__":

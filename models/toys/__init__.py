@@ -1,1 +1,1 @@
-"""The mathematics of the talk's examples, a file a toy: plain functions."""
+"""The mathematics of the toys, one per file: plain functions."""

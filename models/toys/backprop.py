@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from models.toys.neuron import ACTIVATIONS, DERIVATIVES, activated
+from models.toys.neuron import ACTIVATIONS, DERIVATIVES, activate
 
 TORCH_ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
-STEP = 1e-5  # of the finite differences
+FINITE_DIFFERENCE_STEP = 1e-5
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Gradients:
-    """How J changes with each: what backpropagation is for."""
+    """The derivative of J with respect to each."""
 
     w1: float
     b: float
@@ -37,34 +37,34 @@ def forward(x1: float, w1: float, b: float, y: float, activation: str) -> Forwar
         if not math.isfinite(value):
             raise ValueError(f"x1, w1, b and y should be finite numbers, not {value}")
     z = x1 * w1 + b
-    prediction = activated(z, activation)
+    prediction = activate(z, activation)
     return Forward(z, prediction, (y - prediction) ** 2)
 
 
-def loss_by_prediction(y: float, prediction: float) -> float:
+def d_loss_d_prediction(y: float, prediction: float) -> float:
     """`∂J/∂ŷ = -2(y - ŷ)`"""
     return -2 * (y - prediction)
 
 
-def prediction_by_sum(z: float, activation: str) -> float:
+def d_prediction_d_z(z: float, activation: str) -> float:
     """`∂ŷ/∂z = f'(z)`"""
     return DERIVATIVES[activation](z)
 
 
-def gradients(loss_by_sum: float, x1: float, w1: float) -> Gradients:
+def gradients_from_dz(d_z: float, x1: float, w1: float) -> Gradients:
     """From `∂J/∂z`, as `z = x1·w1 + b`: times x1, times 1, times w1."""
-    return Gradients(w1=loss_by_sum * x1, b=loss_by_sum, x1=loss_by_sum * w1)
+    return Gradients(w1=d_z * x1, b=d_z, x1=d_z * w1)
 
 
-def by_chain_rule(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
-    """All steps in one."""
-    seen = forward(x1, w1, b, y, activation)
-    by_sum = loss_by_prediction(y, seen.prediction) * prediction_by_sum(seen.z, activation)
-    return gradients(by_sum, x1, w1)
+def gradients_by_chain_rule(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
+    """All backward steps in one call."""
+    fwd = forward(x1, w1, b, y, activation)
+    d_z = d_loss_d_prediction(y, fwd.prediction) * d_prediction_d_z(fwd.z, activation)
+    return gradients_from_dz(d_z, x1, w1)
 
 
-def by_autograd(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
-    """The same from PyTorch, in float64."""
+def gradients_by_autograd(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
+    """The same by PyTorch's autograd, in float64."""
     inputs, weight, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x1, w1, b))
     loss = (y - TORCH_ACTIVATIONS[activation](inputs * weight + bias)) ** 2
     loss.backward()  # type: ignore[no-untyped-call]
@@ -72,15 +72,19 @@ def by_autograd(x1: float, w1: float, b: float, y: float, activation: str) -> Gr
     return Gradients(*values)
 
 
-def by_finite_differences(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
-    """The same from the loss alone: `(J(θ + h) - J(θ - h)) / 2h`, for one number after the other."""
+def gradients_by_finite_differences(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
+    """The same from the loss only: `(J(θ + h) - J(θ - h)) / 2h`, one parameter at a time."""
 
     def slope(dx1: float, dw1: float, db: float) -> float:
         above = forward(x1 + dx1, w1 + dw1, b + db, y, activation).loss
         below = forward(x1 - dx1, w1 - dw1, b - db, y, activation).loss
-        return (above - below) / (2 * STEP)
+        return (above - below) / (2 * FINITE_DIFFERENCE_STEP)
 
-    return Gradients(w1=slope(0, STEP, 0), b=slope(0, 0, STEP), x1=slope(STEP, 0, 0))
+    return Gradients(
+        w1=slope(0, FINITE_DIFFERENCE_STEP, 0),
+        b=slope(0, 0, FINITE_DIFFERENCE_STEP),
+        x1=slope(FINITE_DIFFERENCE_STEP, 0, 0),
+    )
 
 
 assert ACTIVATIONS.keys() == DERIVATIVES.keys() == TORCH_ACTIVATIONS.keys()

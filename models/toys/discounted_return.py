@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 
-def discounted(rewards: Sequence[float], gamma: float) -> list[float]:
+def discount_rewards(rewards: Sequence[float], gamma: float) -> list[float]:
     """`γ^i · r_i` for each step i. `ValueError` where γ is not in 0 to 1 or a reward not a number."""
     if not 0 <= gamma <= 1:
         raise ValueError(f"the discount factor should be from 0 to 1, not {gamma}")
@@ -22,4 +22,4 @@ def discounted_return(rewards: Sequence[float], gamma: float, start: int = 0) ->
     """
     if start < 0:
         raise ValueError(f"the sum should start at step 0 or later, not {start}")
-    return sum(discounted(rewards, gamma)[start:])
+    return sum(discount_rewards(rewards, gamma)[start:])

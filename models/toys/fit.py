@@ -19,45 +19,50 @@ class Fit:
     """mean squared errors"""
 
 
-def points(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A curve with noise: x `(count,)`, one a `count`-th of -1 to 1, and y `(count,)`, float64."""
+def sample_points(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A sine with noise: x `(count,)`, one in each `count`-th of -1 to 1, and y `(count,)`, float64."""
     x = 2 * (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count - 1
-    return x, truth(x) + noise * torch.randn(count, dtype=torch.float64, generator=generator)
+    return x, true_function(x) + noise * torch.randn(count, dtype=torch.float64, generator=generator)
 
 
-def truth(x: Tensor) -> Tensor:
+def true_function(x: Tensor) -> Tensor:
     """The curve without noise: `sin(πx)`."""
     return torch.sin(torch.pi * x)
 
 
-def features(x: Tensor, degree: int) -> Tensor:
-    """`(N, degree + 1)`: T_0(x), T_1(x), … They span the same polynomials as x's powers, and round less."""
-    columns = [torch.ones_like(x), x]
-    while len(columns) <= degree:
-        columns.append(2 * x * columns[-1] - columns[-2])
-    return torch.stack(columns[: degree + 1], 1)
+def chebyshev_features(x: Tensor, degree: int) -> Tensor:
+    """`(N, degree + 1)`: T_0(x), T_1(x), …
+
+    They span the same polynomials as x's powers, with smaller rounding errors.
+    """
+    features = [torch.ones_like(x), x]
+    while len(features) <= degree:
+        features.append(2 * x * features[-1] - features[-2])
+    return torch.stack(features[: degree + 1], 1)
 
 
-def fitted(degree: int, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> Fit:
+def fit_polynomial(degree: int, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> Fit:
     """Least squares. `ValueError` where the degree is negative, or the training points are too few for it."""
     if degree < 0:
         raise ValueError(f"the degree should be at least 0, not {degree}")
     if len(train[0]) <= degree:
         raise ValueError(f"degree {degree} needs more than {degree} training points, not {len(train[0])}")
-    coefficients = torch.linalg.lstsq(features(train[0], degree), train[1][:, None]).solution[:, 0]
-    return Fit(degree, coefficients, error(coefficients, train), error(coefficients, val))
+    coefficients = torch.linalg.lstsq(chebyshev_features(train[0], degree), train[1][:, None]).solution[:, 0]
+    return Fit(
+        degree, coefficients, mean_squared_error(coefficients, train), mean_squared_error(coefficients, val)
+    )
 
 
-def predicted(coefficients: Tensor, x: Tensor) -> Tensor:
-    return features(x, len(coefficients) - 1) @ coefficients
+def predict(coefficients: Tensor, x: Tensor) -> Tensor:
+    return chebyshev_features(x, len(coefficients) - 1) @ coefficients
 
 
-def error(coefficients: Tensor, data: tuple[Tensor, Tensor]) -> float:
-    """Mean squared error."""
+def mean_squared_error(coefficients: Tensor, data: tuple[Tensor, Tensor]) -> float:
+    """Of the polynomial on points `(x, y)`."""
     x, y = data
-    return (predicted(coefficients, x) - y).square().mean().item()
+    return (predict(coefficients, x) - y).square().mean().item()
 
 
-def sweet_spot(fits: Sequence[Fit]) -> Fit:
-    """The fit with the smallest validation error; of equals, the one of the lowest degree."""
+def select_best(fits: Sequence[Fit]) -> Fit:
+    """The fit with the smallest validation error; of equals, the one with the lowest degree."""
     return min(fits, key=lambda fit: (fit.val_error, fit.degree))

@@ -8,15 +8,15 @@ from typing import Literal
 Point = tuple[float, float]
 """(w0, b0)"""
 
-FAR = 1e6  # parameters beyond this have diverged
+DIVERGENCE_THRESHOLD = 1e6  # parameters beyond this have diverged
 
 
 @dataclass(frozen=True)
-class Descent:
-    """Where gradient descent went."""
+class Trajectory:
+    """The path of a gradient descent."""
 
     path: list[Point]
-    """from the start on; a point a step"""
+    """from the start on, one point per step"""
     outcome: Literal["converged", "not there yet", "diverged"]
 
 
@@ -29,21 +29,21 @@ def loss(parameters: Point, x: float, y: float) -> float:
 def gradient(parameters: Point, x: float, y: float) -> Point:
     """`∇J = (∂J/∂w0, ∂J/∂b0)`"""
     w0, b0 = parameters
-    towards_prediction = -2 * (y - (x * w0 + b0))
-    return towards_prediction * x, towards_prediction
+    d_loss_d_prediction = -2 * (y - (x * w0 + b0))
+    return d_loss_d_prediction * x, d_loss_d_prediction
 
 
-def descend(
+def gradient_descent(
     gradient_at: Callable[[Point], Point],
     start: Point,
     learning_rate: float,
     *,
     max_steps: int,
     tolerance: float,
-) -> Descent:
-    """`θ <- θ - α·∇J` until the gradient is no longer than `tolerance`, or a parameter is far out.
+) -> Trajectory:
+    """`θ <- θ - α·∇J` until the gradient's norm is at most `tolerance`, or a parameter has diverged.
 
-    After `max_steps` it is not there yet, or has diverged where the gradient is longer than at the start.
+    After `max_steps` it is "not there yet", or "diverged" if the gradient's norm is larger than at the start.
 
     `ValueError` where the learning rate is not positive, or the start not finite.
     """
@@ -52,14 +52,14 @@ def descend(
     if not all(map(math.isfinite, start)):
         raise ValueError(f"the descent should start at finite numbers, not {start}")
     path = [start]
-    steepness = [math.hypot(*gradient_at(start))]
-    while steepness[-1] > tolerance and len(path) <= max_steps:
+    gradient_norms = [math.hypot(*gradient_at(start))]
+    while gradient_norms[-1] > tolerance and len(path) <= max_steps:
         w0, b0 = path[-1]
-        along_w0, along_b0 = gradient_at(path[-1])
-        path.append((w0 - learning_rate * along_w0, b0 - learning_rate * along_b0))
-        if not max(map(abs, path[-1])) <= FAR:
-            return Descent(path, "diverged")
-        steepness.append(math.hypot(*gradient_at(path[-1])))
-    if steepness[-1] <= tolerance:
-        return Descent(path, "converged")
-    return Descent(path, "diverged" if steepness[-1] > steepness[0] else "not there yet")
+        grad_w0, grad_b0 = gradient_at(path[-1])
+        path.append((w0 - learning_rate * grad_w0, b0 - learning_rate * grad_b0))
+        if not max(map(abs, path[-1])) <= DIVERGENCE_THRESHOLD:
+            return Trajectory(path, "diverged")
+        gradient_norms.append(math.hypot(*gradient_at(path[-1])))
+    if gradient_norms[-1] <= tolerance:
+        return Trajectory(path, "converged")
+    return Trajectory(path, "diverged" if gradient_norms[-1] > gradient_norms[0] else "not there yet")

@@ -12,19 +12,19 @@ from torch import Generator, Tensor, nn
 Activation = Callable[[Tensor], Tensor]
 
 
-def drawn(widths: Sequence[int], generator: Generator) -> tuple[list[Tensor], list[Tensor]]:
+def init_weights(widths: Sequence[int], generator: Generator) -> tuple[list[Tensor], list[Tensor]]:
     """Weights `(widths[i+1], widths[i])` and biases `(widths[i+1],)` of each layer, normal, float64.
 
-    Weights are scaled so that values keep their size from layer to layer. `ValueError` where there are fewer
-    than two widths, or a width below 1.
+    Weights are scaled by 1/√fan_in, so that values keep their scale from layer to layer. `ValueError` where
+    there are fewer than two widths, or a width below 1.
     """
     if len(widths) < 2 or min(widths) < 1:
         raise ValueError(f"a network needs at least two widths, each at least 1, not {list(widths)}")
-    weights = [_normal((out, into), generator) / into**0.5 for into, out in pairwise(widths)]
+    weights = [_normal((out, fan_in), generator) / fan_in**0.5 for fan_in, out in pairwise(widths)]
     return weights, [_normal((out,), generator) for out in widths[1:]]
 
 
-def nested(
+def forward(
     weights: Sequence[Tensor], biases: Sequence[Tensor] | None, activation: Activation | None, x: Tensor
 ) -> Tensor:
     """`f(W2·f(W1·f(W0·x + b0) + b1) + b2)` for any number of layers; without `activation`, f(z) = z.
@@ -42,34 +42,36 @@ def nested(
     return x
 
 
-def collapsed(weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+def collapse_linear_layers(
+    weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """One layer that computes what linear layers compute: `Ŵ = W2·W1·W0`, and their biases as one bias.
 
     With biases, `W1·(W0·x + b0) + b1 = (W1·W0)·x + (W1·b0 + b1)`, and so on.
     """
-    product, shift = weights[0], torch.zeros_like(weights[0][:, 0]) if biases is None else biases[0]
+    product, bias = weights[0], torch.zeros_like(weights[0][:, 0]) if biases is None else biases[0]
     for layer, weight in enumerate(weights[1:], start=1):
-        product, shift = weight @ product, weight @ shift
+        product, bias = weight @ product, weight @ bias
         if biases is not None:
-            shift = shift + biases[layer]
-    return product, shift
+            bias = bias + biases[layer]
+    return product, bias
 
 
-def network(widths: Sequence[int], activation: type[nn.Module], seed: int) -> nn.Sequential:
+def make_mlp(widths: Sequence[int], activation: type[nn.Module], seed: int) -> nn.Sequential:
     """Dense layers in float64 with `activation` between them, one logit `(N,)` at the end.
 
-    The weights are what PyTorch's layers start from after `torch.manual_seed(seed)`; the global generator is
-    left as it was.
+    The weights are PyTorch's default initialization after `torch.manual_seed(seed)`; the global generator's
+    state is restored.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         modules: list[nn.Module] = []
-        for into, out in pairwise(widths):
-            modules += [nn.Linear(into, out, dtype=torch.float64), activation()]
+        for fan_in, out in pairwise(widths):
+            modules += [nn.Linear(fan_in, out, dtype=torch.float64), activation()]
     return nn.Sequential(*modules[:-1], nn.Flatten(0))
 
 
-def two_moons(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
+def make_moons(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Two half circles that reach into each other: points `(count, 2)` and classes `(count,)`, float64."""
     angles = torch.pi * torch.rand(count, dtype=torch.float64, generator=generator)
     classes = torch.arange(count) % 2
@@ -79,7 +81,7 @@ def two_moons(count: int, noise: float, generator: Generator) -> tuple[Tensor, T
     return points + noise * _normal(points.shape, generator), classes.double()
 
 
-def rings(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
+def make_circles(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """A ring inside another: points `(count, 2)` and classes `(count,)`, float64; class 1 is inside."""
     angles = 2 * torch.pi * torch.rand(count, dtype=torch.float64, generator=generator)
     classes = torch.arange(count) % 2
@@ -87,7 +89,7 @@ def rings(count: int, noise: float, generator: Generator) -> tuple[Tensor, Tenso
     return points + noise * _normal(points.shape, generator), classes.double()
 
 
-DATA = {"moons": two_moons, "rings": rings}
+DATASETS = {"moons": make_moons, "rings": make_circles}
 
 
 def accuracy(net: Callable[[Tensor], Tensor], points: Tensor, classes: Tensor) -> float:

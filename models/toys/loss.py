@@ -1,21 +1,21 @@
-"""How far predictions are from targets (slides "Loss Function" and "Loss Function - Beispiel")."""
+"""Loss functions (slides "Loss Function" and "Loss Function - Beispiel")."""
 
 import math
 from collections.abc import Sequence
 
 from models.toys.neuron import sigmoid
 
-SMALLEST_LOG = -100.0  # as in PyTorch: log(0) would be infinite
+LOG_CLAMP = -100.0  # as in PyTorch: log(0) would be infinite
 
 
-def predicted(x: float, w0: float, b0: float) -> float:
+def predict(x: float, w0: float, b0: float) -> float:
     """The talk's network of one weight and one bias: `x·w0 + b0`."""
     return x * w0 + b0
 
 
 def mean_squared_error(targets: Sequence[float], predictions: Sequence[float]) -> float:
     """`1/n Σ (y - ŷ)²`. `ValueError` where the lengths differ or are 0, or a value is not finite."""
-    _check(targets, predictions)
+    _validate(targets, predictions)
     return sum((y - p) ** 2 for y, p in zip(targets, predictions, strict=True)) / len(targets)
 
 
@@ -24,12 +24,12 @@ def binary_cross_entropy(targets: Sequence[float], probabilities: Sequence[float
 
     `ValueError` where the lengths differ or are 0, or a value is not in 0 to 1.
     """
-    return -slides_cross_entropy(targets, probabilities)
+    return -cross_entropy_without_minus(targets, probabilities)
 
 
-def slides_cross_entropy(targets: Sequence[float], probabilities: Sequence[float]) -> float:
+def cross_entropy_without_minus(targets: Sequence[float], probabilities: Sequence[float]) -> float:
     """The formula as the talk's slide prints it: without the minus sign."""
-    _check(targets, probabilities)
+    _validate(targets, probabilities)
     for value in (*targets, *probabilities):
         if not 0 <= value <= 1:
             raise ValueError(f"targets and probabilities should be from 0 to 1, not {value}")
@@ -37,7 +37,7 @@ def slides_cross_entropy(targets: Sequence[float], probabilities: Sequence[float
     return sum(y * _log(p) + (1 - y) * _log(1 - p) for y, p in pairs) / len(targets)
 
 
-def learned_neuron(
+def fit_neuron(
     inputs: Sequence[float], targets: Sequence[float], learning_rate: float, steps: int, *, sign: float
 ) -> tuple[float, float]:
     """Weight and bias of `sigmoid(x·w + b)` after gradient descent from 0 on the binary cross-entropy.
@@ -45,7 +45,7 @@ def learned_neuron(
     `sign` 1 descends on the binary cross-entropy, -1 on the slide's version. The gradient is that of the
     cross-entropy through the sigmoid: the mean of `(ŷ - y)·x` and of `ŷ - y`.
     """
-    _check(targets, inputs)
+    _validate(targets, inputs)
     weight = bias = 0.0
     for _ in range(steps):
         errors = [sigmoid(x * weight + bias) - y for x, y in zip(inputs, targets, strict=True)]
@@ -57,10 +57,10 @@ def learned_neuron(
 
 
 def _log(value: float) -> float:
-    return max(math.log(value), SMALLEST_LOG) if value > 0 else SMALLEST_LOG
+    return max(math.log(value), LOG_CLAMP) if value > 0 else LOG_CLAMP
 
 
-def _check(targets: Sequence[float], predictions: Sequence[float]) -> None:
+def _validate(targets: Sequence[float], predictions: Sequence[float]) -> None:
     if not targets:
         raise ValueError("a loss needs at least one target")
     if len(targets) != len(predictions):

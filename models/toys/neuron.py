@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 
 def sigmoid(z: float) -> float:
-    """`1 / (1 + e^-z)`, written so that no exponent overflows."""
+    """`1 / (1 + e^-z)`, without overflow for any z."""
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
@@ -24,14 +24,14 @@ DERIVATIVES: dict[str, Callable[[float], float]] = {
 """f'(z) of each activation"""
 
 
-def multiplied(inputs: Sequence[float], weights: Sequence[float]) -> list[float]:
+def multiply(inputs: Sequence[float], weights: Sequence[float]) -> list[float]:
     """Each input times its weight. `ValueError` where there are not as many weights as inputs."""
     if len(inputs) != len(weights):
         raise ValueError(f"{len(inputs)} inputs need as many weights, not {len(weights)}")
     return [x * w for x, w in zip(inputs, weights, strict=True)]
 
 
-def activated(z: float, activation: str) -> float:
+def activate(z: float, activation: str) -> float:
     """`f(z)`. `ValueError` where z is NaN, or the activation unknown."""
     if math.isnan(z):
         raise ValueError("the neuron's sum is not a number")
@@ -42,4 +42,4 @@ def activated(z: float, activation: str) -> float:
 
 def neuron(inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str) -> float:
     """`f(bias + x1·w1 + x2·w2 + …)`"""
-    return activated(bias + sum(multiplied(inputs, weights)), activation)
+    return activate(bias + sum(multiply(inputs, weights)), activation)

@@ -1,4 +1,4 @@
-"""The training cycle, each step named (slide "Neuronales Netzwerk Training Cycle")."""
+"""The training cycle, each of its parts traced (slide "Neuronales Netzwerk Training Cycle")."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim import SGD, Adam, Optimizer
 
-from models.training import training_step
+from models.step import training_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
-class Event:
-    """One of the talk's steps, as it happened."""
+class TraceEvent:
+    """One part of a training step, recorded when it ran."""
 
     step: str
+    """the talk's name for it"""
     what: str
-    """what it gave"""
+    """what `value` is"""
     value: float
 
 
-class Curve(nn.Module):
-    """One input, one output, a hidden layer with tanh; float64. Takes and gives `(N, 1)`."""
+class TinyMLP(nn.Module):
+    """One input, one output, a hidden layer with tanh; float64. `(N, 1)` to `(N, 1)`."""
 
     def __init__(self, hidden: int, seed: int) -> None:
         super().__init__()
@@ -47,39 +48,39 @@ def noisy_sine(count: int, noise: float, generator: Generator) -> tuple[Tensor, 
     return x, torch.sin(torch.pi * x) + noise * torch.randn(x.shape, dtype=x.dtype, generator=generator)
 
 
-def observed_turn(net: Curve, learning_rate: float, x: Tensor, y: Tensor) -> list[Event]:
-    """One turn by plain gradient descent, with the steps in the order in which they happened.
+def traced_step(net: TinyMLP, learning_rate: float, x: Tensor, y: Tensor) -> list[TraceEvent]:
+    """Run one step of plain gradient descent on `net`; its events in the order in which they happened.
 
-    It is `training_step`, the pipeline's own turn; each event is reported by the part of it that was called.
+    The step is `training_step`, the pipeline's own; its arguments and hooks record the events.
     """
-    events: list[Event] = []
-    watched = net.output.bias
+    events: list[TraceEvent] = []
+    traced_bias = net.output.bias
     optimizer = SGD(net.parameters(), lr=learning_rate)
 
     def forward(inputs: Tensor) -> Tensor:
         predictions = net(inputs)
-        events.append(Event("Forward Pass", "prediction ŷ of the first point", predictions[0].item()))
+        events.append(TraceEvent("Forward Pass", "prediction ŷ of the first point", predictions[0].item()))
         return predictions  # type: ignore[no-any-return]
 
     def loss(predictions: Tensor, targets: Tensor) -> Tensor:
         value = F.mse_loss(predictions, targets)
-        events.append(Event("Loss Function", "J(θ)", value.item()))
+        events.append(TraceEvent("Loss Function", "J(θ)", value.item()))
         return value
 
     def after_backward(parameter: Tensor) -> None:
         assert parameter.grad is not None
-        events.append(Event("Backward Pass", "∂J/∂b of the output", parameter.grad.item()))
+        events.append(TraceEvent("Backward Pass", "∂J/∂b of the output", parameter.grad.item()))
 
     def after_update(*_: object) -> None:
-        events.append(Event("Update", "b ← b - α·∂J/∂b", watched.item()))
+        events.append(TraceEvent("Update", "b ← b - α·∂J/∂b", traced_bias.item()))
 
     handles = [
-        watched.register_post_accumulate_grad_hook(after_backward),  # type: ignore[no-untyped-call]
+        traced_bias.register_post_accumulate_grad_hook(after_backward),  # type: ignore[no-untyped-call]
         optimizer.register_step_post_hook(after_update),
     ]
-    events.append(Event("Input, Target", "x of the first point", x[0].item()))
-    events.append(Event("Input, Target", "y of the first point", y[0].item()))
-    events.append(Event("Input, Target", "b of the output", watched.item()))
+    events.append(TraceEvent("Input, Target", "x of the first point", x[0].item()))
+    events.append(TraceEvent("Input, Target", "y of the first point", y[0].item()))
+    events.append(TraceEvent("Input, Target", "b of the output", traced_bias.item()))
     try:
         training_step(forward, loss, optimizer, x, y)
     finally:
@@ -89,34 +90,34 @@ def observed_turn(net: Curve, learning_rate: float, x: Tensor, y: Tensor) -> lis
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train."""
+class TrainConfig:
+    """Hyperparameters of `train`."""
 
     learning_rate: float
     epochs: int
     batch_size: int
     seed: int
-    """of the order of the batches"""
+    """of the order of the points"""
 
 
-def trained(
+def train(
     net: nn.Module,
     loss_function: Callable[[Tensor, Tensor], Tensor],
     data: tuple[Tensor, Tensor],
-    recipe: Recipe,
+    config: TrainConfig,
 ) -> list[float]:
-    """Train with Adam as `tasks/train.py` does: a new order each epoch, `training_step` on each batch.
+    """Train with Adam as the pipeline does: a new order each epoch, `training_step` on each batch.
 
     Returns the mean loss of each epoch. `ValueError` where it is no longer a finite number.
     """
     inputs, targets = data
-    generator = Generator().manual_seed(recipe.seed)
-    optimizer: Optimizer = Adam(net.parameters(), lr=recipe.learning_rate)
+    generator = Generator().manual_seed(config.seed)
+    optimizer: Optimizer = Adam(net.parameters(), lr=config.learning_rate)
     losses: list[float] = []
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(1, config.epochs + 1):
         loss_sum = 0.0
         order = torch.randperm(len(inputs), generator=generator)
-        for indices in torch.split(order, recipe.batch_size):
+        for indices in torch.split(order, config.batch_size):
             _, loss = training_step(net, loss_function, optimizer, inputs[indices], targets[indices])
             loss_sum += loss.item() * len(indices)
         losses.append(loss_sum / len(inputs))
@@ -125,7 +126,7 @@ def trained(
     return losses
 
 
-def outputs(net: nn.Module, x: Sequence[float]) -> list[float]:
-    """What the network gives for each x."""
+def predict(net: nn.Module, x: Sequence[float]) -> list[float]:
+    """The network's output for each x."""
     with torch.no_grad():
         return net(torch.tensor(x, dtype=torch.float64)[:, None]).flatten().tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,179 @@
+"""`cifarflow demo`: a local page that classifies images and has sliders for three toys."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from flows.toys.gradient_descent import plot as plot_gradient_descent
+from flows.toys.loss import plot_example
+from flows.toys.neuron import plot as plot_neuron
+from models.toys.gradient_descent import Point, gradient, gradient_descent
+from models.toys.gradient_descent import loss as squared_error
+from models.toys.loss import predict
+from models.toys.neuron import ACTIVATIONS, activate, multiply
+from tasks.dataset.image import load_image
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
+from tasks.workspace.errors import InputError, RunError
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read at import
+try:
+    import gradio as gr
+except ImportError as error:
+    raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
+
+LOOPBACK = "127.0.0.1"
+GOOD_LEARNING_RATE = 0.03  # shown beside the chosen one
+EXAMPLE = (2.0, 7.0)  # the talk's x and y
+START: Point = (-4.0, 1.0)
+MAX_STEPS = 60
+# Gradio's own themes load their fonts from another server.
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+CSS = ".figure svg { max-width: 100%; height: auto }"
+
+
+def launch(onnx_model: Path, port: int | None = None) -> None:
+    """Serve the page on the loopback interface until Ctrl-C; the command line turns SIGTERM into it.
+
+    `InputError` if the port is in use.
+    """
+    blocks = build_app(onnx_model)
+    try:
+        _, url, _ = blocks.launch(
+            server_name=LOOPBACK,
+            server_port=port,
+            theme=THEME,
+            css=CSS,
+            share=False,
+            quiet=True,
+            ssr_mode=False,
+            prevent_thread_lock=True,
+            footer_links=[],
+        )
+    except OSError as error:
+        raise InputError(f"{LOOPBACK}:{port} is in use; choose another --port") from error
+    try:
+        print(f"Open {url} in a browser. Stop with Ctrl-C.", flush=True)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("stopped")
+    finally:
+        blocks.close(verbose=False)
+
+
+def build_app(onnx_model: Path) -> gr.Blocks:
+    blocks = gr.Blocks(title="cifarflow", analytics_enabled=False)
+    with blocks:
+        gr.Markdown("# From one neuron to a classifier")
+        with gr.Tab("An image"):
+            _image_tab(onnx_model)
+        for title, build_tab in (
+            ("A neuron", _neuron_tab),
+            ("A loss", _loss_tab),
+            ("Gradient descent", _gradient_descent_tab),
+        ):
+            with gr.Tab(title):
+                build_tab(blocks)
+    # Matplotlib's settings are process-wide: one figure at a time.
+    blocks.queue(default_concurrency_limit=1)
+    return blocks
+
+
+def _image_tab(onnx_model: Path) -> None:
+    try:
+        model = load_model(onnx_model)
+    except RunError as error:
+        gr.Markdown(f"No model available yet: {error}")
+        return
+    gr.Markdown(f"Drop an image. Model: `{onnx_model}`, {model.dataset_label}.")
+    with gr.Row():
+        image = gr.Image(type="filepath", label="image", sources=["upload", "clipboard"], height=320)
+        probabilities = gr.Label(num_top_classes=len(model.classes), label="probabilities")
+
+    def classify(file: str | None) -> dict[str, float] | None:
+        return None if file is None else _probabilities(model, Path(file))
+
+    image.change(classify, image, probabilities, show_progress="hidden")
+
+
+def _probabilities(model: OnnxClassifier, file: Path) -> dict[str, float]:
+    try:
+        image = load_image(file)
+    except InputError as error:
+        raise gr.Error(str(error)) from error
+    return dict(model.top_k(model.predict_proba(image[None])[0], len(model.classes)))
+
+
+def _neuron_tab(blocks: gr.Blocks) -> None:
+    gr.Markdown("`f(w0 + x1·w1 + x2·w2 + x3·w3)`: multiply, sum, add the bias, activate.")
+    with gr.Row():
+        with gr.Column(scale=1):
+            inputs = [_slider(f"x{i}", -5, 5, value) for i, value in enumerate((1.0, 2.0, 3.0), start=1)]
+            bias = _slider("w0, the bias", -3, 3, 0.5)
+            weights = [_slider(f"w{i}", -3, 3, value) for i, value in enumerate((0.8, -0.4, 0.2), start=1)]
+            activation = gr.Radio(list(ACTIVATIONS), value="sigmoid", label="activation f")
+        with gr.Column(scale=2):
+            output, figure = gr.Textbox(label="output"), gr.HTML(elem_classes="figure")
+
+    def update(*values: Any) -> tuple[str, str]:
+        *numbers, activation = values
+        x, w0, w = numbers[:3], numbers[3], numbers[4:]
+        z = w0 + sum(multiply(x, w))
+        return f"f({z:.4g}) = {activate(z, activation):.4f}", plot_neuron(x, w, w0, z, activation)
+
+    _update_on_change(blocks, update, [*inputs, bias, *weights, activation], [output, figure])
+
+
+def _loss_tab(blocks: gr.Blocks) -> None:
+    gr.Markdown("The talk's example: one weight, one bias, one point. J(θ) is the squared error.")
+    with gr.Row():
+        with gr.Column(scale=1):
+            x, y = _slider("x, the input", -5, 5, EXAMPLE[0]), _slider("y, the target", -10, 10, EXAMPLE[1])
+            w0, b0 = _slider("w0, the weight", -5, 5, 1.0), _slider("b0, the bias", -5, 5, 3.0)
+        with gr.Column(scale=2):
+            output, figure = gr.Textbox(label="prediction and loss"), gr.HTML(elem_classes="figure")
+
+    def update(x: float, y: float, w0: float, b0: float) -> tuple[str, str]:
+        prediction, loss = predict(x, w0, b0), squared_error((w0, b0), x, y)
+        return f"ŷ = {prediction:.4g}, J(θ) = {loss:.4g}", plot_example(x, y, w0, b0)
+
+    _update_on_change(blocks, update, [x, y, w0, b0], [output, figure])
+
+
+def _gradient_descent_tab(blocks: gr.Blocks) -> None:
+    gr.Markdown(
+        "`θ <- θ - α·∇J` on the loss example's surface over (w0, b0), "
+        f"beside a good learning rate, {GOOD_LEARNING_RATE}."
+    )
+    with gr.Row():
+        with gr.Column(scale=1):
+            learning_rate = gr.Slider(0.001, 0.25, value=0.1, step=0.001, label="learning rate α")
+            w0, b0 = _slider("w0 at the start", -5, 5, START[0]), _slider("b0 at the start", -5, 5, START[1])
+        with gr.Column(scale=2):
+            output, figure = gr.Textbox(label="outcome"), gr.HTML(elem_classes="figure")
+
+    def update(learning_rate: float, w0: float, b0: float) -> tuple[str, str]:
+        chosen, good = (
+            gradient_descent(
+                lambda point: gradient(point, *EXAMPLE), (w0, b0), rate, max_steps=MAX_STEPS, tolerance=1e-6
+            )
+            for rate in (learning_rate, GOOD_LEARNING_RATE)
+        )
+        loss = round(squared_error(chosen.path[-1], *EXAMPLE), 9)
+        return (
+            f"{chosen.outcome}; steps: {len(chosen.path) - 1}; J(θ) = {loss:.4g}",
+            plot_gradient_descent(EXAMPLE, [(learning_rate, chosen), (GOOD_LEARNING_RATE, good)]),
+        )
+
+    _update_on_change(blocks, update, [learning_rate, w0, b0], [output, figure])
+
+
+def _slider(label: str, low: float, high: float, value: float) -> gr.Slider:
+    return gr.Slider(low, high, value=value, step=0.1, label=label)
+
+
+def _update_on_change(blocks: gr.Blocks, update: Any, inputs: list[Any], outputs: list[Any]) -> None:
+    """Call `update` when the page loads and whenever an input changes."""
+    for component in inputs:
+        component.change(update, inputs, outputs, show_progress="hidden", trigger_mode="always_last")
+    blocks.load(update, inputs, outputs, show_progress="hidden")

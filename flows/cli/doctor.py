@@ -1,0 +1,242 @@
+"""`cifarflow doctor`: check the setup and print fixes."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.text import Text
+
+from flows.runtime.dvc_repro import change_reason, open_repo, topological_stages
+from flows.runtime.lock import LOCK_FILE
+from tasks.dataset import cifar10
+from tasks.params import Params, read_params
+from tasks.registry.ledger import LEDGER, resolve_serving_model, truncated_tail
+from tasks.tracking import has_api_key, resolve_mode
+from tasks.workspace.errors import RunError
+
+REQUIRED_DISK_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
+STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+@dataclass(frozen=True)
+class Check:
+    subject: str
+    status: Literal["ok", "warning", "error"]
+    """`error` would make a run fail"""
+    text: str
+    fix: str = ""
+    """a command"""
+
+
+def doctor() -> int:
+    """Print the checks as they finish. Returns the exit code: 1 where something would make a run fail."""
+    console = Console(highlight=False, soft_wrap=True)
+    errors = 0
+    for check in run_checks():
+        line = Text(f"{check.status:<7} ", STYLES[check.status]) + Text(f"{check.subject:<9} {check.text}")
+        console.print(line)
+        if check.fix:
+            console.print(f"                  fix: {check.fix}")
+        errors += check.status == "error"
+    if errors:
+        console.print(
+            f"{errors} problems would make a run fail" if errors > 1 else "1 problem would make a run fail"
+        )
+    else:
+        console.print("all good; next: cifarflow run")
+    return 1 if errors else 0
+
+
+def run_checks() -> Iterator[Check]:
+    yield from _python()
+    try:
+        params = read_params(Path("params.yaml"))
+    except RunError as error:
+        yield Check("params", "error", str(error), "git checkout HEAD -- params.yaml")
+        return
+    yield Check("params", "ok", "params.yaml is valid")
+    for check in (_data, _disk, _device, _dvc, _lock, _prefect, _tracking, _champion):
+        yield from check(params)
+
+
+def _python() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        yield Check(
+            "Python", "error", f"{version}; 3.11 to 3.13 are supported", "make PYTHON=python3.12 setup"
+        )
+    else:
+        yield Check("Python", "ok", version)
+    try:
+        lines = Path("requirements.lock").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        yield Check("packages", "warning", "no requirements.lock to compare with")
+        return
+    pinned = [Requirement(line.removesuffix("\\").strip()) for line in lines if line and line[0].isalnum()]
+    wanted = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate()]
+    differing = [pin.name for pin in wanted if not _satisfies_pin(pin)]
+    if differing:
+        names = ", ".join(differing[:5]) + (" …" if len(differing) > 5 else "")
+        yield Check(
+            "packages",
+            "error",
+            f"{len(differing)} of {len(wanted)} packages differ from requirements.lock: {names}",
+            "make -B setup",
+        )
+    else:
+        yield Check("packages", "ok", f"all {len(wanted)} as locked")
+
+
+def _satisfies_pin(pin: Requirement) -> bool:
+    try:
+        return pin.specifier.contains(metadata.version(pin.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _data(params: Params) -> Iterator[Check]:
+    folder = Path(params.paths.data)
+    if not (folder / cifar10.BASE_FOLDER).exists():
+        source = "CIFAR10_URL" if "CIFAR10_URL" in os.environ else f"{len(params.download.sources)} sources"
+        yield Check(
+            "data",
+            "warning",
+            f"not downloaded yet; a run downloads it from {source}",
+            "python -m tasks download",
+        )
+        return
+    try:
+        cifar10.verify(folder, params.dataset)
+    except RunError as error:
+        yield Check("data", "error", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
+    else:
+        yield Check("data", "ok", f"{params.dataset}, every file as published")
+
+
+def _disk(_: Params) -> Iterator[Check]:
+    free = shutil.disk_usage(Path()).free
+    text = f"{free / 1e9:.1f} GB free"
+    if free < REQUIRED_DISK_BYTES:
+        yield Check(
+            "disk",
+            "error",
+            f"{text}, a run needs up to {REQUIRED_DISK_BYTES / 1e9:.0f} GB",
+            "dvc gc --workspace",
+        )
+    else:
+        yield Check("disk", "ok", text)
+
+
+def _device(params: Params) -> Iterator[Check]:
+    import torch
+
+    cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    if torch.cuda.is_available():
+        yield Check("device", "ok", f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
+    elif params.train.device == "cuda":
+        yield Check(
+            "device",
+            "error",
+            "train.device is cuda, but there is no CUDA device",
+            "cifarflow run --set train.device=auto",
+        )
+    else:
+        yield Check("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
+
+
+def _dvc(_: Params) -> Iterator[Check]:
+    try:
+        with open_repo() as repo:
+            remote = repo.config["core"].get("remote")
+            outdated = [str(stage.name) for stage in topological_stages(repo) if change_reason(stage)]
+    except RunError as error:
+        remedy = "dvc init" if not Path(".dvc").exists() else ""
+        yield Check("DVC", "error", str(error).splitlines()[0], remedy)
+        return
+    if remote:
+        yield Check("DVC", "ok", f"remote {remote}")
+    else:
+        yield Check(
+            "DVC",
+            "warning",
+            "no DVC remote: artifacts exist only on this machine",
+            "dvc remote add -d NAME URL",
+        )
+    if outdated:
+        yield Check("stages", "warning", f"to be run: {', '.join(outdated)}", "cifarflow run")
+    else:
+        yield Check("stages", "ok", "all up to date")
+
+
+def _lock(_: Params) -> Iterator[Check]:
+    try:
+        with FileLock(LOCK_FILE, timeout=0):
+            yield Check("locks", "ok", "no run in progress")
+    except Timeout:
+        holder = LOCK_FILE.read_text(encoding="utf-8").strip()
+        yield Check("locks", "warning", f"{holder} is running; another run would wait or be rejected")
+
+
+def _prefect(_: Params) -> Iterator[Check]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if not url:
+        yield Check("Prefect", "ok", "PREFECT_API_URL not set: each run starts a temporary server", "")
+        return
+    address = f"{urlsplit(url).hostname}:{urlsplit(url).port}"  # without a password that it may hold
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+        if error is not None:
+            yield Check("Prefect", "error", f"no server responds at {address}", "prefect server start")
+            return
+        pools = [pool.name for pool in client.read_work_pools()]
+        runs = client.read_flow_runs(limit=3, sort=FlowRunSort.START_TIME_DESC)
+    yield Check("Prefect", "ok", f"server at {address}, work pools: {', '.join(pools) or 'none'}")
+    for run in runs:
+        yield Check(
+            "last run",
+            "ok" if run.state and run.state.is_completed() else "warning",
+            f"{run.name}: {run.state_name}",
+        )
+
+
+def _tracking(params: Params) -> Iterator[Check]:
+    mode = resolve_mode(params.tracking)
+    if mode == "online" and not has_api_key():
+        yield Check("W&B", "warning", "mode online without a key: runs are kept offline", "wandb login")
+    elif params.tracking.mode == "auto":
+        why = "a key is set" if has_api_key() else "no key is set"
+        yield Check("W&B", "ok", f"mode auto: {mode}, {why}")
+    else:
+        yield Check("W&B", "ok", f"mode {mode}")
+
+
+def _champion(params: Params) -> Iterator[Check]:
+    model = Path(params.paths.onnx_model)
+    try:
+        served, what = resolve_serving_model(model)
+    except RunError as error:
+        yield Check("champion", "error", str(error), "cifarflow rollback --restore")
+        return
+    if truncated_tail():
+        yield Check(
+            "ledger", "warning", f"the last line of {LEDGER} is truncated; the next decision repairs it"
+        )
+    if not served.is_file():
+        yield Check("champion", "warning", "no champion and no exported model yet", "cifarflow run")
+    elif served == model:
+        yield Check("champion", "ok", f"no model promoted yet; predictions use {model}")
+    else:
+        yield Check("champion", "ok", what)

@@ -1,0 +1,232 @@
+"""Commands that run a Prefect flow: run, sweep, retrain, rollback, toys."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from flows.cli.project import enter_project
+from tasks.workspace.errors import InputError
+
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+def set_option(metavar: str, text: str) -> Callable[[CommandT], CommandT]:
+    return click.option("-S", "--set", "set_params", multiple=True, metavar=metavar, help=text)
+
+
+def recipe_option(text: str) -> Callable[[CommandT], CommandT]:
+    """A recipe by name, or a YAML file, which is taken from where the user stands."""
+
+    def locate(_context: click.Context, _option: click.Parameter, recipe: str | None) -> str | None:
+        return str(Path(recipe).absolute()) if recipe and recipe.endswith((".yaml", ".yml")) else recipe
+
+    return click.option("--recipe", metavar="NAME", callback=locate, help=text)
+
+
+wait_option = click.option(
+    "--wait", is_flag=True, help="Wait for a running pipeline to finish, instead of failing."
+)
+
+
+@click.command()
+@set_option("SECTION.KEY=VALUE", "Override a parameter, in params.yaml (repeatable).")
+@recipe_option("Start from a recipe (talk, net76, fast94, strong96 or a YAML file). --set takes precedence.")
+@click.option("--force", is_flag=True, help="Re-run every stage, even if it is up to date.")
+@wait_option
+@click.option("--sample", is_flag=True, help="Run on a small generated sample, in the directory sample/.")
+@click.option(
+    "--sample-fallback",
+    is_flag=True,
+    help="Fall back to the generated sample if CIFAR-10 cannot be downloaded.",
+)
+def run(
+    set_params: tuple[str, ...],
+    *,
+    recipe: str | None,
+    force: bool,
+    wait: bool,
+    sample: bool,
+    sample_fallback: bool,
+) -> None:
+    """Run the pipeline as a Prefect flow. Stages that are up to date are skipped.
+
+    \b
+    Examples:
+      cifarflow run
+      cifarflow run --set train.epochs=5 --set train.lr=0.0005
+      cifarflow run --recipe net76
+      cifarflow run --sample
+    """
+    from tasks.download import DataUnavailableError
+    from tasks.params import read_params
+
+    enter_project()
+    page = Path(read_params(Path("params.yaml")).paths.page)
+    arguments: dict[str, Any] = {
+        "overrides": _load_overrides(set_params, recipe),
+        "force": force,
+        "wait": wait,
+    }
+    if not sample:
+        if sample_fallback:
+            arguments["download_retries"] = 0
+        try:
+            _run_flow("flows.pipeline", "pipeline", **arguments)
+        except DataUnavailableError as error:
+            if not sample_fallback:
+                raise
+            print(f"{error}\nRunning on a generated sample instead, in sample/.", file=sys.stderr)
+            del arguments["download_retries"]
+        else:
+            _print_next_steps(page)
+            return
+
+    from flows.runtime.sample_workspace import prepare_sample_workspace
+
+    workspace = prepare_sample_workspace(Path(), wait=wait)
+    _run_flow("flows.pipeline", "pipeline", **arguments, workspace=workspace)
+    print("These results are for the generated sample, not CIFAR-10. They are in sample/reports/.")
+    _print_next_steps("sample" / page)
+
+
+@click.command()
+@click.option(
+    "--seeds",
+    type=click.IntRange(2, 1000),
+    default=5,
+    help="Number of seeds, starting at train.seed (default: 5).",
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 64), default=1, help="Number of parallel trainings (default: 1)."
+)
+@set_option("SECTION.KEY=VALUE", "Override a parameter for this sweep only (repeatable).")
+@recipe_option("Use a recipe's parameters for this sweep.")
+@wait_option
+def sweep(*, seeds: int, jobs: int, set_params: tuple[str, ...], recipe: str | None, wait: bool) -> None:
+    """Train with several seeds; write mean and standard deviation to reports/sweep.json.
+
+    It needs the splits: cifarflow run, or python -m tasks split. An interrupted sweep resumes where it
+    stopped.
+
+    \b
+    Examples:
+      cifarflow sweep
+      cifarflow sweep --recipe fast94 --seeds 20 --jobs 4
+    """
+    enter_project()
+    overrides = _load_overrides(set_params, recipe)
+    _run_flow("flows.sweep", "sweep", num_seeds=seeds, jobs=jobs, overrides=overrides, wait=wait)
+
+
+@click.command()
+@click.option("--push", is_flag=True, help="Push data, models and the experiment to the remotes.")
+@click.option("--commit", is_flag=True, help="Commit ledger, lock and reports to the branch retrain/DATE.")
+@wait_option
+def retrain(*, push: bool, commit: bool, wait: bool) -> None:
+    """Ingest incoming/CLASS/*, run the pipeline and promote the new model if it is better.
+
+    \b
+    Examples:
+      cifarflow retrain
+      cifarflow retrain --push --commit
+    """
+    enter_project()
+    _run_flow("flows.retrain", "retrain", push=push, commit=commit, wait=wait)
+
+
+@click.command()
+@click.argument("version", required=False, type=click.IntRange(1))
+@click.option(
+    "--restore", is_flag=True, help="Only restore the current champion's file, from the DVC cache or remote."
+)
+def rollback(version: int | None, *, restore: bool) -> None:
+    """Roll back to the previous champion, or to VERSION of the ledger.
+
+    \b
+    Examples:
+      cifarflow rollback
+      cifarflow rollback 3
+    """
+    enter_project()
+    _run_flow("flows.retrain", "rollback", version=version, restore=restore, wait=False)
+
+
+@click.command()
+@click.argument("name", required=False)
+@set_option("KEY=VALUE", "Override a toy's parameter (repeatable).")
+def toys(name: str | None, set_params: tuple[str, ...]) -> None:
+    """Run a toy, the talk's examples as Prefect flows, or all of them. Without a NAME: list them.
+
+    NAME is a toy or `all`. A toy prints its table and saves its figure in reports/toys/.
+
+    \b
+    Examples:
+      cifarflow toys
+      cifarflow toys neuron --set w1=2 --set activation=tanh
+      cifarflow toys all
+    """
+    from flows.toys.catalog import TOYS, load_flow, validate_name
+
+    if name is None:
+        if set_params:
+            raise InputError("--set needs the NAME of a toy; cifarflow toys lists them")
+        print("\n".join(f"{toy:<18} {description}" for toy, description in TOYS.items()))
+        print("\nRun one with: cifarflow toys NAME, all of them with: cifarflow toys all")
+        return
+    names = list(TOYS) if name == "all" else [validate_name(name)]
+    if name == "all" and set_params:
+        raise InputError("--set needs the NAME of one toy, not all")
+    with contextlib.suppress(
+        InputError
+    ):  # a toy needs no project; outside one it writes where the user stands
+        enter_project()
+
+    from flows.cli.console import prefect_console
+
+    with prefect_console() as update_status:
+        from flows.toys.base import parse_parameters
+
+        for toy in names:
+            flow = load_flow(toy)
+            arguments = parse_parameters(flow, set_params)
+            update_status(toy)
+            _raise_on_failure(flow(**arguments, return_state=True))
+
+
+COMMANDS = (run, sweep, retrain, rollback, toys)
+
+
+def _load_overrides(set_params: tuple[str, ...], recipe: str | None) -> Any:
+    from tasks.overrides import merge_overrides, parse_overrides, read_recipe
+
+    overrides = parse_overrides(set_params) if set_params else None
+    if recipe is not None:
+        overrides = merge_overrides(read_recipe(recipe), overrides or parse_overrides(()))
+    return overrides
+
+
+def _run_flow(module: str, name: str, **arguments: Any) -> None:
+    """Import Prefect and the flow, and run it; raises what it failed with."""
+    from importlib import import_module
+
+    from flows.cli.console import prefect_console
+
+    with prefect_console():
+        flow = getattr(import_module(module), name)
+        _raise_on_failure(flow(**arguments, return_state=True))
+
+
+def _raise_on_failure(state: Any) -> None:
+    if state.is_completed():
+        return
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, BaseException)
+    raise error
+
+
+def _print_next_steps(page: Path) -> None:
+    print(f"Next: open {page} in a browser, or classify an image: cifarflow predict IMAGE")

@@ -1,0 +1,100 @@
+"""Commands that run no flow: serve, predict, demo, doctor."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import click
+
+from flows.cli.project import enter_project
+from tasks.workspace.errors import InputError
+
+
+@click.command()
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=4200,
+    help="Port of a server on 127.0.0.1 (default: 4200).",
+)
+def serve(port: int) -> None:
+    """Serve the deployments from this directory, starting a Prefect server if none is running.
+
+    Stop with Ctrl-C.
+
+    \b
+    Example:
+      cifarflow serve
+    """
+    enter_project()
+    from flows.cli.serve import serve_deployments
+
+    serve_deployments(port)
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@click.pass_obj
+def predict(closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool) -> int:
+    """Classify images: print the top 3 classes for each, using the champion or the exported model.
+
+    IMAGE is a file, a directory, a pattern, or - for standard input, in any format and size.
+
+    \b
+    Example:
+      cifarflow predict cat.jpg holiday/
+    """
+    from flows.cli.predict import predict as predict_images
+
+    if "stdin" in closed_streams and "-" in images:
+        raise InputError("standard input is closed, but - asks to read an image from it")
+    if "stdout" in closed_streams:
+        raise InputError("standard output is closed, so no class could be printed")
+    start, model, model_label = _find_model()
+    os.chdir(start)
+    return predict_images(images, Path(os.path.relpath(model)), model_label, as_json=as_json)
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of 127.0.0.1 (default: a free one).")
+def demo(port: int | None) -> None:
+    """Serve a local web page that classifies images and has sliders for the toys. Stop with Ctrl-C.
+
+    \b
+    Example:
+      cifarflow demo
+    """
+    _, model, model_label = _find_model()
+    model = Path(os.path.relpath(model))
+    print(f"starting the demo with {model} ({model_label}); takes about 5 s", flush=True)
+    from flows.cli.demo import launch
+
+    launch(model, port)
+
+
+@click.command()
+def doctor() -> int:
+    """Check the setup; for every problem, print the command that fixes it.
+
+    \b
+    Example:
+      cifarflow doctor
+    """
+    enter_project()
+    from flows.cli.doctor import doctor as check_setup
+
+    return check_setup()
+
+
+COMMANDS = (serve, predict, demo, doctor)
+
+
+def _find_model() -> tuple[Path, Path, str]:
+    """Enter the project; returns where the user stands, the model that predictions use, and what it is."""
+    from tasks.params import read_params
+    from tasks.registry.ledger import resolve_serving_model
+
+    start = enter_project()
+    model, model_label = resolve_serving_model(Path(read_params(Path("params.yaml")).paths.onnx_model))
+    return start, model.absolute(), model_label

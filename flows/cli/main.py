@@ -1,0 +1,99 @@
+"""The command line: `cifarflow`.
+
+Each command imports what it needs when it is called: a prediction must not wait for PyTorch, nor help for
+Prefect.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Collection
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+
+import click
+from click_didyoumean import DYMGroup
+
+from flows.cli import flow_commands, local_commands
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.streams import discard_standard_output, flush_standard_output, repair_standard_streams
+
+
+@click.group(cls=DYMGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "-C",
+    "directory",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run as if started in DIR.",
+)
+@click.version_option(version("cifarflow"), message="cifarflow %(version)s")
+def cli(directory: Path | None) -> None:
+    """CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network.
+
+    Works anywhere in the project: from its root or any directory below.
+
+    \b
+    Examples:
+      cifarflow run                 the pipeline; `--sample` for half a minute on generated images
+      cifarflow toys neuron         the talk's examples, from one neuron on
+      cifarflow predict cat.jpg     classify an image
+      cifarflow serve               the deployments, and retraining every week
+      cifarflow doctor              check the setup
+    """
+    if directory is not None:
+        os.chdir(directory)
+
+
+for command in (*flow_commands.COMMANDS, *local_commands.COMMANDS):
+    cli.add_command(command)
+
+
+def main() -> None:
+    closed = repair_standard_streams()
+    sys.exit(run_command(sys.argv[1:], closed))
+
+
+def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> int:
+    """0 = success, 1 = run failed, 2 = invalid usage, 130 = interrupted."""
+    signal.signal(signal.SIGTERM, _sigterm_to_keyboard_interrupt)
+    try:
+        started_in = Path.cwd()
+    except FileNotFoundError:
+        print("cifarflow: the current directory no longer exists; change to another one", file=sys.stderr)
+        return InputError.exit_code
+    try:
+        code = int(cli(arguments, prog_name="cifarflow", standalone_mode=False, obj=closed_streams) or 0)
+        flush_standard_output()
+    except (click.ClickException, click.Abort, RunError, OSError, KeyboardInterrupt) as error:
+        code, message = _describe(error)
+        if message:
+            print(message, file=sys.stderr)
+    finally:
+        os.chdir(started_in)
+    return code
+
+
+def _describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of what ended a command."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            return InputError.exit_code, error.format_message()
+        case click.ClickException():
+            return InputError.exit_code, f"cifarflow: {' '.join(error.format_message().split())} (see --help)"
+        case RunError():
+            return error.exit_code, f"cifarflow: {error}"
+        case BrokenPipeError():  # whoever read the output has enough
+            discard_standard_output()
+            return RunError.exit_code, ""
+        case OSError():
+            discard_standard_output()
+            file = error.filename or "standard output or another file"
+            return RunError.exit_code, f"cifarflow: cannot read or write {file}: {error.strerror or error}"
+    return 130, "cifarflow: interrupted"
+
+
+def _sigterm_to_keyboard_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """End as by Ctrl-C, so that whatever is running can say so and release its locks."""
+    raise KeyboardInterrupt

@@ -1,0 +1,130 @@
+"""`cifarflow predict`: the likeliest classes of pictures, from the exported model. No PyTorch is loaded."""
+
+import glob
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.dataset.image import load_image
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
+from tasks.workspace.errors import InputError
+
+TOP_K = 3
+STDIN = "-"
+MAX_STDIN_BYTES = 1 << 28
+BATCH_SIZE = 64  # few enough that the first lines of a large set come soon
+
+TopK = list[tuple[str, float]]
+
+
+def predict(images: Sequence[str], onnx_model: Path, model_label: str = "", *, as_json: bool = False) -> int:
+    """Print the three likeliest classes of each picture: a table, or JSON lines. Returns the exit code.
+
+    `what` says what the model is.
+
+    `images` are files, folders (with all that lies below them), patterns, and `-` for standard input. What is
+    missing or broken is named, skipped and counted, and makes the exit code 1. `InputError` where there is no
+    picture at all.
+    """
+    files = {image: find_images(image) for image in images}
+    names = [name for image in images for name in files[image]]
+    missing = [image for image in images if not files[image]]
+    if not names:
+        raise InputError(f"no picture found at {', '.join(map(_escape, missing))}")
+    model = load_model(onnx_model)
+    print(f"by {onnx_model}{model_label and f' ({model_label})'}, {model.dataset_label}", file=sys.stderr)
+
+    table = _Table(names, model.classes)
+    failed = 0
+    for name, result in classify_files(names, missing, model):
+        failed += isinstance(result, InputError)
+        if as_json:
+            print(json.dumps(_to_record(name, result)), flush=True)
+        elif isinstance(result, InputError):
+            print(f"{_escape(name)}: {result}", file=sys.stderr)
+        else:
+            table.print_row(name, result)
+    if failed:
+        print(f"{failed} of {len(names) + len(missing)} could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def find_images(image: str) -> list[str]:
+    """The files that an argument stands for: itself, what lies below a folder, what fits a pattern."""
+    path = Path(image)
+    if image == STDIN:
+        return [image]
+    if path.is_dir():
+        known = Image.registered_extensions()
+        below = (file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+        return [str(file) for file in sorted(below) if not _is_hidden(file.relative_to(path))]
+    if path.exists():
+        return [image]
+    matches = sorted(glob.glob(image, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return [match for match in matches if Path(match).is_file()]
+
+
+def classify_files(
+    names: Sequence[str], missing: Sequence[str], model: OnnxClassifier
+) -> Iterator[tuple[str, TopK | InputError]]:
+    for image in missing:
+        yield image, InputError("no picture found there")
+    for start in range(0, len(names), BATCH_SIZE):
+        batch = [(name, _read(name)) for name in names[start : start + BATCH_SIZE]]
+        pictures = [read for _, read in batch if not isinstance(read, InputError)]
+        probabilities = iter(model.predict_proba(np.stack(pictures)) if pictures else ())
+        for name, read in batch:
+            yield name, read if isinstance(read, InputError) else model.top_k(next(probabilities), TOP_K)
+
+
+def _read(name: str) -> NDArray[np.uint8] | InputError:
+    try:
+        if name != STDIN:
+            return load_image(Path(name))
+        given = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+        if len(given) > MAX_STDIN_BYTES:
+            return InputError(f"more than {MAX_STDIN_BYTES >> 20} MiB")
+        return load_image(io.BytesIO(given))
+    except InputError as error:
+        return error
+
+
+def _to_record(name: str, result: TopK | InputError) -> dict[str, object]:
+    if isinstance(result, InputError):
+        return {"image": name, "error": str(result)}
+    return {"image": name, "predictions": [{"class": c, "probability": round(p, 6)} for c, p in result]}
+
+
+class _Table:
+    """Printed row by row, as results come; the head stands above the first."""
+
+    def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
+        self.name_width = min(max(len(_escape(name)) for name in (*names, "picture")), 60)
+        self.class_width = max(map(len, classes))
+        self.head = True
+
+    def print_row(self, name: str, likeliest: TopK) -> None:
+        if self.head:
+            titles = ("likeliest", "second", "third")
+            cells = [title.ljust(self.class_width + 7) for title in titles]
+            print("picture".ljust(self.name_width), *cells, sep="  ")
+            self.head = False
+        shown = _escape(name)
+        shown = shown if len(shown) <= self.name_width else "…" + shown[1 - self.name_width :]
+        cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in likeliest]
+        print(shown.ljust(self.name_width), *cells, sep="  ", flush=True)
+
+
+def _escape(name: str) -> str:
+    """A file's name may hold what would move the cursor, or bytes that no text stands for."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,1 @@
+"""Between Prefect, DVC and the stages: what flows are built from."""

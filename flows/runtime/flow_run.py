@@ -1,0 +1,115 @@
+"""What every flow run needs: exclusive workspace, parameters, a chain of tasks, progress, the final state."""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prefect import Task, get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Cancelled, Failed
+
+from flows.runtime.lock import WorkspaceLockedError, workspace_lock
+from flows.runtime.logs import drop_duplicate_failure
+from flows.runtime.markdown import TaskRunSummary
+from tasks.overrides import Overrides, write_overrides
+from tasks.params import Params, read_params
+from tasks.workspace.errors import RunError
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+PARAMS = Path("params.yaml")
+PROGRESS_UPDATE_INTERVAL_S = 5.0
+
+status_logger = logging.getLogger("cifarflow.status")  # the terminal's status line; logs go through Prefect
+
+
+@contextlib.contextmanager
+def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
+    """Change to the workspace and hold its lock. A scheduled run never waits for another run.
+
+    `WorkspaceLockedError` where another run holds the lock.
+    """
+    logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
+    with contextlib.chdir(workspace), workspace_lock(wait=wait and not _is_scheduled()):
+        yield
+
+
+def load_params(overrides: Overrides | None) -> Params:
+    """`params.yaml`, after writing the overrides into it."""
+    if overrides is not None:
+        write_overrides(PARAMS, overrides)
+    return read_params(PARAMS)
+
+
+def failed_state(error: RunError) -> State[Any]:
+    """The flow's final state: `Failed`, or `Cancelled` if a scheduled run found the workspace locked."""
+    if isinstance(error, WorkspaceLockedError) and _is_scheduled():
+        return Cancelled(message=str(error))
+    return Failed(message=str(error), data=error)
+
+
+def _is_scheduled() -> bool:
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
+
+
+class TaskChain:
+    """The tasks of a flow run, each waiting for the one before it."""
+
+    def __init__(self) -> None:
+        self.runs: list[TaskRunSummary] = []
+        self._upstream: list[State[Any]] = []
+
+    def run_task(self, name: str, task: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
+        """Run a task. If it fails, return the state with which the flow should fail."""
+        started = time.perf_counter()
+        status_logger.info(name)
+        state = task(*arguments, wait_for=self._upstream, return_state=True)
+        seconds = time.perf_counter() - started
+        self.runs.append(TaskRunSummary(name, str(state.name), seconds, state.message or ""))
+        if not state.is_completed():
+            return Failed(message=f"{name}: {state.message}", data=state.data)
+        self._upstream = [state]
+        return None
+
+    @property
+    def message(self) -> str:
+        ran = [run.name for run in self.runs if run.state != "Cached"]
+        return f"ran: {', '.join(ran)}" if ran else "everything was up to date"
+
+
+class ProgressReporter:
+    """Shows how far a stage is: in the terminal's status line and as a Prefect progress artifact.
+
+    Display only: the stage continues while the server is unreachable.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._artifact: UUID | None = None
+        self._last_update = -math.inf
+        self._disabled = False
+
+    def __call__(self, fraction: float, text: str) -> None:
+        """Report the fraction done, 0 to 1, and a description."""
+        status_logger.info("%s, %s", self._stage, text)
+        now = time.monotonic()
+        if self._disabled or (now - self._last_update < PROGRESS_UPDATE_INTERVAL_S and fraction < 1):
+            return
+        self._last_update = now
+        try:
+            if self._artifact is None:
+                artifact = create_progress_artifact(100 * fraction, key=f"{self._stage}-progress")
+                self._artifact = cast("UUID", artifact)
+            else:
+                update_progress_artifact(self._artifact, progress=100 * fraction)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the stage continues
+            self._disabled = True
+            get_run_logger().warning("progress artifact disabled: %s", type(error).__name__)

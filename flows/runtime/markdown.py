@@ -1,0 +1,117 @@
+"""The text of the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.dataset.ingest import IngestResult, rejected_markdown
+from tasks.params import Params
+from tasks.registry.ledger import LedgerEntry
+from tasks.workspace.files import read_json
+
+
+@dataclass(frozen=True)
+class TaskRunSummary:
+    """One row of the summary."""
+
+    name: str
+    state: str
+    seconds: float
+    message: str
+
+
+def format_table(runs: Sequence[TaskRunSummary]) -> str:
+    table = Table("task", "state", "seconds", "message", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for run in runs:
+        table.add_row(run.name, run.state, f"{run.seconds:.1f}", run.message)
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
+    """The run's tasks, and the values of metrics.json and benchmark.json."""
+    lines = [f"# Pipeline on {_dataset_label(params)}", ""]
+    lines += ["| task | state | seconds | message |", "| --- | --- | ---: | --- |"]
+    lines += [f"| {run.name} | {run.state} | {run.seconds:.1f} | {run.message} |" for run in runs]
+    lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
+    lines += ["", *_benchmark_lines(read_json(Path(params.paths.benchmarks)))]
+    return "\n".join(lines) + "\n"
+
+
+def _dataset_label(params: Params) -> str:
+    return params.dataset if params.dataset == "CIFAR-10" else "a generated sample, not CIFAR-10"
+
+
+def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
+    low, high = metrics["test"]["accuracy_ci95"]
+    names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "ece")
+    return [
+        f"Test accuracy **{metrics['test']['accuracy']:.2%}** (95% interval {low:.2%} to {high:.2%})",
+        f"of {metrics['model']}, {metrics['epochs']} epochs on {metrics['device']}, seed {metrics['seed']}.",
+        *_tta_lines(metrics),
+        "",
+        "| | val | test |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {metrics['val'][name]:.4f} | {metrics['test'][name]:.4f} |" for name in names),
+    ]
+
+
+def _tta_lines(metrics: dict[str, Any]) -> list[str]:
+    if "tta" not in metrics:
+        return []
+    plain_accuracy = metrics["test"]["accuracy_no_tta"]
+    return [f"With test-time augmentation ({metrics['tta']}); without: {plain_accuracy:.2%}."]
+
+
+def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
+    return [
+        "| backend | single stream p90 ms | offline images/s | server images/s | accuracy | RSS, MB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {scenarios['single_stream']['p90_ms']:.3f} "
+            f"| {scenarios['offline']['images_per_second']:,.0f} "
+            f"| {scenarios['server']['images_per_second']:,.0f} | {scenarios['accuracy']:.2%} "
+            f"| {scenarios['rss_mb']:,.0f} |"
+            for name, scenarios in benchmark["scenarios"].items()
+        ),
+    ]
+
+
+def ingest_markdown(result: IngestResult) -> str:
+    """Accepted images per class, and the rejected files with their reasons."""
+    lines = [f"# {result}", ""]
+    if result.accepted:
+        lines += ["| class | accepted |", "| --- | ---: |"]
+        lines += [f"| {label} | {count:,} |" for label, count in sorted(result.accepted.items())]
+    lines += ["", *rejected_markdown(result.rejected.items())]
+    return "\n".join(lines) + "\n"
+
+
+def decision_markdown(entry: LedgerEntry) -> str:
+    """The decision, its reason, and challenger and champion side by side."""
+    evidence = entry.evidence
+    lines = [f"# {entry.decision.replace('_', ' ').capitalize()}: {entry.reason}", ""]
+    lines += [f"Model `{entry.model_md5}`, version {entry.version} in the ledger, {entry.time}.", ""]
+    lines += ["| | challenger | champion |", "| --- | ---: | ---: |"]
+    for split in ("val", "test"):
+        accuracies = [evidence.get(f"{model}_{split}_accuracy") for model in ("challenger", "champion")]
+        cells = ["none" if accuracy is None else f"{accuracy:.2%}" for accuracy in accuracies]
+        lines.append(f"| accuracy, {split} | {' | '.join(cells)} |")
+    if "accuracy_gain" in evidence:
+        low, high = evidence["gain_interval"]
+        counts = f"{evidence['discordant_challenger']} | {evidence['discordant_champion']}"
+        lines += [
+            f"| only this model correct, val | {counts} |",
+            "",
+            f"Gain on validation {evidence['accuracy_gain']:+.2%} (interval {low:+.2%} to {high:+.2%}),",
+            f"McNemar's exact p {evidence['p_value']:.2g}; latency per image",
+            f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
+        ]
+    return "\n".join(lines) + "\n"

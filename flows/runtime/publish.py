@@ -1,0 +1,143 @@
+"""Publish a retraining: a DVC experiment, a push to the remotes, a commit on a branch of its own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from dvc.config import NoRemoteError
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import NoSCMError, SCMError
+
+from flows.runtime.champion import CHAMPION_DVC_FILE
+from flows.runtime.dvc_repro import DATA, load_repo
+from flows.runtime.flow_run import PARAMS
+from tasks.params import Params
+from tasks.registry.ledger import LEDGER, LedgerEntry
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write
+
+REPORTS_DIR = "reports"
+
+
+def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: bool) -> None:
+    """Save the run as a DVC experiment named after the flow run; commit and push if asked for.
+
+    The decision stands already. Each step is tried even if another fails; `RunError` then names the failures.
+    """
+    errors = []
+    saved = False
+    if not _has_commits():
+        print("not a Git repository with commits: skipping the DVC experiment")
+        if commit:
+            errors.append("cannot commit: not a Git repository with commits")
+    else:
+        try:
+            with _preserve_git_index(), load_repo() as repo:  # DVC locks it itself, here and in a push
+                repo.experiments.save(
+                    name=entry.flow_run_name,
+                    force=True,
+                    include_untracked=[str(file) for file in (LEDGER, CHAMPION_DVC_FILE) if file.is_file()],
+                )
+            saved = True
+        except (DvcException, SCMError) as error:
+            errors.append(f"the DVC experiment could not be saved: {error}")
+        if commit:
+            try:
+                print(f"committed to the branch {commit_to_branch(entry, params)}")
+            except RunError as error:
+                errors.append(str(error))
+    if push:
+        errors += _push(entry, experiment=saved)
+    if errors:
+        raise RunError(f"{entry.decision} ({entry.reason}), but " + "; ".join(errors))
+
+
+def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
+    """Push to the DVC remote, and the experiment to the Git remote; return what failed."""
+    errors = []
+    try:
+        with load_repo() as repo:
+            print(f"pushed {repo.push()} files to the DVC remote")
+            remote = _git_remote(repo) if experiment else None
+            if remote:
+                repo.experiments.push(remote, [entry.flow_run_name])
+                print(f"pushed the experiment {entry.flow_run_name} to {remote}")
+    except NoRemoteError:
+        errors.append("no DVC remote to push to; add one: dvc remote add -d NAME URL")
+    except (DvcException, SCMError, OSError) as error:
+        errors.append(f"the push failed: {str(error).splitlines()[0]}")
+    return errors
+
+
+def _git_remote(repo: Repo) -> str | None:
+    try:
+        names = list(repo.scm.gitpython.repo.remotes)
+    except NoSCMError:
+        return None
+    return str(names[0].name) if names else None
+
+
+def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
+    """Commit ledger, lock and reports to `retrain/DATE`, on top of it or of HEAD; return the branch's name.
+
+    Uses an index of its own: the user's staged changes and the branch that is checked out stay as they are.
+    """
+    branch = f"retrain/{entry.time[:10]}"
+    if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
+        raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
+    ref = f"refs/heads/{branch}"
+    files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *_report_paths(params)]
+    parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
+    with tempfile.TemporaryDirectory() as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        run_git("read-tree", parent, env=index)
+        run_git("add", "--force", "--", *(str(file) for file in files if file.exists()), env=index)
+        tree = run_git("write-tree", env=index)
+    message = f"Retrain: {entry.decision}\n\n{entry.reason}\nFlow run {entry.flow_run_name}"
+    commit = run_git("commit-tree", tree, "-p", parent, "-m", message)
+    run_git("update-ref", ref, commit)
+    return branch
+
+
+def _report_paths(params: Params) -> list[Path]:
+    paths = [Path(path) for _, path in params.paths]
+    return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
+
+
+@contextlib.contextmanager
+def _preserve_git_index() -> Iterator[None]:
+    """Restore the Git index afterwards: saving a DVC experiment unstages what the user has staged."""
+    index = Path(run_git("rev-parse", "--git-path", "index"))
+    before = index.read_bytes() if index.is_file() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            with atomic_write(index) as temp_path:
+                temp_path.write_bytes(before)
+
+
+def _has_commits() -> bool:
+    return shutil.which("git") is not None and bool(
+        run_git("rev-parse", "--quiet", "--verify", "HEAD", check=False)
+    )
+
+
+def run_git(*arguments: str, env: dict[str, str] | None = None, check: bool = True) -> str:
+    """Git's output, stripped. `RunError` with the last line of its errors if it fails and `check` is set."""
+    done = subprocess.run(  # noqa: S603
+        ["git", *arguments],  # noqa: S607 - the user's own Git
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode:
+        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise RunError(f"git {arguments[0]} failed: {reason}")
+    return done.stdout.strip()

@@ -1,0 +1,53 @@
+"""A separate workspace for the generated sample, which keeps its results apart from the project's."""
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from flows.runtime.lock import workspace_lock
+from tasks.dataset.synthetic import generate_sample
+
+SAMPLE_DIR = "sample"
+SAMPLE_OVERRIDES = {
+    "train": {"epochs": 4, "batch_size": 32},
+    "benchmark": {"warmup_s": 0.02, "min_duration_s": 0.1, "threads": [1], "server_min_duration_s": 0.05},
+}
+
+
+def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
+    """The directory `sample/` in the project: data, dvc.yaml, the code, parameters for a short run.
+
+    It has its own DVC repository. Its `params.yaml` has `dataset: sample`, which labels every result.
+    """
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    project = project.resolve()
+    workspace = project / SAMPLE_DIR
+    workspace.mkdir(exist_ok=True)
+    with contextlib.chdir(workspace), workspace_lock(wait=wait):
+        for name in (".dvcignore", "dvc.yaml"):
+            shutil.copy(project / name, ".")
+        for package in ("tasks", "models"):  # what the stages depend on
+            shutil.rmtree(package, ignore_errors=True)
+            shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
+        _write_params(project / "params.yaml", Path("params.yaml"))
+        if not Path(".dvc").is_dir():
+            with Repo.init(no_scm=True):
+                pass
+        if not Path("data").is_dir():
+            generate_sample(Path("data"))
+        with Repo() as repo:
+            repo.add("data")
+    return workspace
+
+
+def _write_params(source: Path, target: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(source)
+    params["dataset"] = "sample"
+    for section, values in SAMPLE_OVERRIDES.items():
+        params[section].update(values)
+    yaml.dump(params, target)

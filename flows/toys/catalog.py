@@ -1,0 +1,34 @@
+"""The toys in the talk's order. Each one's modules, flow, figure and test have its name."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tasks.workspace.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from prefect import Flow
+
+TOYS = {
+    "neuron": "multiply, sum, add the bias, activate",
+    "layers": "networks are nested functions, and collapse without activations",
+    "loss": "how far a prediction is from its target, and what a missing minus sign does",
+    "gradient_descent": "downhill step by step, with a learning rate too small, good, too large",
+    "backprop": "the chain rule, compared with autograd and finite differences",
+    "training_cycle": "forward, loss, backward, update: the pipeline's training step on a small network",
+    "fit": "underfitting, sweet spot, overfitting",
+    "discounted_return": "what future rewards are worth, by chess",
+}
+"""What each toy shows"""
+
+
+def validate_name(name: str) -> str:
+    """The name, if it is a toy's; `InputError` otherwise."""
+    if name not in TOYS:
+        raise InputError(f"unknown toy {name}; {suggest(name, [*TOYS, 'all'])}")
+    return name
+
+
+def load_flow(name: str) -> "Flow[..., Any]":
+    """The toy's flow. Imports Prefect and PyTorch, which listing the names does not need."""
+    flow: Flow[..., Any] = getattr(import_module(f"flows.toys.{name}"), name)
+    return flow

@@ -1,0 +1,132 @@
+"""Networks that train fast: those of the recipes `fast94` and `strong96`.
+
+After airbench (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
+https://arxiv.org/abs/2404.00498), which builds on Page's "How to Train Your ResNet" (2018) and on
+hlb-CIFAR10 (https://github.com/tysam-code/hlb-CIFAR10). Each trick is explained in place.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+WHITENING_KERNEL_SIZE = 2
+WHITENING_IMAGES = 5000  # about 5 million patches, for a covariance of 12 x 12
+WHITENING_EPSILON = 5e-4  # limits the gain of directions in which images hardly vary
+
+
+class CifarNet(nn.Module):
+    """A whitening layer, three blocks of convolutions and a linear head.
+
+    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`. `widths` are the channels of the
+    blocks, `depth` the convolutions per block: 2, or 3 with a residual connection.
+    """
+
+    def __init__(self, widths: Sequence[int], depth: int) -> None:
+        super().__init__()
+        # The first layer is computed, not learned: its filters decorrelate neighboring pixels, so that the
+        # following layers start from uncorrelated inputs (Page, part 8, "Bag of Tricks"). Only its bias is
+        # trained, in the first epochs; afterwards there is no backward pass through this layer, which has the
+        # largest feature maps (airbench, section 3.2).
+        self.whiten = nn.Conv2d(3, 2 * 3 * WHITENING_KERNEL_SIZE**2, WHITENING_KERNEL_SIZE)
+        self.whiten.weight.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
+        inputs = [self.whiten.out_channels, *widths[:-1]]
+        self.blocks = nn.Sequential(
+            *(ConvGroup(before, width, depth) for before, width in zip(inputs, widths, strict=True))
+        )
+        self.head = nn.Linear(widths[-1], 10, bias=False)
+
+    def init_weights(self, images: Tensor) -> None:
+        """Initialize beyond PyTorch's defaults; `images` are normalized training images `(N, 3, 32, 32)`."""
+        with torch.no_grad():
+            self.whiten.weight.copy_(compute_whitening_filters(images, WHITENING_KERNEL_SIZE))
+            assert self.whiten.bias is not None
+            self.whiten.bias.zero_()
+            for convolution in self.blocks.modules():
+                if isinstance(convolution, nn.Conv2d):
+                    # The first filters start as the identity, so that at first the head sees the image's own
+                    # features, however many layers lie between (Zagoruyko and Komodakis, "DiracNets", 2017,
+                    # https://arxiv.org/abs/1706.00388; airbench, section 3.3).
+                    nn.init.dirac_(convolution.weight[: convolution.in_channels])
+            self.head.weight.div_(self.head.weight.std())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.whiten(x))
+        x = self.blocks(x)
+        x = F.max_pool2d(x, 3).flatten(1)
+        # Divided by the width, logits start near 0 and change little per step of the head: softmax starts
+        # close to uniform (hlb-CIFAR10, airbench).
+        return self.head(x) / self.head.in_features  # type: ignore[no-any-return]
+
+
+class ConvGroup(nn.Module):
+    """3x3 convolutions, each with batch normalization and GELU; the first halves the feature map.
+
+    Takes `(N, inputs, H, W)` and gives `(N, width, H // 2, W // 2)`.
+    """
+
+    def __init__(self, inputs: int, width: int, depth: int) -> None:
+        super().__init__()
+        channels = [inputs, *[width] * depth]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in pairwise(channels)
+        )
+        self.norms = nn.ModuleList(_batch_norm(width) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Pooling before normalization and GELU leaves them a quarter of the values (Page, part 8).
+        x = F.gelu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)))
+        # A residual connection (He et al., "Deep Residual Learning", 2015, https://arxiv.org/abs/1512.03385)
+        # in blocks with three convolutions (airbench96).
+        residual = x if len(self.convs) > 2 else None
+        x = F.gelu(self.norms[1](self.convs[1](x)))
+        for convolution, norm in zip(self.convs[2:], self.norms[2:], strict=True):
+            x = norm(convolution(x))
+            x = F.gelu(x if residual is None else x + residual)
+        return x
+
+
+def _batch_norm(width: int) -> nn.BatchNorm2d:
+    """Batch normalization (Ioffe and Szegedy 2015) with a learned bias and a fixed scale of 1.
+
+    The next layer's weights can absorb any scale, so it is one parameter less (Page, part 8). Training takes
+    only some hundred steps, too few for the usual running statistics over about ten batches: here they cover
+    the last two or three (airbench).
+    """
+    norm = nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
+    return norm
+
+
+def compute_whitening_filters(images: Tensor, size: int) -> Tensor:
+    """Filters `(2 x 3 size², 3, size, size)` whose responses to `images` are uncorrelated, with variance 1.
+
+    They are the eigenvectors of the patches' covariance, each divided by the square root of its eigenvalue,
+    with both signs, because GELU suppresses negative responses.
+    """
+    channels = images.shape[1]
+    covariance = torch.zeros(channels * size**2, channels * size**2, dtype=torch.float64)
+    num_patches = 0
+    for batch in torch.split(images[:WHITENING_IMAGES], 1000):
+        columns = F.unfold(batch, size)
+        covariance += (columns @ columns.mT).sum(0).cpu()
+        num_patches += columns.shape[0] * columns.shape[2]
+    variances, directions = torch.linalg.eigh(covariance / num_patches)
+    filters = (directions / (variances + WHITENING_EPSILON).sqrt()).T.reshape(-1, channels, size, size)
+    return torch.cat([filters, -filters]).float()
+
+
+class Airbench94Net(CifarNet):
+    """The network of airbench94: 2 million parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(widths=(64, 256, 256), depth=2)
+
+
+class Airbench96Net(CifarNet):
+    """The network of airbench96: three convolutions per block, 10 million parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(widths=(128, 384, 512), depth=3)

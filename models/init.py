@@ -1,0 +1,33 @@
+"""Initial weights from one generator."""
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+
+def build_model(network: type[nn.Module], generator: Generator, images: Tensor | None = None) -> nn.Module:
+    """Build the network with PyTorch's default initialization, sampled from `generator`.
+
+    PyTorch's own constructors sample from the global generator; the values equal those after
+    `torch.manual_seed(s)` if `generator` was seeded with `s`. Supports `Conv2d`, `Linear` and `BatchNorm2d`;
+    `TypeError` for any other layer with parameters. If the network has a method `init_weights`, it is called
+    last, with `images`: normalized training images `(N, 3, 32, 32)`.
+    """
+    with torch.device("meta"):
+        model = network()
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                for parameter in module.parameters():  # the weight, then the bias
+                    parameter.uniform_(-bound, bound, generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()  # ones and zeros: no randomness
+            elif next(module.parameters(recurse=False), None) is not None:
+                raise TypeError(f"no weight initialization defined for {type(module).__name__}")
+    init_weights = getattr(model, "init_weights", None)
+    if init_weights is not None:
+        init_weights(images)
+    return model

@@ -1,0 +1,159 @@
+"""CIFAR-10's files: names, published checksums, loading and writing.
+
+Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Python version". A batch is a pickled dictionary of
+`data`, uint8 `(N, 3072)`, one row per image: its red, green and blue plane; and `labels`.
+"""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.workspace.errors import RunError
+
+BASE_FOLDER = "cifar-10-batches-py"
+TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+TEST_BATCH = "test_batch"
+META = "batches.meta"
+PUBLISHED_MD5 = {
+    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "readme.html": "82949b010606e8171045e61c60921d12",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+MD5_FILE = "md5sums.txt"  # of a generated sample, which has no published checksums
+
+
+class ChecksumError(RunError):
+    """A file of the data set is missing or is not the published one."""
+
+
+@dataclass(frozen=True)
+class Cifar10:
+    """`images` are uint8 `(N, 32, 32, 3)`, RGB; `labels` int64 `(N,)`, indices into `classes`."""
+
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    md5: str
+    """of the checksums of all files"""
+
+
+def checksums(data: Path, dataset: str) -> Mapping[str, str]:
+    """MD5 by file name: the published ones, or for the sample those written by its generator."""
+    if dataset == "CIFAR-10":
+        return PUBLISHED_MD5
+    file = data / BASE_FOLDER / MD5_FILE
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ChecksumError(f"{file} not found: {data} holds no generated sample") from error
+    return {name: md5 for md5, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def verify(data: Path, dataset: str) -> None:
+    """Compare every file with its checksum; `ChecksumError` names the first that differs."""
+    for name, md5 in checksums(data, dataset).items():
+        read_verified(data / BASE_FOLDER / name, md5)
+
+
+def read_verified(file: Path, md5: str) -> bytes:
+    """The file's content; `ChecksumError` unless it has this MD5."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ChecksumError(f"{file} cannot be read ({error.strerror}); {_FIX}") from error
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+        raise ChecksumError(f"{file} is not the published file (checksum mismatch); {_FIX}")
+    return content
+
+
+_FIX = "move the directory away to download it again"
+
+
+def load(data: Path, dataset: str) -> Cifar10:
+    """All images and labels, unpickled from the very bytes whose checksums were verified."""
+    md5s = checksums(data, dataset)
+    contents = {name: read_verified(data / BASE_FOLDER / name, md5) for name, md5 in md5s.items()}
+    meta = restricted_loads(contents[META], META)
+    classes = tuple(str(name) for name in meta["label_names"])
+    train = [_parse_batch(contents.pop(name), name, classes) for name in TRAIN_BATCHES]
+    test = _parse_batch(contents.pop(TEST_BATCH), TEST_BATCH, classes)
+    listing = "".join(f"{md5}  {name}\n" for name, md5 in sorted(md5s.items()))
+    return Cifar10(
+        train_images=np.concatenate([images for images, _ in train]),
+        train_labels=np.concatenate([labels for _, labels in train]),
+        test_images=test[0],
+        test_labels=test[1],
+        classes=classes,
+        md5=hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest(),
+    )
+
+
+def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
+    """The pickled dictionary; `RunError` if it is none, or needs anything but byte arrays."""
+    try:
+        batch = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError) as error:
+        raise RunError(f"{name} is not a batch of CIFAR-10: {error}") from error
+    if not isinstance(batch, dict):
+        raise RunError(f"{name} is not a batch of CIFAR-10: it holds a {type(batch).__name__}")
+    return batch
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Admits only arrays of bytes, pickled as in CIFAR-10's files."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        match module, name:
+            case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):
+                return _reconstruct_uint8
+            case "numpy", "ndarray":
+                return np.ndarray
+            case "numpy", "dtype":
+                return _uint8_dtype
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _reconstruct_uint8(kind: type, _shape: tuple[int, ...], _code: str | bytes) -> NDArray[np.uint8]:
+    if kind is not np.ndarray:
+        raise pickle.UnpicklingError(f"it asks for an array of kind {kind}")
+    return np.ndarray((0,), np.uint8)
+
+
+def _uint8_dtype(code: str, *_: Any) -> np.dtype[np.uint8]:
+    if code != "u1":
+        raise pickle.UnpicklingError(f"it holds values of type {code}, not bytes")
+    return np.dtype(np.uint8)
+
+
+def _parse_batch(
+    content: bytes, name: str, classes: Sequence[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    batch = restricted_loads(content, name)
+    rows, labels = batch.get("data"), np.asarray(batch.get("labels", []), dtype=np.int64)
+    if not isinstance(rows, np.ndarray) or rows.shape != (len(labels), 3072) or not len(labels):
+        raise RunError(f"{name} is not a batch of CIFAR-10: numbers of images and labels differ")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise RunError(f"{name} has labels beyond its {len(classes)} classes")
+    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+
+
+def write_batch(file: Path, images: NDArray[np.uint8], labels: Sequence[int], label: str) -> None:
+    """Write images `(N, 32, 32, 3)` as a batch; equal content gives equal bytes."""
+    rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(-1, 3072)
+    names = [f"{label}_{i:05}.png" for i in range(len(rows))]
+    batch = {"batch_label": label, "labels": list(labels), "data": rows, "filenames": names}
+    file.write_bytes(pickle.dumps(batch, protocol=3))

@@ -1,0 +1,192 @@
+"""Resumable downloads over HTTP: the next attempt, or the next run, continues an interrupted transfer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+from urllib3.util.retry import Retry
+
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tasks.params import DownloadConfig
+
+BACKOFF_S = 1.0
+MAX_RETRY_AFTER_S = 60.0
+CHUNK_BYTES = 1 << 16
+RETRY_STATUS_CODES = {408, 425, 429, 500, 502, 503, 504}
+
+
+class DownloadError(Exception):
+    """The reason why nothing can be had from a source; another source may do."""
+
+
+class ResumableDownload:
+    """One archive, in as many requests as it takes; `reserve_bytes` must stay free on the disk besides it.
+
+    The received part and its validator (RFC 9110: ETag or Last-Modified) lie in `staging`, under names that
+    derive from the URL.
+    """
+
+    def __init__(self, url: str, staging: Path, config: DownloadConfig, reserve_bytes: int) -> None:
+        self.url = url
+        self.config = config
+        self.reserve_bytes = reserve_bytes
+        name = hashlib.sha256(url.encode()).hexdigest()[:16]
+        self.file = staging / f"{name}.partial"
+        self.state = staging / f"{name}.json"
+
+    def run(self) -> Path:
+        """The complete file. `DownloadError` after `max_attempts`, or at once where a retry is no use."""
+        # urllib3's policy, applied here rather than in its pool: a transfer that breaks off counts as an
+        # attempt, too, and the pool's log would show the URL with the signature in its query.
+        retry = Retry(
+            total=self.config.max_attempts - 1,
+            status_forcelist=RETRY_STATUS_CODES,
+            backoff_factor=BACKOFF_S,
+            backoff_jitter=BACKOFF_S,
+        )
+        while True:
+            try:
+                self._attempt()
+            except requests.RequestException as error:
+                retry = self._next_retry(retry, error)
+            else:
+                return self.file
+
+    def _next_retry(self, retry: Retry, error: requests.RequestException) -> Retry:
+        """Wait for the next attempt, for which the policy that is left is returned; or raise."""
+        reason = _describe_error(error)
+        response: urllib3.BaseHTTPResponse | None = error.response.raw if error.response is not None else None
+        try:
+            if not _is_retryable(error, retry):
+                raise DownloadError(reason) from error
+            retry = retry.increment("GET", self.url, response, None if response else error)
+        except urllib3.exceptions.MaxRetryError:
+            raise DownloadError(reason) from error
+        delay_s = min(_retry_after(retry, response), MAX_RETRY_AFTER_S) or retry.get_backoff_time()
+        print(f"{reason}; retrying" + (f" in {delay_s:.1f} s" if delay_s else ""), flush=True)
+        time.sleep(delay_s)
+        return retry
+
+    def _attempt(self) -> None:
+        offset = self.file.stat().st_size if self.file.exists() else 0
+        validator = self._cached_validator() if offset else None
+        headers = {"Accept-Encoding": "identity"}
+        if validator:
+            # Only if the archive is still the one of which the first part is there (RFC 9110, If-Range).
+            headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
+        timeout = self.config.timeout_s
+        with requests.get(self.url, headers=headers, stream=True, timeout=timeout) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                if response.headers.get("Content-Range") == f"bytes */{offset}":
+                    return  # all of it was there
+                self.file.unlink()
+                raise requests.ConnectionError("its length changed")
+            response.raise_for_status()
+            if response.status_code != requests.codes.partial_content:
+                offset = 0
+                etag = response.headers.get("ETag", "")
+                strong_etag = etag if not etag.startswith("W/") else ""
+                validator = strong_etag or response.headers.get("Last-Modified")
+                self.state.write_text(json.dumps(validator), encoding="utf-8")
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                self.file.unlink()
+                raise requests.ConnectionError("returned the wrong byte range")
+            remaining = int(response.headers.get("Content-Length", 0))
+            self._check_space(remaining)
+            self._stream_to_file(response, offset, remaining)
+
+    def _cached_validator(self) -> str | None:
+        try:
+            validator = read_json(self.state)
+        except (OSError, ValueError):
+            return None
+        return validator if isinstance(validator, str) else None
+
+    def _check_space(self, remaining: int) -> None:
+        needed = remaining + self.reserve_bytes
+        free = shutil.disk_usage(self.file.parent).free
+        if free < needed:
+            raise RunError(f"not enough disk space: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed")
+
+    def _stream_to_file(self, response: requests.Response, offset: int, remaining: int) -> None:
+        """Append the body; `DownloadError` if the speed is below `min_speed_kb_per_s` for `timeout_s`."""
+        host = urlsplit(self.url).hostname or self.url
+        print(f"downloading from {host}" + (f", resuming at byte {offset:,}" if offset else ""), flush=True)
+        window_start, window_bytes = time.monotonic(), 0
+        with (
+            self.file.open("ab" if offset else "wb") as archive,
+            tqdm(
+                desc=host,
+                total=offset + remaining or None,
+                initial=offset,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as bar,
+        ):
+            for chunk in _iter_chunks(response):
+                archive.write(chunk)
+                bar.update(len(chunk))
+                window_bytes += len(chunk)
+                seconds = time.monotonic() - window_start
+                if seconds >= self.config.timeout_s:
+                    speed = window_bytes / 1000 / seconds
+                    if speed < self.config.min_speed_kb_per_s:
+                        raise DownloadError(f"too slow: {speed:,.0f} kB/s")
+                    window_start, window_bytes = time.monotonic(), 0
+
+
+def _iter_chunks(response: requests.Response) -> Iterator[bytes]:
+    """The body as it arrives, so that a slow transfer is noticed: `iter_content` waits for a full chunk."""
+    try:
+        while chunk := response.raw.read1(CHUNK_BYTES):
+            yield chunk
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise requests.ReadTimeout(error) from error
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
+
+
+def _is_retryable(error: requests.RequestException, retry: Retry) -> bool:
+    if error.response is not None:
+        return retry.is_retry(
+            "GET", error.response.status_code, has_retry_after="Retry-After" in error.response.headers
+        )
+    return isinstance(
+        error, (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    )
+
+
+def _retry_after(retry: Retry, response: urllib3.BaseHTTPResponse | None) -> float:
+    """Seconds that the server asks to wait; 0 if it does not say, or says nothing that can be read."""
+    try:
+        return (retry.get_retry_after(response) if response else None) or 0.0
+    except urllib3.exceptions.InvalidHeader:
+        return 0.0
+
+
+def _describe_error(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"responded {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "connection lost"
+    if isinstance(error, requests.ConnectionError):
+        cause = getattr(error.args[0], "reason", error.args[0])
+        return f"no connection ({type(cause).__name__})" if isinstance(cause, Exception) else str(cause)
+    return str(error)

@@ -1,0 +1,186 @@
+"""New labeled images: from `incoming/CLASS/` into the training set, each checked first.
+
+An accepted image is added to the training set as the network will see it, and its file moves to
+`incoming/accepted/`. A rejected one moves to `incoming/rejected/`, with its reason in `reasons.csv` there.
+Nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import itertools
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from tasks.dataset import cifar10
+from tasks.dataset.additions import add_image, load_added_images, pixel_sha256
+from tasks.dataset.image import load_image
+from tasks.workspace.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from tasks.params import IngestConfig
+
+ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
+REASONS = "reasons.csv"
+FORMATS = {".png", ".jpg", ".jpeg"}
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    accepted: Counter[str]
+    """Number of images per class."""
+    rejected: dict[str, str]
+    """The reason by path below `incoming/`."""
+
+    def __str__(self) -> str:
+        return f"{self.accepted.total():,} new images accepted, {len(self.rejected):,} rejected"
+
+
+def list_pending(incoming: Path) -> list[Path]:
+    """The files not yet processed, sorted. Hidden files are ignored."""
+    if not incoming.exists():
+        return []
+    if not incoming.is_dir():
+        raise InputError(f"{incoming} is not a directory; new images go into {incoming}/CLASS/")
+    pending = []
+    for folder, folders, files in os.walk(incoming):
+        is_top = Path(folder) == incoming
+        folders[:] = [
+            d for d in folders if not d.startswith(".") and not (is_top and d in {ACCEPTED_DIR, REJECTED_DIR})
+        ]
+        links = [d for d in folders if Path(folder, d).is_symlink()]  # which os.walk does not follow
+        pending += [Path(folder, name) for name in [*files, *links] if not name.startswith(".")]
+    return sorted(pending)
+
+
+def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> IngestResult:
+    """Process every pending file once; add to the training set the images that pass.
+
+    Rejected are files that do not decode or are in no class directory, and duplicates of training, validation
+    and test images: exact ones by their pixels, near ones by perceptual hash (Zauner 2010, ImageHash's
+    `phash`) up to a distance of `config.max_hamming_distance` of 64 bits.
+    """
+    files = list_pending(incoming)
+    result = IngestResult(Counter(), {})
+    if not files:
+        return result
+    published = cifar10.load(data, dataset)
+    known = DuplicateIndex(config.max_hamming_distance)
+    known.add(published.test_images, "an image of the test set")
+    known.add(published.train_images, "a training image of the data set")
+    added, _, _ = load_added_images(data, published.classes)
+    known.add(added, "an image that was added before")
+    for file in files:
+        label = file.relative_to(incoming).parts[0]
+        try:
+            _check_path(file, incoming, published.classes)
+            image = load_image(file)
+            known.check(image)
+            add_image(data, label, image)
+            known.add(image[None], "another new image")
+        except InputError as error:
+            reason = str(error)
+            _move(file, incoming, REJECTED_DIR, reason)
+            result.rejected[str(file.relative_to(incoming))] = reason
+        else:
+            _move(file, incoming, ACCEPTED_DIR)
+            result.accepted[label] += 1
+    print(result)
+    return result
+
+
+def _check_path(file: Path, incoming: Path, classes: Sequence[str]) -> None:
+    """`InputError` if the file is to be rejected without reading it."""
+    if file.is_symlink() or not file.is_file():
+        raise InputError("not a regular file")
+    if file.parent.parent != incoming or file.parent.name not in classes:
+        raise InputError(f"not in a class directory; classes: {', '.join(classes)}")
+    if file.suffix.lower() not in FORMATS:
+        raise InputError("not a .png, .jpg or .jpeg file")
+
+
+class DuplicateIndex:
+    """Known images, for the detection of exact duplicates and near-duplicates."""
+
+    def __init__(self, max_distance: int) -> None:
+        self._max_distance = max_distance
+        self._exact: dict[str, str] = {}
+        self._hashes = np.empty(0, np.uint64)
+        self._kinds: list[str] = []
+
+    def add(self, images: NDArray[np.uint8], kind: str) -> None:
+        for image in images:
+            self._exact.setdefault(pixel_sha256(image), kind)
+        self._hashes = np.concatenate([self._hashes, np.array([*map(_phash, images)], np.uint64)])
+        self._kinds += [kind] * len(images)
+
+    def check(self, image: NDArray[np.uint8]) -> None:
+        """`InputError` if the image is known."""
+        exact = self._exact.get(pixel_sha256(image))
+        if exact is not None:
+            raise InputError(f"exact duplicate of {exact}")
+        distances = np.bitwise_count(self._hashes ^ _phash(image))
+        nearest = int(distances.argmin())
+        if distances[nearest] <= self._max_distance:
+            raise InputError(
+                f"near-duplicate of {self._kinds[nearest]} ({distances[nearest]} of 64 bits differ)"
+            )
+
+
+def _phash(image: NDArray[np.uint8]) -> np.uint64:
+    bits = imagehash.phash(Image.fromarray(image)).hash.ravel()
+    return np.packbits(bits).view(">u8").astype(np.uint64)[0]  # type: ignore[no-any-return]
+
+
+def _move(file: Path, incoming: Path, folder: str, reason: str = "") -> None:
+    """Move to the same path below `folder`, overwriting nothing; append the reason to `reasons.csv`."""
+    target = incoming / folder / file.relative_to(incoming)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target = next(name for name in _candidate_names(target) if not os.path.lexists(name))
+        file.rename(target)
+        if reason:
+            table = incoming / folder / REASONS
+            is_new = not table.exists()
+            with table.open("a", newline="", encoding="utf-8", errors="surrogateescape") as rows:
+                writer = csv.writer(rows, lineterminator="\n")
+                if is_new:
+                    writer.writerow(["file", "reason", "time"])
+                now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+                writer.writerow([target.relative_to(incoming / folder), reason, now])
+    except OSError as error:
+        raise RunError(f"cannot move {file} to {target.parent}: {error.strerror or error}") from error
+
+
+def _candidate_names(target: Path) -> Iterator[Path]:
+    """x.png, x-2.png, x-3.png, ..."""
+    yield target
+    for number in itertools.count(2):
+        yield target.with_name(f"{target.stem}-{number}{target.suffix}")
+
+
+def rejected_markdown(rejected: Iterable[tuple[str, str]], max_rows: int = 20) -> list[str]:
+    """A Markdown table of rejected files and their reasons, the first `max_rows` of them."""
+    rejected = list(rejected)
+    if not rejected:
+        return []
+    rows = [f"| {_escape_cell(file)} | {_escape_cell(reason)} |" for file, reason in rejected[:max_rows]]
+    if len(rejected) > max_rows:
+        rows.append(f"| … | {len(rejected) - max_rows:,} more, in {REJECTED_DIR}/{REASONS} |")
+    return ["| rejected | reason |", "| --- | --- |", *rows]
+
+
+def _escape_cell(text: str) -> str:
+    return text.encode(errors="replace").decode().replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,1 @@
+"""The exported model: graphs, backends, predictions."""

@@ -1,0 +1,100 @@
+"""Inference with the exported model, with ONNX Runtime and NumPy, without PyTorch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tasks.inference.batches import Images, Predictor, Probabilities, predict_in_batches
+from tasks.workspace.errors import InputError, RunError
+
+BATCH_SIZE = 256
+CPU = "CPUExecutionProvider"
+# By default CUDA rounds factors to TF32's 10 bits of mantissa, which shows in the probabilities.
+PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+
+
+@dataclass(frozen=True)
+class OnnxClassifier:
+    """An ONNX model of this pipeline; `metadata` is what the file says of the run that made it."""
+
+    session: onnxruntime.InferenceSession
+    classes: list[str]
+    metadata: dict[str, Any]
+
+    def predict_proba(self, images: Images) -> Probabilities:
+        """Probabilities `(N, classes)` of RGB images `(N, 32, 32, 3)`."""
+        return predict_in_batches(session_predictor(self.session), images, BATCH_SIZE)
+
+    def top_k(self, probabilities: Probabilities, count: int) -> list[tuple[str, float]]:
+        """The `count` most probable classes of one image, from its `(classes,)`, in descending order."""
+        order = np.argsort(-probabilities, kind="stable")[:count]
+        return [(self.classes[i], float(probabilities[i])) for i in order]
+
+    @property
+    def dataset_label(self) -> str:
+        dataset = self.metadata.get("dataset", "unknown data")
+        return f"trained on {'a generated sample, not on CIFAR-10' if dataset == 'sample' else dataset}"
+
+
+def load_model(file: Path, threads: int = 0) -> OnnxClassifier:
+    """`InputError` where the file is not a model of this pipeline. 0 threads: ONNX Runtime chooses."""
+    if not file.is_file():
+        raise RunError(f"{file} not found; create it with `cifarflow run`")
+    session = create_session(file, threads)
+    properties = session.get_modelmeta().custom_metadata_map
+    try:
+        classes, metadata = json.loads(properties["classes"]), json.loads(properties["run"])
+        mismatch = find_signature_mismatch(session, len(classes))
+    except (KeyError, TypeError, json.JSONDecodeError):
+        classes, metadata, mismatch = [], {}, "its metadata holds no classes and no run"
+    if mismatch:
+        raise InputError(f"{file} is not a cifarflow model: {mismatch}")
+    return OnnxClassifier(session, classes, metadata)
+
+
+def create_session(file: Path, threads: int = 0, provider: str = CPU) -> onnxruntime.InferenceSession:
+    """With 0 threads, ONNX Runtime chooses.
+
+    `InputError` where ONNX Runtime cannot load the file, or the provider is not available: ONNX Runtime
+    itself would fall back to the CPU without an error.
+    """
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise InputError(f"{provider} is not part of this ONNX Runtime, which has {', '.join(available)}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: warnings would interrupt the project's own lines
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(
+            file, options, providers=[(provider, PROVIDER_OPTIONS.get(provider, {}))]
+        )
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base of their own
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{file} cannot be loaded by ONNX Runtime: {reason}") from None
+    if provider not in session.get_providers():
+        raise InputError(f"{provider} failed to initialize; see ONNX Runtime's log")
+    return session
+
+
+def session_predictor(session: onnxruntime.InferenceSession) -> Predictor:
+    return lambda images: np.asarray(session.run(None, {"images": images})[0])
+
+
+def find_signature_mismatch(session: onnxruntime.InferenceSession, num_classes: int) -> str | None:
+    """None where the model takes and gives what this pipeline's models do; else what it should and does."""
+    inputs, outputs = (
+        [(value.name, value.type, value.shape[1:]) for value in values]
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    if inputs == [("images", "tensor(uint8)", [32, 32, 3])] and outputs == [
+        ("probabilities", "tensor(float)", [num_classes])
+    ]:
+        return None
+    return (
+        f"expected input images, uint8 (N, 32, 32, 3), and output probabilities, float32 (N, {num_classes}); "
+        f"it has {inputs} and {outputs}"
+    )

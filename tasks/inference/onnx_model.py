@@ -1,0 +1,60 @@
+"""ONNX models as this project writes them: the signature around a graph's nodes, metadata, the file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tasks.workspace.errors import InputError
+
+MIN_OPSET = 13  # Softmax over one axis, DequantizeLinear with one scale per channel
+
+# "Normalisation": part of every exported file, whose bytes depend on nothing but weights and parameters.
+INTERFACE = (
+    "images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: float32 (N, 10), in "
+    "the order of `classes`. Normalisation is inside."
+)
+
+
+def resolve_opset(opset: int | Literal["auto"]) -> int:
+    """The operator set for graphs of the talk's network; `InputError` where they cannot be of that one."""
+    if opset == "auto":
+        return MIN_OPSET
+    highest = onnx.defs.onnx_opset_version()
+    if not MIN_OPSET <= opset <= highest:
+        raise InputError(f"export.opset {opset} is not supported; {MIN_OPSET} to {highest} are")
+    return opset
+
+
+def build_onnx_model(
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Mapping[str, NDArray[np.float32] | NDArray[np.int64]],
+    opset: int,
+    image_type: int = TensorProto.UINT8,
+) -> onnx.ModelProto:
+    """The nodes as a model from `images` `(N, 32, 32, 3)` to `probabilities` `(N, 10)`."""
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("images", image_type, ["N", 32, 32, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    opset_imports = [helper.make_opsetid("", opset)]
+    return helper.make_model(
+        graph, opset_imports=opset_imports, ir_version=helper.find_min_ir_version_for(opset_imports)
+    )
+
+
+def save_onnx_model(model: onnx.ModelProto, file: Path, title: str, metadata: dict[str, str]) -> None:
+    """Check the model and write it, with `metadata` in that order and nothing else as its properties."""
+    model.producer_name = "cifarflow"
+    model.graph.name = "classifier"
+    model.graph.doc_string = f"{title}. {INTERFACE}"
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, file)

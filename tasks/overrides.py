@@ -1,0 +1,115 @@
+"""Values that replace those of `params.yaml`: `--set`, recipes, Prefect's form.
+
+A recipe sets all training parameters, so it does the same whichever recipe came before: what its file leaves
+out is at the default in `TrainConfig`. Seed, device, threads and determinism have no default there; a recipe
+leaves them as they are.
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from tasks.params import Params, StrictModel, TrainConfig, read_params
+from tasks.validation import describe_yaml_error, load_yaml, validate
+from tasks.workspace.errors import InputError
+from tasks.workspace.files import atomic_write
+
+
+def _make_optional(section: Any) -> type[StrictModel]:
+    fields: dict[str, Any] = {
+        name: (field.rebuild_annotation() | None, Field(None, description=field.description))
+        for name, field in section.model_fields.items()
+    }
+    return create_model(section.__name__, __base__=StrictModel, **fields)
+
+
+if TYPE_CHECKING:
+
+    class Overrides(BaseModel):
+        """Other values for some parameters."""
+
+else:
+    # Every section but the paths, each key optional: what Prefect's form offers.
+    Overrides = create_model(
+        "Overrides",
+        __base__=StrictModel,
+        **{
+            name: (_make_optional(field.annotation) | None, None)
+            for name, field in Params.model_fields.items()
+            if name not in {"dataset", "paths"}
+        },
+    )
+
+
+def parse_overrides(assignments: Iterable[str]) -> Overrides:
+    """From texts such as `train.epochs=5`, with values in YAML."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        section, dot, name = key.partition(".")
+        if not (equals and dot and name):
+            raise InputError(f"--set {assignment}: expected section.key=value, such as train.epochs=5")
+        values.setdefault(section, {})[name] = parse_value(assignment, text)
+    return validate(Overrides, values, "--set")
+
+
+def parse_value(assignment: str, text: str) -> Any:
+    """The YAML value `text` of the assignment that `--set` was given."""
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"--set {assignment}: the value{describe_yaml_error(error)}") from None
+
+
+def read_recipe(name: str, folder: Path = Path("recipes")) -> Overrides:
+    """The recipe `folder/NAME.yaml`, or that of a YAML file; what it does not say is at its default."""
+    path = Path(name)
+    file = path if path.suffix in {".yaml", ".yml"} else folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(recipe.stem for recipe in folder.glob("*.yaml")))
+        raise InputError(f"unknown recipe {name}; choose one of {known}, or a YAML file")
+    defaults = validate(Overrides, {"train": recipe_defaults()}, "tasks/params.py")
+    return merge_overrides(defaults, validate(Overrides, load_yaml(file), str(file)))
+
+
+def recipe_defaults() -> dict[str, Any]:
+    """What `TrainConfig` names as defaults: the values of a recipe that says nothing."""
+    fields = TrainConfig.model_json_schema()["properties"]
+    return {name: field["default"] for name, field in fields.items() if "default" in field}
+
+
+def merge_overrides(first: Overrides, second: Overrides) -> Overrides:
+    """Both; where both give a parameter, the second's value."""
+    values = first.model_dump(exclude_none=True)
+    for section, changes in second.model_dump(exclude_none=True).items():
+        values.setdefault(section, {}).update(changes)
+    return validate(Overrides, values, "--set")
+
+
+def with_overrides(params: Params, overrides: Overrides) -> Params:
+    """A copy of the parameters with these values; no file is changed."""
+    values = params.model_dump()
+    for section, changes in overrides.model_dump(exclude_none=True).items():
+        values[section].update(changes)
+    return validate(Params, values, "--set")
+
+
+def write_overrides(file: Path, overrides: Overrides) -> None:
+    """Write the values into `file`, keeping its comments and layout."""
+    yaml = YAML()  # round-trip
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    read_params(file)
+    document = load_yaml(file, yaml)
+    for section, values in overrides.model_dump(exclude_none=True).items():
+        document[section].update(values)
+    text = io.StringIO()
+    yaml.dump(document, text)
+    validate(Params, YAML(typ="safe").load(text.getvalue()), "--set")  # each value may be right, and not all
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(text.getvalue(), encoding="utf-8")

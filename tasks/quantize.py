@@ -1,0 +1,124 @@
+"""The stage `quantize`: the exported model in int8, as a file of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasks.inference.calibration import Calibration, sample_images
+from tasks.inference.fp32_graph import has_custom_graph
+from tasks.inference.int8_graph import build_int8_graph
+from tasks.inference.onnx_classifier import load_model
+from tasks.inference.onnx_model import resolve_opset, save_onnx_model
+from tasks.inference.parity import check_parity, predict_in_every_configuration
+from tasks.inference.qdq import quantize_custom_graph, quantize_static_qdq
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write, hash_file
+from tasks.workspace.splits import load_splits
+from tasks.workspace.weights import load_classifier
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tasks.params import ExportConfig, QuantizeConfig
+    from tasks.tracking import Tracker
+
+# Below this difference of the two highest probabilities either class is right: what is computed in floats
+# between two int8 layers is rounded differently with another batch size, and may then be another integer.
+TIE_MARGIN = 0.02
+
+TITLE = "CIFAR-10 classifier in 8-bit integers"
+
+
+def quantize(
+    splits: Path,
+    weights: Path,
+    onnx_model: Path,
+    int8_model: Path,
+    export: ExportConfig,
+    config: QuantizeConfig,
+    tracker: Tracker | None = None,
+) -> dict[str, Any]:
+    """Write `int8_model`, once the file itself predicts the same in each configuration of `export.parity_…`.
+
+    The network of `weights` and the metadata of `onnx_model`; the ranges of the activations are measured on
+    training images. Equal weights, images and config give equal bytes. `RunError` where the class of a test
+    image depends on the configuration, ties within `TIE_MARGIN` aside.
+
+    The talk's network has a graph of its own, which is fast in int8; of any other network the convolutions
+    and dense layers of `onnx_model` are quantized in place.
+    """
+    data = load_splits(splits)
+    classifier, metadata = load_classifier(weights)
+    exported = load_model(onnx_model)
+    if exported.metadata.get("weights_sha256") != hash_file(weights, "sha256"):
+        raise RunError(f"{onnx_model} was not exported from {weights}; run the export stage first")
+    images, labels = data.test.images.numpy(), data.test.labels.numpy()
+    expected = exported.predict_proba(images)
+    calibration = Calibration(
+        sample_images(data.train.images.numpy(), config.calibration_images, config.seed),
+        config.method,
+        config.percentile,
+    )
+    if has_custom_graph(classifier):
+        graph = build_int8_graph(classifier, resolve_opset(export.opset))
+        model = quantize_custom_graph(graph, calibration, config.weight_bits)
+    else:
+        model = quantize_static_qdq(onnx_model, calibration, config.weight_bits)
+    model.producer_version = ""
+    properties = exported.session.get_modelmeta().custom_metadata_map | {
+        "precision": "int8",
+        "calibration": json.dumps(_describe_calibration(calibration, config.seed)),
+    }
+    with atomic_write(int8_model) as temp_path:
+        save_onnx_model(model, temp_path, TITLE, dict(sorted(properties.items())))
+        actual = load_model(temp_path).predict_proba(images)
+        metrics = {
+            "test_accuracy": float((actual.argmax(1) == labels).mean()),
+            "fp32_test_accuracy": float((expected.argmax(1) == labels).mean()),
+        }
+        properties |= {name: json.dumps(accuracy) for name, accuracy in metrics.items()}
+        save_onnx_model(model, temp_path, TITLE, dict(sorted(properties.items())))
+        check_parity(
+            predict_in_every_configuration(
+                temp_path, images, export.parity_batch_sizes, export.parity_threads, export.parity_providers
+            ),
+            actual,
+            "int8 predictions differ between configurations",
+            tie_margin=TIE_MARGIN,
+        )
+    metrics["argmax_agreement"] = float((actual.argmax(1) == expected.argmax(1)).mean())
+    metrics["max_abs_diff"] = float(np.abs(actual - expected).max())
+    _print_summary(int8_model, metrics, config.max_accuracy_drop)
+    if tracker is not None:
+        with tracker.resume_run(weights, "quantize", {"data_md5": metadata["data_md5"]}) as run:
+            run.log_model(int8_model, {"precision": "int8", **metrics}, "cifar10-classifier-int8")
+    return metrics
+
+
+def _describe_calibration(calibration: Calibration, seed: int) -> dict[str, Any]:
+    description = {
+        "images": len(calibration.images),
+        "of": "train",
+        "seed": seed,
+        "method": calibration.method,
+    }
+    if calibration.method == "percentile":
+        description["percentile"] = calibration.percentile
+    return description
+
+
+def _print_summary(int8_model: Path, metrics: dict[str, float], max_accuracy_drop: float) -> None:
+    print(
+        f"{int8_model}: accuracy {metrics['test_accuracy']:.2%} (fp32 {metrics['fp32_test_accuracy']:.2%}), "
+        f"{metrics['argmax_agreement']:.2%} of the classes agree, "
+        f"max abs difference {metrics['max_abs_diff']:.2f}"
+    )
+    drop = metrics["fp32_test_accuracy"] - metrics["test_accuracy"]
+    if drop > max_accuracy_drop:
+        print(
+            f"warning: {int8_model} loses {100 * drop:.2f} points of accuracy, more than the "
+            f"{100 * max_accuracy_drop:.2f} of quantize.max_accuracy_drop"
+        )

@@ -1,0 +1,1 @@
+"""Which model serves: the ledger and the comparison."""

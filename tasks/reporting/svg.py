@@ -1,0 +1,73 @@
+"""Figures as SVG, each readable in light and dark and on a phone; shared with the toys.
+
+Figures use the colors of the light theme, which CSS variables then replace: a standalone figure (in the
+README, in `dvc plots`) brings both themes with it, one inside a page takes the page's.
+"""
+
+import io
+import re
+from typing import Any
+
+from matplotlib.figure import Figure
+
+LIGHT = {"ink": "#1b2230", "muted": "#5a6473", "line": "#d8dde5", "paper": "#fdfdfe", "blue": "#2361b5"}
+LIGHT |= {"orange": "#b4530a"}
+DARK = {"ink": "#e7eaf0", "muted": "#a0a9b8", "line": "#323a49", "paper": "#12161e", "blue": "#7db2ff"}
+DARK |= {"orange": "#ffac5c"}
+INK, MUTED, LINE, PAPER, BLUE, ORANGE = LIGHT.values()
+
+WIDTH = 340 / 72  # inches: the width of a phone's screen, so that text keeps its size there
+STYLE: Any = {
+    "font.size": 10,
+    "font.family": "DejaVu Sans",  # what matplotlib brings, to measure by; shown in the reader's own
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cifarflow",  # equal figures, equal bytes
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+}
+
+
+def theme_css(selector: str) -> str:
+    """The CSS variables of both themes, for the elements that `selector` selects."""
+
+    def declare(theme: dict[str, str]) -> str:
+        return f"{selector}{{{''.join(f'--{name}:{value};' for name, value in theme.items())}}}"
+
+    return f"{declare(LIGHT)}@media (prefers-color-scheme:dark){{{declare(DARK)}}}"
+
+
+def render_svg(figure: Figure) -> str:
+    """The figure as a standalone SVG file."""
+    return make_standalone(render_svg_element(figure))
+
+
+def make_standalone(svg: str) -> str:
+    """An SVG element as a file with its own background: a light page may show it, or a dark one."""
+    style = f"<style>{theme_css(':root')}:root{{background:var(--paper)}}</style>"
+    return svg.replace(">", f">{style}", 1) + "\n"
+
+
+def render_svg_element(figure: Figure) -> str:
+    """The figure as an SVG element for a page that declares the variables of `theme_css`."""
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the same in every figure; a page holds several
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
+    svg = svg.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif")
+    for name, color in LIGHT.items():
+        svg = svg.replace(color, f"var(--{name})")
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()

@@ -1,0 +1,66 @@
+"""Training checkpoints for resuming: the whole state after each epoch, in files."""
+
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.workspace.code import code_sha256
+from tasks.workspace.files import atomic_write, hash_file
+
+KEEP_LAST = 2  # per training: if the newest is corrupt, the previous one is used
+KEEP_RUNS = 3  # trainings whose checkpoints are kept, including the current one
+DIGEST_BYTES = 32
+
+
+def training_fingerprint(splits: Path, config: dict[str, Any], device: torch.device) -> str:
+    """Identifies a training: equal for equal data, parameters, code, PyTorch version and type of device."""
+    inputs = [hash_file(splits, "sha256"), config, torch.__version__, device.type, code_sha256("train")]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class CheckpointStore:
+    """The checkpoints of one training, in `root/fingerprint/`.
+
+    Other trainings' checkpoints in `root` are deleted, oldest first, until `KEEP_RUNS` trainings are left.
+    """
+
+    def __init__(self, root: Path, fingerprint: str) -> None:
+        self._root = root
+        self._folder = root / fingerprint
+        others = (other for other in root.glob("*/") if other != self._folder)
+        for old in sorted(others, key=lambda other: other.stat().st_mtime)[: -(KEEP_RUNS - 1)]:
+            shutil.rmtree(old)
+
+    def load_latest(self) -> Any:
+        """The newest intact state, or None. A corrupt checkpoint is renamed and reported in one line."""
+        for file in self._newest_first():
+            stored = file.read_bytes()
+            digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+            if hashlib.sha256(content).digest() == digest:
+                return torch.load(io.BytesIO(content), weights_only=True)
+            print(f"skipping corrupt checkpoint {file}")
+            file.rename(file.with_suffix(".corrupt"))
+        return None
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        with atomic_write(self._folder / f"epoch-{epoch:06}.pt") as temp_path:
+            temp_path.write_bytes(hashlib.sha256(content).digest() + content)
+        for old in self._newest_first()[KEEP_LAST:]:
+            old.unlink()
+
+    def clear(self) -> None:
+        """Delete this training's checkpoints, once it has finished."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._root.is_dir() and not any(self._root.iterdir()):
+            self._root.rmdir()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self._folder.glob("epoch-*.pt"), reverse=True)

@@ -1,0 +1,28 @@
+"""The history of a training: what is measured per epoch, and its CSV file."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from tasks.workspace.files import atomic_write
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """A row of the history. It holds no time, so that equal trainings write equal files."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+
+
+def write_history(file: Path, history: Iterable[EpochMetrics]) -> None:
+    """One row per epoch, with a header."""
+    with atomic_write(file) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as table:
+        rows = csv.DictWriter(table, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(asdict(metrics) for metrics in history)

@@ -1,0 +1,27 @@
+"""Normalization of whole batches, as fast as training needs it."""
+
+import torch
+from torch import Tensor
+
+PIXELS = 32 * 32
+
+
+class Normalize:
+    """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory.
+
+    `mean` and `std` are per channel, for values in 0 to 1. Up to rounding the same function as
+    `Classifier.normalize`, which is what the export traces. A multiplication and an addition over rows of
+    3,072 values are several times as fast as broadcasting one value per channel.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = -255 * torch.tensor(mean, dtype=torch.float64) * scale
+        self.scale = scale.float().repeat(PIXELS).to(device)
+        self.shift = shift.float().repeat(PIXELS).to(device)
+        self.mean_color = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
+        """uint8 `(3,)`: the mean color, which is normalized to 0 up to rounding"""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        rows = torch.mul(images.flatten(1), self.scale).add_(self.shift)
+        return rows.view(images.shape).permute(0, 3, 1, 2)

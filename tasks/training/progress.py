@@ -1,0 +1,52 @@
+"""Progress of an epoch: a bar on a terminal or a callback, and an estimate before a long training."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torch import Tensor
+
+    ProgressCallback = Callable[[float, str], None]
+
+REPORT_EVERY_N_BATCHES = 50
+TIMED_STEPS = range(1, 4)  # the first step is slower
+ESTIMATE_THRESHOLD_S = 600.0  # shorter trainings start without an estimate
+
+
+def show_progress(
+    batches: Sequence[Tensor], epoch: int, num_epochs: int, callback: ProgressCallback | None
+) -> Iterator[Tensor]:
+    """Yield the batches of an epoch and show how many are done, by `callback` or, without one, by a bar.
+
+    The callback receives the fraction done of all epochs and a description.
+    """
+    description = f"epoch {epoch}/{num_epochs}"
+    if callback is None:
+        yield from tqdm(batches, description, leave=False, unit=" batches", disable=None)
+        return
+    for i, batch in enumerate(batches):
+        yield batch
+        if i % REPORT_EVERY_N_BATCHES == 0:
+            fraction = i / len(batches)
+            callback((epoch - 1 + fraction) / num_epochs, f"{description}, {fraction:.0%}")
+    callback(epoch / num_epochs, description)
+
+
+def print_estimate(batches: Iterable[Tensor], num_steps: float, description: str) -> Iterator[Tensor]:
+    """Yield the batches; after a few steps, print how long `num_steps` take if that is long."""
+    began = 0.0
+    for step, batch in enumerate(batches):
+        if step == TIMED_STEPS.start:
+            began = time.perf_counter()
+        yield batch
+        if step == TIMED_STEPS[-1]:
+            step_s = (time.perf_counter() - began) / len(TIMED_STEPS)
+            if num_steps * step_s > ESTIMATE_THRESHOLD_S:
+                hours = num_steps * step_s / 3600
+                print(f"estimated training time: {hours:.1f} hours ({description} of {step_s:.2f} s)")

@@ -1,0 +1,252 @@
+"""The training loop: epochs, validation, the best epoch's weights, and the state for resuming."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.cifarnet import WHITENING_IMAGES, CifarNet
+from models.init import build_model
+from models.networks import NETWORKS
+from models.step import training_step
+from tasks.training.augment import Augmentation
+from tasks.training.history import EpochMetrics
+from tasks.training.lr_scheduler import build_lr_scheduler
+from tasks.training.optimizer import build_optimizer
+from tasks.training.progress import print_estimate, show_progress
+from tasks.workspace.errors import RunError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tasks.params import TrainConfig
+    from tasks.tracking import WandbRun
+    from tasks.training.checkpoints import CheckpointStore
+    from tasks.training.normalize import Normalize
+    from tasks.training.progress import ProgressCallback
+    from tasks.workspace.splits import Split
+
+VAL_BATCH_SIZE = 1000
+COMPILE_MODE = "max-autotune"  # autotunes kernels per matrix product, and records a CUDA graph
+WARM_UP_STEPS = 3
+
+
+@dataclass
+class BestCheckpoint:
+    """The epoch with the highest validation accuracy, and of these the lowest loss."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+    tensors: dict[str, Tensor]
+
+
+class Trainer:
+    """A training in progress. All randomness comes from one generator, which is part of `state_dict()`."""
+
+    def __init__(
+        self,
+        train: Split,
+        val: Split,
+        normalize: Normalize,
+        config: TrainConfig,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self.config = config
+        self.progress = progress
+        self.normalize = normalize
+        self.device = normalize.scale.device
+        self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
+        self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
+        self.generator = Generator().manual_seed(config.seed)
+        began = time.perf_counter()
+        whitening_images = normalize(self.images[:WHITENING_IMAGES])
+        model = build_model(NETWORKS[config.network], self.generator, whitening_images).to(self.device)
+        self.set_up_seconds = time.perf_counter() - began
+        """for the initial weights, including the whitening filters"""
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = config.compile and self.device.type == "cuda"
+        self.compiled_model = (
+            torch.compile(self.model, mode=COMPILE_MODE, dynamic=False) if compiled else self.model
+        )
+        self.ema_model: AveragedModel | None = None
+        if config.ema_decay:
+            average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+            self.ema_model = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+        self.steps_per_epoch = math.ceil(len(self.labels) / config.batch_size)
+        self.optimizer = build_optimizer(self.model, config, compiled=compiled)
+        self.lr_scheduler = build_lr_scheduler(self.optimizer, config, self.steps_per_epoch)
+        self.augment = Augmentation(config, len(self.labels), normalize.mean_color, self.generator)
+        self.history: list[EpochMetrics] = []
+        self.best: BestCheckpoint | None = None
+        self.epoch_seconds: list[float] = []
+        """per epoch, training and validation"""
+        self.training_seconds = 0.0
+        """of all epochs, from the first batch to the last, without validation"""
+        self.warm_up_seconds = 0.0
+
+    def resume(self, checkpoints: CheckpointStore) -> None:
+        """Load the latest checkpoint, if there is one."""
+        state = checkpoints.load_latest()
+        if state is not None:
+            self.load_state_dict(state)
+            print(f"resuming from checkpoint after epoch {len(self.history)}")
+
+    def warm_up(self) -> None:
+        """Take some steps and undo them, so that compilation and autotuning happen up front.
+
+        Twice, with the whitening bias trained and frozen, which are two graphs.
+        """
+        began = time.perf_counter()
+        initial_state = copy.deepcopy(self.state_dict())
+        batch = torch.arange(min(self.config.batch_size, len(self.labels)), device=self.device)
+        for epoch in (1, self.config.epochs):
+            self._set_train_mode(epoch)
+            for _ in range(WARM_UP_STEPS):
+                inputs, targets = self.normalize(self.images[batch]), self.labels[batch]
+                _, loss = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
+            loss.item()  # waits for the device
+        self.load_state_dict(initial_state)
+        self.warm_up_seconds = time.perf_counter() - began
+        print(f"warmed up in {self.warm_up_seconds:.1f} s")
+
+    def fit(self, checkpoints: CheckpointStore, wandb_run: WandbRun | None = None) -> BestCheckpoint:
+        """Run the remaining epochs, with a checkpoint and a printed line after each."""
+        num_saved = len(self.history)
+        try:
+            while num_saved < self.config.epochs:
+                metrics = self.run_epoch(num_saved + 1)
+                seconds = self.epoch_seconds[-1]
+                if wandb_run is not None:
+                    timing = {"epoch_seconds": seconds, "images_per_second": len(self.labels) / seconds}
+                    wandb_run.log({**asdict(metrics), **timing}, step=metrics.epoch)
+                checkpoints.save(metrics.epoch, self.state_dict())
+                num_saved = metrics.epoch
+                seconds_left = sum(self.epoch_seconds) / num_saved * (self.config.epochs - num_saved)
+                print(
+                    f"epoch {num_saved}/{self.config.epochs}: train loss {metrics.train_loss:.4f} "
+                    f"accuracy {metrics.train_accuracy:.4f}, val loss {metrics.val_loss:.4f} "
+                    f"accuracy {metrics.val_accuracy:.4f}, {seconds:.1f} s, {seconds_left:.0f} s left"
+                )
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C or SIGTERM
+                print(f"interrupted; the next run resumes after epoch {num_saved}")
+            raise
+        assert self.best is not None
+        return self.best
+
+    def run_epoch(self, epoch: int) -> EpochMetrics:
+        """Train for an epoch and validate. `RunError` if the loss is not finite."""
+        began = time.perf_counter()
+        train_loss, train_accuracy, lr = self._train_epoch(epoch)
+        model = self.model if self.ema_model is None else self.ema_model.module
+        val_loss, val_accuracy = validate(model, self.normalize, self.val_images, self.val_labels)
+        self.epoch_seconds.append(time.perf_counter() - began)
+        metrics = EpochMetrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr)
+        self.history.append(metrics)
+        if self.best is None or (val_accuracy, -val_loss) > (self.best.accuracy, -self.best.loss):
+            tensors = {
+                name: tensor.detach().cpu().contiguous().clone()
+                for name, tensor in model.state_dict().items()
+            }
+            self.best = BestCheckpoint(epoch, val_accuracy, val_loss, tensors)
+        return metrics
+
+    def _set_train_mode(self, epoch: int) -> None:
+        """Batch normalization by batch, and the whitening bias trained or frozen."""
+        self.model.train()
+        if isinstance(self.model, CifarNet):
+            assert self.model.whiten.bias is not None
+            self.model.whiten.bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)
+
+    def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
+        """Mean loss, accuracy, and the last step's learning rate. The host does not wait for the device."""
+        batch_size = self.config.batch_size
+        began = time.perf_counter()
+        self._set_train_mode(epoch)
+        images = self.augment(self.images, epoch)
+        order = torch.randperm(len(self.labels), generator=self.generator).to(self.device)
+        losses = torch.empty(self.steps_per_epoch, device=self.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        lrs: list[float] = []
+        for step, indices in enumerate(self._with_progress(torch.split(order, batch_size), epoch)):
+            targets = self.labels[indices]
+            inputs = self.normalize(images[indices])
+            logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
+            num_correct += (logits.argmax(1) == targets).sum()
+            lrs.append(float(self.lr_scheduler.get_last_lr()[0]))
+            self.lr_scheduler.step()
+            if self.ema_model is not None:
+                self.ema_model.update_parameters(self.model)
+        is_finite = torch.isfinite(losses)
+        if not is_finite.all():
+            step = int((~is_finite).nonzero()[0])
+            raise RunError(
+                f"the loss is {losses[step].item()} in epoch {epoch}, step {step + 1}, at a learning rate "
+                f"of {lrs[step]:.4g}; try a lower train.lr"
+            )
+        batch_sizes = torch.full_like(losses, batch_size)
+        batch_sizes[-1] = len(indices)
+        mean_loss = ((losses * batch_sizes).sum() / len(order)).item()
+        self.training_seconds += time.perf_counter() - began
+        return mean_loss, num_correct.item() / len(order), lrs[-1]
+
+    def _with_progress(self, batches: tuple[Tensor, ...], epoch: int) -> Iterable[Tensor]:
+        config = self.config
+        steps = show_progress(batches, epoch, config.epochs, self.progress)
+        if self.device.type != "cpu" or self.training_seconds:
+            return steps
+        # Validation has the forward pass only, a third of a training step per image.
+        val_steps = len(self.val_labels) / (3 * config.batch_size)
+        num_steps = config.epochs * (self.steps_per_epoch + val_steps)
+        return print_estimate(steps, num_steps, f"{config.epochs} epochs of {self.steps_per_epoch} steps")
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        if self.config.precision == "32-true":
+            return self.compiled_model(inputs)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.compiled_model(inputs).float()  # type: ignore[no-any-return]
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "ema_model": None if self.ema_model is None else self.ema_model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": [asdict(metrics) for metrics in self.history],
+            "best": None if self.best is None else vars(self.best),
+            "epoch_seconds": [*self.epoch_seconds],
+            "training_seconds": self.training_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.ema_model is not None:
+            self.ema_model.load_state_dict(state["ema_model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        self.generator.set_state(state["generator"])
+        self.history = [EpochMetrics(**metrics) for metrics in state["history"]]
+        self.best = None if state["best"] is None else BestCheckpoint(**state["best"])
+        self.epoch_seconds = state["epoch_seconds"]
+        self.training_seconds = state["training_seconds"]
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, normalize: Normalize, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean loss and accuracy, without test-time augmentation."""
+    model.eval()
+    logits = torch.cat([model(normalize(batch)) for batch in torch.split(images, VAL_BATCH_SIZE)])
+    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()

@@ -1,0 +1,1 @@
+"""The workspace: file formats shared by stages, atomic writes, the lock, errors."""

@@ -1,0 +1,69 @@
+"""The code of a stage, on which DVC, checkpoints and the ledger's provenance agree.
+
+`python -m tasks.workspace.code STAGE` prints its entries for dvc.yaml.
+"""
+
+import ast
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def stage_code(stage: str) -> list[str]:
+    """Files and folders, relative to the project, on which the stage depends: dvc.yaml's entries.
+
+    The stage's own file, and every package that its imports reach, as a folder: a new module or import inside
+    a package changes no list. A subpackage is not part of its package (`models` without `models/toys`, which
+    .dvcignore leaves out).
+    """
+    own = Path("tasks") / f"{stage}.py"
+    folders = {file.parent for file in _import_closure(own, set())} - {Path("tasks")}
+    return sorted(path.as_posix() for path in {own, *folders})
+
+
+def code_sha256(*stages: str) -> str:
+    """SHA-256 over the names and contents of all files in the `stage_code` of these stages."""
+    digest = hashlib.sha256()
+    for file in sorted({file for stage in stages for file in _files(stage)}):
+        digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _files(stage: str) -> Iterator[Path]:
+    for entry in stage_code(stage):
+        path = ROOT / entry
+        yield from [path] if path.is_file() else (file for file in path.iterdir() if _is_source(file))
+
+
+def _is_source(file: Path) -> bool:
+    return file.is_file() and file.suffix in {".py", ".html"}
+
+
+def _import_closure(module: Path, seen: set[Path]) -> set[Path]:
+    """The project's modules that `module` imports at run time, in functions, too."""
+    seen.add(module)
+    for name in _runtime_imports(ast.parse((ROOT / module).read_bytes())):
+        file = Path(*name.split(".")).with_suffix(".py")
+        if file not in seen and (ROOT / file).is_file():
+            _import_closure(file, seen)
+    return seen
+
+
+def _runtime_imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from _runtime_imports(node)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print("\n".join(f"- {path}" for path in stage_code(name)))

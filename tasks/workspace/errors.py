@@ -1,0 +1,23 @@
+"""Errors that a user can cause: one or two lines that say what was wrong and what to do, no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RunError(Exception):
+    """The run failed, and the message says why: exit code 1."""
+
+    exit_code = 1
+
+
+class InputError(RunError):
+    """The input was wrong: exit code 2."""
+
+    exit_code = 2
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A hint for an unknown word: `did you mean train?`, or a list of the known ones."""
+    known = list(known)
+    matches = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(known)}"

@@ -1,0 +1,46 @@
+"""Atomic writes, JSON files, hashes of files."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.workspace.errors import RunError
+
+
+@contextmanager
+def atomic_write(file: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `file`; rename it to `file` on success, delete it on error.
+
+    `RunError` if the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temp_path = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        try:
+            yield temp_path
+            with temp_path.open("rb") as written:
+                os.fsync(written.fileno())
+            temp_path.replace(file)
+        finally:
+            temp_path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def hash_file(file: Path, algorithm: Literal["md5", "sha256"]) -> str:
+    """The hex digest of the file's content; DVC and CIFAR-10's publisher use MD5."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

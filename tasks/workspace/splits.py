@@ -1,0 +1,73 @@
+"""File formats shared by stages: tensors with metadata, and the splits.
+
+Splits and weights are safetensors files whose header holds one JSON text under the key `cifarflow`: a single
+key, because safetensors does not keep the order of several, so that equal content gives identical bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Split:
+    images: Tensor
+    """uint8 `(N, 32, 32, 3)`, RGB"""
+    labels: Tensor
+    """int64 `(N,)`"""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The output of the stage `split`; `metadata` has `dataset`, `classes`, `data_md5`, `mean` and `std`.
+
+    `mean` and `std` are those of the training images, per channel, for values in 0 to 1.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    metadata: Mapping[str, Any]
+
+
+def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """`RunError` if the file cannot be written."""
+    with atomic_write(file) as temp_path:
+        try:
+            save_file(tensors, temp_path, {"cifarflow": json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise RunError(f"cannot write {file}: {error}") from error
+
+
+def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, memory-mapped, and the metadata. `RunError` if the file is missing or corrupt."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = json.loads((content.metadata() or {})["cifarflow"])
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+            return tensors, metadata
+    except FileNotFoundError:
+        raise RunError(f"{file} not found; run the stage that produces it first") from None
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise RunError(f"{file} is corrupt or was not written by this pipeline: {error}") from error
+
+
+def load_splits(file: Path) -> Splits:
+    """`RunError` if the file is missing, corrupt or holds something else."""
+    tensors, metadata = load_tensors(file)
+    try:
+        train, val, test = (
+            Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
+        )
+    except KeyError as error:
+        raise RunError(f"{file} is not a splits file: {error} is missing") from None
+    return Splits(train, val, test, metadata)

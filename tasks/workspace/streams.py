@@ -1,0 +1,45 @@
+"""Standard streams that are closed, full, or of another encoding."""
+
+import os
+import sys
+
+DEFAULT_MODES = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
+
+
+def repair_standard_streams() -> set[str]:
+    """Give closed standard streams the null device, and let none fail for a character that it cannot encode.
+
+    A closed descriptor would be taken by the next file that is opened, and prints would go into it. Returns
+    the names of the streams that were closed.
+    """
+    closed = set()
+    for descriptor, name, mode in DEFAULT_MODES:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+        if getattr(sys, name) is None:
+            closed.add(name)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    return closed
+
+
+def flush_standard_output() -> None:
+    """Write what is buffered. On `OSError` the rest is discarded, so that the interpreter's exit is quiet."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard_standard_output()
+        raise
+
+
+def discard_standard_output() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -1,0 +1,35 @@
+"""The weights file: loading the trained network and its metadata."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.classifier import Classifier
+from models.networks import NETWORKS
+from tasks.workspace.errors import RunError
+from tasks.workspace.splits import load_tensors
+
+
+def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network, from normalized images `(N, 3, 32, 32)` to logits, and the file's metadata.
+
+    `RunError` if the file is missing, corrupt, or holds another network's weights.
+    """
+    tensors, metadata = load_tensors(file)
+    if metadata.get("network") not in NETWORKS:
+        raise RunError(f"{file} contains an unknown network: {metadata.get('network')!r}")
+    network = NETWORKS[metadata["network"]]()
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise RunError(f"{file} does not hold the weights of {metadata['network']!r}: {reason}") from None
+    return network.eval(), metadata
+
+
+def load_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier that is exported, from images to probabilities, and the file's metadata."""
+    network, metadata = load_network(file)
+    tta = metadata.get("train", {}).get("tta", "none")
+    return Classifier(network, metadata["mean"], metadata["std"], tta).eval(), metadata

@@ -1,0 +1,238 @@
+"""Examples of what CONTRIBUTING's table "What to touch" lists, as edits of the project."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A new file (no anchor), or a line after which or before which text is inserted."""
+
+    file: str
+    text: str
+    after: str = ""
+    before: str = ""
+
+    def apply(self, project: Path) -> None:
+        path = project / self.file
+        if not (self.after or self.before):
+            assert not path.exists(), f"{self.file} is not new"
+            path.write_text(self.text, encoding="utf-8")
+            return
+        content = path.read_text(encoding="utf-8")
+        anchor = self.after or self.before
+        assert anchor in content, f"{self.file} has no {anchor!r}"
+        replacement = anchor + self.text if self.after else self.text + anchor
+        path.write_text(content.replace(anchor, replacement, 1), encoding="utf-8")
+
+
+STAGE = [
+    Edit(
+        "tasks/summarize.py",
+        '''"""The stage `summarize`: the test accuracy as one line of text."""
+
+from pathlib import Path
+from typing import Any
+
+from tasks.params import SummarizeConfig
+from tasks.workspace.files import atomic_write, read_json
+
+
+def summarize(metrics: Path, summary: Path, config: SummarizeConfig) -> dict[str, Any]:
+    """Write `summary`, with `config.digits` digits."""
+    line = f"{read_json(metrics)['test']['accuracy']:.{config.digits}%}"
+    with atomic_write(summary) as temp_path:
+        temp_path.write_text(line, encoding="utf-8")
+    return {"line": line}
+''',
+    ),
+    Edit(
+        "tasks/params.py",
+        "class SummarizeConfig(StrictModel):\n    digits: Literal[1, 2]\n\n\n",
+        before="class Params(",
+    ),
+    Edit("tasks/params.py", "    summarize: SummarizeConfig\n", after="    report: ReportConfig\n"),
+    Edit("tasks/params.py", "    summary: str\n", after="    metrics: str\n"),
+    Edit("params.yaml", "  summary: reports/summary.txt\n", after="  metrics: reports/metrics.json\n"),
+    Edit("params.yaml", "summarize:\n  digits: 2\n\n", before="ingest:"),
+    Edit(
+        "dvc.yaml",
+        """  summarize:
+    cmd: python -m tasks summarize
+    deps:
+      - ${paths.metrics}
+      - tasks/summarize.py
+      - tasks/workspace
+    params:
+      - summarize
+    outs:
+      - ${paths.summary}
+
+""",
+        before="plots:\n  - ",
+    ),
+    Edit(
+        "tests/tasks/test_summarize.py",
+        """from pathlib import Path
+
+from tasks.params import read_params
+from tasks.stages import STAGES
+from tasks.summarize import summarize
+from tasks.workspace.files import write_json
+from tests.conftest import ROOT
+
+
+def test_summarize_writes_the_accuracy(tmp_path: Path) -> None:
+    assert STAGES[-1] == "summarize"
+    write_json(tmp_path / "metrics.json", {"test": {"accuracy": 0.75}})
+    config = read_params(ROOT / "params.yaml").summarize
+    summarize(tmp_path / "metrics.json", tmp_path / "summary.txt", config)
+    assert (tmp_path / "summary.txt").read_text() == "75.00%"
+""",
+    ),
+]
+
+NETWORK = [
+    Edit(
+        "models/tiny.py",
+        '''"""A linear classifier."""
+
+from torch import Tensor, nn
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3072, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(images.flatten(1))
+''',
+    ),
+    Edit("models/networks.py", "from models.tiny import Tiny\n", after="from models.net import Net\n"),
+    Edit("models/networks.py", '"tiny": Tiny, ', before='"net": Net'),
+    Edit("tasks/params.py", '"tiny", ', after="    network: Literal["),
+    Edit(
+        "tests/models/test_tiny.py",
+        """from pathlib import Path
+
+import pytest
+
+from tasks.params import Params, read_params
+from tasks.stages import run_stage
+from tests.conftest import ROOT
+
+
+def test_tiny_trains_and_exports(sample_data: Path, tmp_path: Path) -> None:
+    values = read_params(ROOT / "params.yaml").model_dump()
+    values["dataset"] = "sample"
+    values["train"] |= {"network": "tiny", "epochs": 1, "device": "cpu"}
+    values["paths"] = {name: str(tmp_path / path) for name, path in values["paths"].items()}
+    values["paths"]["data"] = str(sample_data)
+    for stage in ("split", "train", "evaluate", "export"):
+        run_stage(stage, Params.model_validate(values))
+    assert (tmp_path / "artifacts" / "model.onnx").is_file()
+""",
+    ),
+]
+
+PARAMETER = [
+    Edit(
+        "tasks/params.py",
+        '    grad_clip: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(0.0, "largest norm")\n',
+        before="    optimizer: Literal[",
+    ),
+    Edit("params.yaml", "  grad_clip: 0.0\n", before="  optimizer: adam"),
+    Edit(
+        "tasks/training/trainer.py",
+        "            assert self.config.grad_clip >= 0\n",
+        before="            self.lr_scheduler.step()",
+    ),
+    Edit(
+        "tests/tasks/training/test_trainer_grad_clip.py",
+        """from tasks.overrides import read_recipe
+from tasks.params import read_params
+from tests.conftest import ROOT
+
+
+def test_grad_clip_is_a_parameter_that_no_recipe_has_to_name() -> None:
+    assert read_params(ROOT / "params.yaml").train.grad_clip == 0
+    for recipe in (ROOT / "recipes").glob("*.yaml"):
+        assert read_recipe(str(recipe)).model_dump()["train"]["grad_clip"] == 0
+""",
+    ),
+]
+
+TOY = [
+    Edit(
+        "models/toys/perimeter.py",
+        '"""The perimeter."""\n\n\ndef perimeter(side: float) -> float:\n    return 4 * side\n',
+    ),
+    Edit(
+        "flows/toys/perimeter.py",
+        '''"""The perimeter of a square."""
+
+from flows.toys.base import BoundedFloat, Table, publish, toy_flow
+from models.toys import perimeter as maths
+
+
+@toy_flow
+def perimeter(side: BoundedFloat = 1.0) -> float:
+    """Four times the side.
+
+    Args:
+        side: of the square
+    """
+    result = maths.perimeter(side)
+    publish("perimeter", [Table(["side", "perimeter"], [(side, result)])], ["4 times."], "<svg/>")
+    return result
+
+
+if __name__ == "__main__":
+    perimeter.fn()
+''',
+    ),
+    Edit("flows/toys/catalog.py", '    "perimeter": "four times the side",\n', before='    "fit": '),
+    Edit(
+        "prefect.yaml",
+        "  - name: perimeter\n    entrypoint: flows/toys/perimeter.py:perimeter\n    work_pool: *here\n",
+        before="  - name: fit\n",
+    ),
+    Edit(
+        "tests/models/toys/test_perimeter.py",
+        """import pytest
+
+from flows.toys.perimeter import perimeter
+
+
+def test_perimeter_matches_hand_calculation(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert perimeter.fn(2.0) == 8
+    assert (tmp_path / "reports" / "toys" / "perimeter.svg").is_file()
+""",
+    ),
+]
+
+BACKEND = [
+    Edit(
+        "tasks/inference/backends.py",
+        """def _load_uniform(_backend: Backend, _models: ModelPaths, _threads: int) -> Predictor:
+    return lambda images: np.full((len(images), 10), 0.1, np.float32)
+
+
+""",
+        before="LOADERS: dict",
+    ),
+    Edit("tasks/inference/backends.py", '    "uniform": _load_uniform,\n', before='    "onnxruntime": _load'),
+    Edit("tasks/inference/backends.py", '"uniform": ["cpu"], ', before='"onnxruntime": providers'),
+    Edit("tasks/params.py", '    "uniform-fp32",\n', before='    "onnxruntime-fp32",\n'),
+    Edit("params.yaml", "    - uniform-fp32\n", before="    - onnxruntime-fp32"),
+]
+
+ADDITIONS = {
+    "stage": (STAGE, 5),
+    "network": (NETWORK, 4),
+    "parameter": (PARAMETER, 4),
+    "toy": (TOY, 5),
+    "backend": (BACKEND, 3),
+}

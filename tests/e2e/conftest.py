@@ -1,0 +1,95 @@
+"""What the tests of the whole share: the sample's project after `dvc repro`, a server."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.runtime.sample_workspace import prepare_sample_workspace
+from tasks.overrides import parse_overrides, write_overrides
+from tests.conftest import QUICK, ROOT, copy_of_project
+from tests.e2e.deployment_server import DeploymentServer, run_server
+from tests.flows.conftest import make_champion_workspace
+
+
+def run_command(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def reproduced_project(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The project with the sample as its data, in Git, after `dvc repro`, the command."""
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            (folder / "project").mkdir()
+            patch.chdir(copy_of_project(folder / "project"))
+            shutil.copy(ROOT / ".gitignore", ".")
+            workspace = prepare_sample_workspace(Path())
+            (workspace / "data").rename("data")
+            (workspace / "params.yaml").rename("params.yaml")
+            shutil.rmtree(workspace)
+            write_overrides(Path("params.yaml"), parse_overrides(QUICK))
+            Path("data.dvc").unlink()
+            run_command("git", "init", "--quiet")
+            run_command("git", "config", "user.email", "tests@example.org")
+            run_command("git", "config", "user.name", "tests")
+            run_command("dvc", "init", "--quiet")
+            run_command("dvc", "add", "--quiet", "data")
+            run_command("dvc", "repro", "--quiet")
+            run_command("git", "add", "--all")
+            run_command("git", "commit", "--quiet", "--message", "first")
+
+    return once("reproduced", make) / "project"
+
+
+@pytest.fixture
+def project(reproduced_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, which is the current folder."""
+    shutil.copytree(reproduced_project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture(scope="session")
+def deployment_folder(
+    once: Callable[[str, Callable[[Path], None]], Path],
+    finished_workspace: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of the deployments: the sample's workspace with a champion, ready to deploy."""
+    champion = once("champion", lambda folder: make_champion_workspace(folder, finished_workspace)) / "sample"
+    folder = shutil.copytree(champion, tmp_path_factory.mktemp("deployments") / "sample")
+    for name in ("prefect.yaml", "automations.yaml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "flows", folder / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(deployment_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeploymentServer]:
+    """A server with a work pool, every deployment, the automations and a worker.
+
+    A run is Crashed after 35 s without heartbeats, as short as heartbeats every 30 s allow.
+    """
+    automations = (ROOT / "automations.yaml").read_text()
+    assert "within: 100" in automations
+    impatient = tmp_path_factory.mktemp("automations") / "automations.yaml"
+    impatient.write_text(automations.replace("within: 100", "within: 35"))
+    with run_server(DeploymentServer(deployment_folder, tmp_path_factory.mktemp("home"))) as server:
+        server.run_prefect("work-pool", "create", "cifarflow", "--type", "process")
+        server.run_prefect("work-pool", "set-concurrency-limit", "cifarflow", "2")
+        server.run_prefect("deploy", "--all")
+        server.run_prefect("automation", "create", "--from-file", str(impatient))
+        server.start_worker()
+        yield server
+
+
+@pytest.fixture
+def own_workspace(finished_workspace: Path, tmp_path: Path) -> Path:
+    """A workspace for the runs of one test, in which the pipeline ran once."""
+    return shutil.copytree(finished_workspace, tmp_path / "workspace")

@@ -1,0 +1,200 @@
+"""A Prefect server and a worker as processes of their own, and how tests talk to them."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import psutil
+from ruamel.yaml import YAML
+
+BIN = Path(sys.executable).parent
+FINAL = {"Completed", "Failed", "Crashed", "Cancelled"}
+"""names of the states in which a run stays; `Skipped` is a `Completed` one of its own"""
+
+
+class DeploymentServer:
+    """A Prefect server, the folder whose deployments it has, a worker, and requests to the server's API."""
+
+    def __init__(self, folder: Path, home: Path, database: str | None = None) -> None:
+        self.folder, self.home = folder, home
+        self.port = find_free_port()
+        self.env = os.environ | {
+            "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
+            "PREFECT_HOME": str(home),
+            "PWD": str(folder),  # as a shell sets it
+            "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_LOOP_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_CLI_PROMPT": "false",
+            "OMP_NUM_THREADS": "1",
+        }
+        if database:
+            self.env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+        self.env.pop("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", None)
+        self._server: subprocess.Popen[bytes] | None = None
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    @property
+    def worker_log(self) -> Path:
+        return self.home / "worker.log"
+
+    def start(self) -> None:
+        command = [str(BIN / "prefect"), "server", "start", "--port", str(self.port)]
+        self._server = start_process(command, self, self.home / "server.log")
+        wait_until(self.is_healthy)
+
+    def stop(self) -> None:
+        if self._server is not None:
+            stop_process(self._server)
+
+    def start_worker(self) -> None:
+        command = [str(BIN / "prefect"), "worker", "start", "--pool", "cifarflow"]
+        self._worker = start_process(command, self, self.worker_log)
+
+    def stop_worker(self) -> None:
+        if self._worker is not None:
+            stop_process(self._worker)
+
+    def kill_worker(self) -> None:
+        """Kill the worker and its runs at once, as if the machine had died."""
+        assert self._worker is not None
+        kill_all(
+            [*psutil.Process(self._worker.pid).children(recursive=True), psutil.Process(self._worker.pid)]
+        )
+        self._worker.wait(30)
+
+    def is_healthy(self) -> bool:
+        try:
+            return bool(self.request("health"))
+        except OSError:
+            return False
+
+    def request(self, path: str, body: Any = None) -> Any:
+        """The API's answer to GET, or to POST where there is a body. Retries 503, as Prefect's clients do."""
+        url = f"http://127.0.0.1:{self.port}/api/{path}"
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in range(5):
+            try:
+                with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=30) as answer:
+                    return json.load(answer)
+            except HTTPError as error:  # 503: a transaction met another one's lock on SQLite
+                if error.code != 503 or attempt == 4:
+                    raise
+                time.sleep(0.5)
+        raise AssertionError
+
+    def run_prefect(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(BIN / "prefect"), "--no-prompt", *arguments],
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def read_runs(self, **filters: Any) -> list[dict[str, Any]]:
+        return list(self.request("flow_runs/filter", {"sort": "START_TIME_ASC", **filters}))
+
+    def start_run(self, deployment: str, **parameters: Any) -> str:
+        """The id of a new run of the deployment."""
+        found = self.request(f"deployments/name/{deployment}")
+        body = {"parameters": parameters}
+        return str(self.request(f"deployments/{found['id']}/create_flow_run", body)["id"])
+
+    def read_state(self, run: str) -> tuple[str, str]:
+        """Name and message."""
+        state = self.request(f"flow_runs/{run}")["state"]
+        return state["name"], state["message"] or ""
+
+    def wait_until_completed(self, run: str, timeout_s: float = 120) -> str:
+        """Wait for the run's end; return its last message."""
+        wait_until(lambda: self.read_state(run)[0] in FINAL, timeout_s)
+        name, message = self.read_state(run)
+        assert name == "Completed", message
+        return message
+
+    def read_log(self, run: str) -> str:
+        filters = {"logs": {"flow_run_id": {"any_": [run]}}, "limit": 200}
+        return "\n".join(line["message"] for line in self.request("logs/filter", filters))
+
+
+@contextlib.contextmanager
+def run_server(server: DeploymentServer) -> Iterator[DeploymentServer]:
+    """The server, started; at the end it is stopped, and its worker with it."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop_worker()
+        server.stop()
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
+    """The condition's first true value."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            value = condition()
+        except OSError:  # a server that starts or ends does not answer
+            value = None
+        if value:
+            return value
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.1)
+
+
+def start_process(command: list[str], server: DeploymentServer, log: Path) -> subprocess.Popen[bytes]:
+    """In a session of its own, with Ctrl-C at its default: it is ignored in what `nohup` or cron started."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=server.folder,
+            env=server.env,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+
+
+def stop_process(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then SIGKILL for it and whatever it started."""
+    if process.poll() is not None:
+        return
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(20)
+    kill_all(children)
+    process.kill()
+    process.wait(20)
+
+
+def kill_all(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def read_deployment_names(folder: Path) -> set[str]:
+    """The names in the folder's prefect.yaml."""
+    return {entry["name"] for entry in YAML(typ="safe").load(folder / "prefect.yaml")["deployments"]}

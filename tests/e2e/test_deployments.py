@@ -1,0 +1,94 @@
+"""The deployments on a real server with a real worker: deploy, run, schedule, wait, many at once."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from prefect.server.schemas.schedules import CronSchedule
+from ruamel.yaml import YAML
+
+from flows.runtime.lock import LOCK_FILE
+from tests.conftest import ROOT
+from tests.e2e.deployment_server import DeploymentServer, read_deployment_names, wait_until
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: DeploymentServer) -> None:
+    found = {deployment["name"]: deployment for deployment in server.request("deployments/filter", {})}
+    toys = {file.stem.replace("_", "-") for file in (ROOT / "models/toys").glob("[!_]*.py")}
+    assert found.keys() == {"pipeline", "retrain", "rollback", *toys} == read_deployment_names(ROOT)
+    schema = found["pipeline"]["parameter_openapi_schema"]
+    assert schema["definitions"]["TrainConfig"]["properties"]["epochs"]["anyOf"][0]["minimum"] == 1
+    (schedule,) = found["retrain"]["schedules"]
+    assert (schedule["slug"], schedule["schedule"]["timezone"]) == ("weekly", "Europe/Berlin")
+    assert schedule["schedule"]["cron"] == "0 3 * * 1"
+    # Deploying again keeps what somebody has set.
+    server.run_prefect("deployment", "schedule", "pause", "retrain/retrain", schedule["id"])
+    server.run_prefect("deploy", "--name", "retrain")
+    (schedule,) = server.request("deployments/name/retrain/retrain")["schedules"]
+    assert (schedule["slug"], schedule["active"]) == ("weekly", False)
+
+
+def test_cron_schedule_respects_dst() -> None:
+    """3 a.m. stays 3 a.m. when the clocks change."""
+    deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
+    (entry,) = (entry["schedules"][0] for entry in deployments if entry["name"] == "retrain")
+    schedule = CronSchedule(cron=entry["cron"], timezone=entry["timezone"])
+    dates = asyncio.run(schedule.get_dates(60, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert {(date.weekday(), date.hour, date.minute) for date in dates} == {(0, 3, 0)}
+    assert {date.utcoffset() for date in dates} == {timedelta(hours=1), timedelta(hours=2)}
+    assert len({date.date() for date in dates}) == 60
+
+
+def test_worker_runs_pipeline_and_retrain(server: DeploymentServer, own_workspace: Path) -> None:
+    overrides = json.dumps({"evaluate": {"calibration_bins": 5}})
+    output = server.run_prefect(
+        *("deployment", "run", "pipeline/pipeline", "--watch"),
+        *("--param", f"overrides={overrides}", "--param", f"workspace={json.dumps(str(own_workspace))}"),
+    )
+    assert "Completed" in output or "finished successfully" in output, output
+    assert "calibration_bins: 5" in (own_workspace / "params.yaml").read_text()
+    (run,) = (run for run in server.read_runs() if run["parameters"].get("workspace") == str(own_workspace))
+    assert run["state"]["message"] == "ran: evaluate, report"
+    retrain = server.start_run("retrain/retrain", workspace=str(own_workspace))
+    assert server.wait_until_completed(retrain) == "promoted: the first model"
+    assert (own_workspace / "registry/ledger.jsonl").read_text().count("\n") == 1
+
+
+def test_scheduled_run_of_locked_workspace_is_cancelled_the_next_runs(server: DeploymentServer) -> None:
+    def read_fired() -> list[dict[str, Any]]:
+        runs = server.read_runs(flows={"name": {"any_": ["retrain"]}})
+        return [run for run in runs if run["auto_scheduled"] and run["state_type"] != "SCHEDULED"]
+
+    try:
+        with FileLock(server.folder / LOCK_FILE):
+            server.run_prefect("deployment", "schedule", "create", "retrain/retrain", "--interval", "8")
+            cancelled = wait_until(lambda: [run for run in read_fired() if run["state_type"] == "CANCELLED"])
+        assert "try again when it has" in cancelled[0]["state"]["message"]
+        completed = wait_until(lambda: [run for run in read_fired() if run["state_type"] == "COMPLETED"])
+        assert completed[0]["state"]["name"] == "Skipped"
+    finally:
+        server.run_prefect("deployment", "schedule", "clear", "-y", "retrain/retrain")
+        server.run_prefect("deploy", "--name", "retrain")
+
+
+def test_manual_run_of_locked_workspace_waits(server: DeploymentServer, own_workspace: Path) -> None:
+    with FileLock(own_workspace / LOCK_FILE):
+        run = server.start_run("pipeline/pipeline", workspace=str(own_workspace))
+        wait_until(lambda: "waiting for" in server.read_log(run))
+        assert server.read_state(run)[0] == "Running"
+    assert server.wait_until_completed(run) == "everything was up to date"
+
+
+def test_ten_runs_at_once_all_complete(server: DeploymentServer) -> None:
+    runs = [server.start_run("neuron/neuron") for _ in range(10)]
+    wait_until(lambda: {server.read_state(run)[0] for run in runs} == {"Completed"}, 240)
+    # Neither the runs nor the worker see it. (The server's own log may: Prefect begins transactions that
+    # read first, and lets clients try again.)
+    assert "database is locked" not in server.worker_log.read_text()
+    assert not [run for run in runs if "database is locked" in server.read_log(run)]

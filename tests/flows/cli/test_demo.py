@@ -1,0 +1,150 @@
+"""The demo as its user has it: the command, and a browser."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+import pytest
+from PIL import Image
+
+from tasks.params import Params
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CIFARFLOW = Path(sys.executable).parent / "cifarflow"
+TIMEOUT_S = 120
+BROWSER_TIMEOUT_MS = 60_000
+
+
+@contextlib.contextmanager
+def start_demo(folder: Path) -> Iterator[str]:
+    """The URL of a demo that runs in the folder; SIGTERM should end it as Ctrl-C does.
+
+    (Not SIGINT, which is ignored in what `nohup make test &` starts.) A demo that hangs is killed.
+    """
+    with subprocess.Popen([CIFARFLOW, "demo"], cwd=folder, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        killer = threading.Timer(TIMEOUT_S, demo.kill)  # ends the reading of its output
+        killer.start()
+        try:
+            line = next((line for line in demo.stdout if line.startswith("Open ")), None)
+            killer.cancel()
+            assert line is not None, f"the demo ended with {demo.wait()}"
+            yield line.split()[1]
+            demo.terminate()
+            output, _ = demo.communicate(timeout=TIMEOUT_S)
+        finally:
+            killer.cancel()
+            demo.kill()
+    assert demo.returncode == 0
+    assert output.splitlines()[-1] == "stopped"
+
+
+@pytest.fixture(scope="module")
+def url(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "params.yaml", folder)
+    (folder / "artifacts").mkdir()
+    shutil.copy(small_run.paths.onnx_model, folder / "artifacts")
+    with start_demo(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def requested_hosts() -> list[str | None]:
+    """The hosts of all requests that the page made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(browser: "Browser", url: str, requested_hosts: list[str | None]) -> Iterator["Page"]:
+    page = browser.new_page()
+    page.set_default_timeout(BROWSER_TIMEOUT_MS)
+    page.on("request", lambda request: requested_hosts.append(urlparse(request.url).hostname))
+    page.goto(url)
+    page.get_by_role("tab", name="An image").wait_for()
+    yield page
+    page.close()
+
+
+def open_tab(page: "Page", name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def set_slider(page: "Page", label: str, value: str) -> None:
+    box = page.get_by_label(f"number input for {label}")
+    box.fill(value)
+    box.press("Tab")
+
+
+def wait_for_output(page: "Page", label: str, text: str) -> None:
+    page.wait_for_function(
+        "([label, text]) => [...document.querySelectorAll('label')].some("
+        "each => each.innerText.includes(label) && each.querySelector('textarea, input')?.value === text)",
+        arg=[label, text],
+    )
+
+
+def test_demo_is_bound_to_loopback(url: str) -> None:
+    assert urlparse(url).hostname == "127.0.0.1"
+
+
+@pytest.mark.browser
+def test_demo_image_shows_probabilities(page: "Page", tmp_path: Path) -> None:
+    Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "noise.png")
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "noise.png")
+    page.get_by_text("trained on a generated sample").wait_for()
+    page.wait_for_function(
+        "() => document.querySelectorAll('[data-testid$=\"-confidence-set\"]').length == 10"
+    )
+
+
+@pytest.mark.browser
+def test_demo_neuron_updates_with_its_sliders(page: "Page") -> None:
+    open_tab(page, "A neuron")
+    wait_for_output(page, "output", "f(1.1) = 0.7503")  # 0.5 + 1·0.8 - 2·0.4 + 3·0.2, through the sigmoid
+    set_slider(page, "w1", "2.8")
+    wait_for_output(page, "output", "f(3.1) = 0.9569")
+
+
+@pytest.mark.browser
+def test_demo_loss_updates_with_its_sliders(page: "Page") -> None:
+    open_tab(page, "A loss")
+    wait_for_output(page, "prediction and loss", "ŷ = 5, J(θ) = 4")  # the talk's example
+    set_slider(page, "w0, the weight", "2")
+    wait_for_output(page, "prediction and loss", "ŷ = 7, J(θ) = 0")
+
+
+@pytest.mark.browser
+def test_demo_gradient_descent_updates_with_the_learning_rate(page: "Page") -> None:
+    open_tab(page, "Gradient descent")
+    wait_for_output(page, "outcome", "converged; steps: 1; J(θ) = 0")  # α = 1 / (2(x² + 1))
+    set_slider(page, "learning rate α", "0.21")
+    page.get_by_text("α = 0.21: diverged").wait_for()
+
+
+@pytest.mark.browser
+def test_demo_page_requests_no_other_host(page: "Page", requested_hosts: list[str | None]) -> None:
+    page.wait_for_load_state("networkidle")
+    assert set(requested_hosts) == {"127.0.0.1"}
+
+
+def test_demo_port_in_use_exits_2(url: str) -> None:
+    result = subprocess.run(
+        [CIFARFLOW, "demo", "--port", str(urlparse(url).port)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert result.returncode == 2
+    assert "is in use; choose another --port" in result.stderr

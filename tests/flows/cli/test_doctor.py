@@ -1,0 +1,111 @@
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from flows.cli.doctor import doctor, run_checks
+from flows.runtime.lock import workspace_lock
+from flows.runtime.sample_workspace import prepare_sample_workspace
+from tests.conftest import copy_of_project
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with nothing in it yet but its DVC repository."""
+    copy_of_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    with Repo.init(no_scm=True):
+        pass
+    return tmp_path
+
+
+def verdicts() -> dict[str, str]:
+    return {finding.subject: finding.status for finding in run_checks()}
+
+
+def test_fresh_project_has_nothing_in_the_way(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor() == 0
+    output = capsys.readouterr().out
+    assert "data      not there yet; a run fetches it from" in output
+    assert "mend it: python -m tasks download" in output
+    assert output.splitlines()[-1] == "nothing in the way of a run; next: cifarflow run"
+
+
+def test_every_wrong_finding_names_what_mends_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")  # noqa: PYI024 - a stand-in for shutil's
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(free=10_000_000))
+    monkeypatch.setattr("sys.version_info", (3, 9, 1, "final", 0))
+    Path("requirements.lock").write_text(
+        "torch==0.1\nno-such-package==1.0\nonly-there==1 ; sys_platform == 'win32'\n"
+    )
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("device: auto", "device: cuda"))
+    wrong = {finding.subject: finding for finding in run_checks() if finding.status == "error"}
+    assert {"Python", "packages", "disk", "device"} <= wrong.keys()
+    assert "2 of 2 are not as locked: torch, no-such-package" in wrong["packages"].text
+    assert all(finding.fix for finding in wrong.values())
+
+
+def test_altered_data_would_make_a_run_fail(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.chdir(prepare_sample_workspace(Path()))
+    file = Path("data/cifar-10-batches-py/test_batch")
+    file.chmod(0o644)
+    file.write_bytes(b"altered")
+    assert doctor() == 1
+    output = capsys.readouterr().out
+    assert "test_batch is not the published file" in output
+    assert output.splitlines()[-1] == "1 of these would make a run fail"
+
+
+def test_wrong_parameter_ends_the_examination(project: Path) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("epochs:", "epoks:"))
+    assert verdicts()["params"] == "error"
+    assert doctor() == 1
+
+
+def test_run_at_work_is_named(project: Path) -> None:
+    with workspace_lock():
+        (text,) = (finding.text for finding in run_checks() if finding.subject == "locks")
+    assert f"process {os.getpid()}" in text
+
+
+def test_no_secret_is_printed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "wandb-secret")
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("CIFAR10_URL", "https://user:url-secret@example.org/x.tar?signature=url-secret")
+    Path(".dvc", "config.local").write_text(
+        "[core]\n remote = r\n['remote \"r\"']\n url = s3://bucket\n secret_access_key = dvc-secret\n"
+    )
+    doctor()
+    output = capsys.readouterr().out
+    assert "online, a key is set" in output
+    assert "secret" not in output
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_server_and_its_last_runs(project: Path) -> None:
+    from prefect import flow
+
+    @flow(name="broken")
+    def broken() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        broken()
+    found = {finding.subject: finding for finding in run_checks()}
+    assert found["Prefect"].status == "ok"
+    assert found["last run"].status in {"ok", "warning"}
+
+
+def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        (finding,) = (finding for finding in run_checks() if finding.subject == "Prefect")
+    assert (finding.status, finding.text) == ("error", "no server answers at 127.0.0.1:1")

@@ -1,0 +1,63 @@
+"""What every flow run needs, without a server: progress, the state after an error, the log filter."""
+
+import logging
+
+import pytest
+
+from flows.runtime import flow_run
+from flows.runtime.flow_run import ProgressReporter, TaskChain, failed_state
+from flows.runtime.lock import WorkspaceLockedError
+from flows.runtime.logs import drop_duplicate_failure
+from flows.runtime.markdown import TaskRunSummary
+from tasks.workspace.errors import RunError
+
+
+def test_task_chain_message_names_what_ran() -> None:
+    chain = TaskChain()
+    chain.runs = [TaskRunSummary("split", "Cached", 0.1, ""), TaskRunSummary("train", "Completed", 9.0, "")]
+    assert chain.message == "ran: train"
+    chain.runs = chain.runs[:1]
+    assert chain.message == "everything was up to date"
+
+
+def test_progress_reporter_unreachable_server_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[float] = []
+
+    def create_progress_artifact(progress: float, key: str) -> None:
+        calls.append(progress)
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr(flow_run, "create_progress_artifact", create_progress_artifact)
+    monkeypatch.setattr(flow_run, "get_run_logger", logging.getLogger)
+    report = ProgressReporter("train")
+    for fraction in (0.0, 0.5, 1.0):
+        report(fraction, "an epoch")
+    assert calls == [0.0]
+    assert caplog.messages == ["progress artifact disabled: ConnectionError"]
+
+
+@pytest.mark.parametrize(
+    ("error", "scheduled", "name"),
+    [
+        (RunError("x"), False, "Failed"),
+        (RunError("x"), True, "Failed"),
+        (WorkspaceLockedError("x"), False, "Failed"),
+        (WorkspaceLockedError("x"), True, "Cancelled"),
+    ],
+)
+def test_failed_state_cancels_only_scheduled_runs_of_locked_workspace(
+    error: RunError, scheduled: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow_run, "_is_scheduled", lambda: scheduled)
+    state = failed_state(error)
+    assert (state.name, state.message) == (name, "x")
+
+
+def test_drop_duplicate_failure_drops_only_the_duplicate() -> None:
+    def record(message: str) -> logging.LogRecord:
+        return logging.LogRecord("prefect.task_runs", logging.ERROR, "", 0, message, None, None)
+
+    assert not drop_duplicate_failure(record("Task run failed with state Failed('x')"))
+    assert drop_duplicate_failure(record("Finished in state Failed('x')"))

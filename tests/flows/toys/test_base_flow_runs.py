@@ -1,0 +1,90 @@
+"""The toys as Prefect flow runs: task runs, artifacts, and errors without a traceback."""
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
+
+from flows.toys.catalog import TOYS, load_flow
+from tasks.workspace.errors import InputError
+from tests.flows.toys.test_base import shorten_training
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty: no params.yaml, no data."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_flow(name: str, **parameters: Any) -> State[Any]:
+    flow: Any = load_flow(name)
+    state: State[Any] = flow(**parameters, return_state=True)
+    return state
+
+
+def get_flow_run_id(state: State[Any]) -> UUID:
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id
+
+
+def read_artifacts(state: State[Any]) -> list[Any]:
+    artifact_filter = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[get_flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        return list(client.read_artifacts(artifact_filter=artifact_filter))
+
+
+def read_task_runs(state: State[Any]) -> list[TaskRun]:
+    flow_run_filter = FlowRunFilter(id=FlowRunFilterId(any_=[get_flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        task_runs = client.read_task_runs(flow_run_filter=flow_run_filter)
+    return sorted(task_runs, key=lambda run: str(run.start_time))
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toy_flow_run_completes_with_task_runs_and_an_artifact(name: str, folder: Path) -> None:
+    state = run_flow(name, **shorten_training(load_flow(name)))
+    assert state.is_completed(), state.message
+    (artifact,) = read_artifacts(state)
+    assert artifact.key == f"toy-{name.replace('_', '-')}"
+    assert f"# {name}: {TOYS[name]}" in artifact.data
+    assert "| --- |" in artifact.data
+    assert f"Figure: `reports/toys/{name}.svg`" in artifact.data
+    assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {
+        f"reports/toys/{name}.svg"
+    }
+    task_runs = read_task_runs(state)
+    assert len(task_runs) >= 2, "small tasks"
+    assert {run.state_name for run in task_runs} == {"Completed"}
+
+    if name == "neuron":  # its tasks are chained by their results
+        runs = {run.name.rpartition("-")[0]: run for run in task_runs}
+        assert list(runs) == ["multiply", "add_up", "add_bias", "activate", "with_torch_linear"]
+        for before, after, argument in (("multiply", "add_up", "products"), ("add_bias", "activate", "z")):
+            inputs = runs[after].task_inputs[argument]
+            assert [run.id for run in inputs if isinstance(run, TaskRunResult)] == [runs[before].id]
+
+
+def test_toy_flow_run_invalid_parameter_fails_without_traceback(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = run_flow("gradient_descent", lr_good=-0.1)
+    assert state.is_failed()
+    assert state.message == "gradient_descent: lr_good should be greater than 0, not -0.1"
+    state = run_flow("loss", good=[0.9])
+    assert state.is_failed()
+    assert state.message == "loss: 3 targets need as many predictions, not 1"
+    assert isinstance(state.result(raise_on_failure=False), InputError)
+    assert "Traceback" not in caplog.text
+    assert not list(folder.rglob("*.svg"))

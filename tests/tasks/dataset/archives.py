@@ -1,0 +1,39 @@
+"""Small files in place of CIFAR-10's, and tar archives of them."""
+
+import hashlib
+import io
+import tarfile
+
+import pytest
+
+from tasks.dataset import cifar10
+
+FILES = {name: f"the content of {name} ".encode() * 2_000 for name in cifar10.PUBLISHED_MD5}
+
+
+def replace_published_md5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checksums that go with FILES."""
+    md5s = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in FILES.items()}
+    monkeypatch.setattr(cifar10, "PUBLISHED_MD5", md5s)
+
+
+def build_tar(files: dict[str, bytes], mode: str = "w:gz", *extra: tarfile.TarInfo) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{cifar10.BASE_FOLDER}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in extra:
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def build_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size
+    return member
+
+
+ARCHIVE = build_tar(FILES, "w")
+ALTERED = FILES | {"data_batch_2": b"X" + FILES["data_batch_2"][1:]}

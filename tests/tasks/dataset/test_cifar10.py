@@ -1,0 +1,135 @@
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision
+
+from tasks.dataset import cifar10
+from tasks.dataset.cifar10 import ChecksumError, restricted_loads, write_batch
+from tasks.workspace.errors import RunError
+
+
+def write_dataset(data: Path, **changes: bytes) -> None:
+    """A data set in CIFAR-10's format, four images a batch, with its checksums."""
+    folder = data / cifar10.BASE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
+        write_batch(
+            folder / name, random.integers(256, size=(4, 32, 32, 3), dtype=np.uint8), [0, 1, 2, 1], name
+        )
+    (folder / cifar10.META).write_bytes(pickle.dumps({"label_names": ["a", "b", "c"]}, protocol=3))
+    for name, content in changes.items():
+        (folder / name).write_bytes(content)
+    files = sorted(file for file in folder.iterdir() if file.name != cifar10.MD5_FILE)
+    lines = [f"{hashlib.md5(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
+    (folder / cifar10.MD5_FILE).write_text("".join(lines))
+
+
+def test_reads_what_was_written(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    images = np.random.default_rng(1).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
+    write_batch(tmp_path / cifar10.BASE_FOLDER / "test_batch", images, [2, 0, 1], "test")
+    write_dataset(tmp_path, test_batch=(tmp_path / cifar10.BASE_FOLDER / "test_batch").read_bytes())
+    dataset = cifar10.load(tmp_path, "sample")
+    assert np.array_equal(dataset.test_images, images)
+    assert dataset.test_labels.tolist() == [2, 0, 1]
+    assert dataset.train_images.shape == (20, 32, 32, 3)
+    assert dataset.train_labels.tolist() == [0, 1, 2, 1] * 5
+    assert dataset.classes == ("a", "b", "c")
+
+
+def test_real_images_are_those_of_torchvision(cifar10: Path) -> None:
+    from tasks.dataset.cifar10 import load
+
+    ours = load(cifar10, "CIFAR-10")
+    for train, images, labels in (
+        (True, ours.train_images, ours.train_labels),
+        (False, ours.test_images, ours.test_labels),
+    ):
+        theirs = torchvision.datasets.CIFAR10(str(cifar10), train=train)
+        assert np.array_equal(images, theirs.data)
+        assert labels.tolist() == theirs.targets
+        assert list(ours.classes) == theirs.classes
+
+
+def test_changed_byte_is_found(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    file = tmp_path / cifar10.BASE_FOLDER / "data_batch_4"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
+        cifar10.load(tmp_path, "sample")
+    with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
+        cifar10.verify(tmp_path, "sample")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    (tmp_path / cifar10.BASE_FOLDER / "data_batch_5").unlink()
+    with pytest.raises(ChecksumError, match=r"data_batch_5 cannot be read \(No such file or directory\)"):
+        cifar10.load(tmp_path, "sample")
+
+
+def test_sample_is_not_taken_for_cifar10(sample_data: Path) -> None:
+    with pytest.raises(ChecksumError, match="is not the published file"):
+        cifar10.load(sample_data, "CIFAR-10")
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_that_calls_something_is_refused(tmp_path: Path, protocol: int) -> None:
+    content = pickle.dumps({"data": Malicious(tmp_path / "owned")}, protocol=protocol)
+    with pytest.raises(RunError, match="x is not a batch of CIFAR-10: it asks for"):
+        restricted_loads(content, "x")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        np.array([Malicious(Path("x"))], dtype=object),
+        np.zeros(3, dtype=np.float64),
+        np.zeros(3, dtype="S8"),
+        np.ma.masked_array(np.zeros(3, dtype=np.uint8)),
+        np.random.default_rng(0),
+        print,
+        Path(),
+    ],
+    ids=lambda held: type(held).__name__,
+)
+def test_nothing_but_bytes_in_arrays_is_admitted(held: object) -> None:
+    with pytest.raises(RunError, match="is not a batch of CIFAR-10"):
+        restricted_loads(pickle.dumps({"data": held}, protocol=3), "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}", b"\x80\x02]q\x01.", b"I1\n."])
+def test_other_content_is_one_line(content: bytes) -> None:
+    with pytest.raises(RunError, match="x is not a batch of CIFAR-10") as caught:
+        restricted_loads(content, "x")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({}, "number of images and labels differ"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "number of images and labels differ"),
+        ({"data": np.zeros((1, 3071), np.uint8), "labels": [0]}, "number of images and labels differ"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [3]}, "labels beyond its 3 classes"),
+        ({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}, "labels beyond its 3 classes"),
+    ],
+)
+def test_batch_that_makes_no_sense(tmp_path: Path, batch: dict[str, Any], message: str) -> None:
+    write_dataset(tmp_path, data_batch_2=pickle.dumps(batch, protocol=3))
+    with pytest.raises(RunError, match=f"data_batch_2.*{message}"):
+        cifar10.load(tmp_path, "sample")

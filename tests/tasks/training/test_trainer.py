@@ -1,0 +1,134 @@
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from models.cifarnet import CifarNet
+from models.classifier import Classifier
+from tasks.training.checkpoints import CheckpointStore
+from tasks.training.normalize import Normalize
+from tasks.training.trainer import Trainer
+from tasks.workspace.splits import Split, load_splits
+from tasks.workspace.torch_settings import num_threads
+from tests.brightness import AIRBENCH94, METADATA, build_config, save_brightness_splits
+
+TWO_EPOCHS = AIRBENCH94 | {"epochs": 2, "whiten_bias_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def small_splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_brightness_splits(tmp_path_factory.mktemp("splits") / "splits", train=80, val=20)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The stage sets the threads, not the trainer."""
+    with num_threads(1):
+        yield
+
+
+def build_trainer(splits: Path, **changes: object) -> Trainer:
+    data = load_splits(splits)
+    normalize = Normalize(data.metadata["mean"], data.metadata["std"], torch.device("cpu"))
+    return Trainer(data.train, data.val, normalize, build_config(**changes), lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def states(small_splits: Path) -> list[dict[str, Any]]:
+    """The state before the first epoch and after each; the whitening bias is trained in the first one."""
+    trainer = build_trainer(small_splits, **TWO_EPOCHS)
+    states = [copy.deepcopy(trainer.state_dict())]
+    for epoch in (1, 2):
+        trainer.run_epoch(epoch)
+        states.append(copy.deepcopy(trainer.state_dict()))
+    return states
+
+
+def test_warm_up_changes_nothing(small_splits: Path, states: list[dict[str, Any]]) -> None:
+    trainer = build_trainer(small_splits, **TWO_EPOCHS)
+    trainer.warm_up()
+    assert trainer.warm_up_seconds > 0
+    for epoch in (1, 2):
+        trainer.run_epoch(epoch)
+    state = trainer.state_dict()
+    for part in ("model", "ema_model"):
+        assert all(torch.equal(state[part][name], tensor) for name, tensor in states[2][part].items())
+    assert torch.equal(state["generator"], states[2]["generator"])
+    assert state["history"] == states[2]["history"]
+
+
+def test_whitening_bias_is_trained_at_first_and_the_filters_never(states: list[dict[str, Any]]) -> None:
+    initial, first, second = (state["model"] for state in states)
+    assert not torch.equal(initial["whiten.bias"], first["whiten.bias"])
+    assert torch.equal(first["whiten.bias"], second["whiten.bias"])
+    assert torch.equal(initial["whiten.weight"], second["whiten.weight"])
+    assert not torch.equal(first["blocks.0.norms.0.bias"], second["blocks.0.norms.0.bias"])
+
+
+def test_whitening_layer_is_computed_from_the_training_images(small_splits: Path) -> None:
+    trainer = build_trainer(small_splits, **AIRBENCH94)
+    assert isinstance(trainer.model, CifarNet)
+    inputs = trainer.normalize(trainer.images)
+    with torch.inference_mode():
+        responses = trainer.model.whiten(inputs)[:, :12].transpose(0, 1).flatten(1).double()
+    # Brightness dominates these images: its direction comes out with variance 1.
+    assert (responses @ responses.T / responses.shape[1]).diag().max() == pytest.approx(1, abs=0.05)
+
+
+def test_validation_is_in_eval_mode_without_augmentation(small_splits: Path) -> None:
+    trainer = build_trainer(small_splits, **AIRBENCH94 | {"ema_decay": 0.0})
+    metrics = trainer.run_epoch(1)
+    val = load_splits(small_splits).val
+    classifier = Classifier(trainer.model.eval(), METADATA["mean"], METADATA["std"])  # type: ignore[arg-type]
+    with torch.inference_mode():
+        logits = classifier.network(classifier.normalize(val.images))
+    assert metrics.val_accuracy == (logits.argmax(1) == val.labels).double().mean().item()
+    assert metrics.val_loss == pytest.approx(F.cross_entropy(logits, val.labels).item(), rel=1e-4)
+
+
+def test_ema_model_is_the_average_of_the_steps(small_splits: Path) -> None:
+    """One step per epoch: the average by hand."""
+    trainer = build_trainer(small_splits, batch_size=80, ema_decay=0.9)
+    average: dict[str, torch.Tensor] = {}
+    for epoch in (1, 2, 3):
+        trainer.run_epoch(epoch)
+        for name, weight in trainer.model.state_dict().items():
+            average[name] = 0.9 * average[name] + 0.1 * weight if epoch > 1 else weight.clone()
+    assert trainer.ema_model is not None
+    for name, weight in trainer.ema_model.module.state_dict().items():
+        assert torch.allclose(weight, average[name], atol=1e-6), name
+
+
+def test_fit_runs_the_remaining_epochs_and_keeps_times_in_the_state(
+    small_splits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = build_trainer(small_splits)
+    trainer.run_epoch(1)
+    trainer.fit(CheckpointStore(tmp_path, "fingerprint"))
+    assert [metrics.epoch for metrics in trainer.history] == [1, 2, 3]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["epoch 2/3", "epoch 3/3"]
+    assert lines[-1].endswith(" s, 0 s left")
+    resumed = build_trainer(small_splits)
+    resumed.resume(CheckpointStore(tmp_path, "fingerprint"))
+    assert resumed.epoch_seconds == trainer.epoch_seconds
+    assert len(resumed.epoch_seconds) == 3
+    assert 0 < resumed.training_seconds == trainer.training_seconds < sum(trainer.epoch_seconds)
+
+
+def test_last_smaller_batch_counts_by_its_size() -> None:
+    """The loss of an epoch is the mean over images: with lr near 0, that of the initial weights."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (50, 32, 32, 3), generator=generator).to(torch.uint8)
+    split = Split(images, torch.arange(50) % 10)
+    normalize = Normalize([0.5] * 3, [0.25] * 3, torch.device("cpu"))
+    trainer = Trainer(split, split, normalize, build_config(batch_size=32, lr=1e-30), lambda *_: None)
+    with torch.inference_mode():
+        expected = F.cross_entropy(trainer.model(normalize(images)), split.labels).item()
+    metrics = trainer.run_epoch(1)
+    assert metrics.train_loss == pytest.approx(expected, rel=1e-5)
+    assert metrics.train_accuracy == metrics.val_accuracy

@@ -1,0 +1,77 @@
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write
+
+FILL = """
+import resource, sys
+from pathlib import Path
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic_write(Path(sys.argv[1])) as partial:
+        partial.write_bytes(bytes(5000))
+except RunError as error:
+    print(error)
+"""
+
+
+def test_takes_the_place_of_an_earlier_file(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "x"
+    for text in ("first", "second"):
+        with atomic_write(file) as partial:
+            partial.write_text(text)
+            assert not file.exists() or file.read_text() == "first"
+        assert file.read_text() == text
+    assert [path.name for path in file.parent.iterdir()] == ["x"]
+
+
+def test_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("first")
+
+    def write_half() -> None:
+        with atomic_write(tmp_path / "x") as partial:
+            partial.write_text("half")
+            raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        write_half()
+    assert (tmp_path / "x").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_no_room_is_one_line(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a disk that is full."""
+    done = subprocess.run(
+        [sys.executable, "-c", FILL, tmp_path / "x"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"cannot write {tmp_path / 'x'}: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_one_line(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_write(tmp_path / "x") as partial:
+            partial.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RunError, match=r"cannot write .*x: No space left on device"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunError, match=r"cannot write .*: (Not a directory|File exists)"),
+        atomic_write(tmp_path / "file" / "x"),
+    ):
+        pass
