@@ -26,7 +26,6 @@ BackendName = Literal[
     "openvino-int8",
 ]
 
-
 MAX_OPSET = 100
 
 

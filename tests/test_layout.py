@@ -112,7 +112,7 @@ def test_names_say_what_is_in_a_module(module: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("source", MODULES, ids=str)
+@pytest.mark.parametrize("source", SOURCES, ids=str)
 def test_source_is_short_enough(source: Path) -> None:
     assert len((ROOT / source).read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 

@@ -159,8 +159,8 @@ def _dvc(_: Params) -> Iterator[Check]:
             remote = repo.config["core"].get("remote")
             outdated = [str(stage.name) for stage in topological_stages(repo) if change_reason(stage)]
     except RunError as error:
-        remedy = "dvc init" if not Path(".dvc").exists() else ""
-        yield Check("DVC", "error", str(error).splitlines()[0], remedy)
+        fix = "dvc init" if not Path(".dvc").exists() else ""
+        yield Check("DVC", "error", str(error).splitlines()[0], fix)
         return
     if remote:
         yield Check("DVC", "ok", f"remote {remote}")

@@ -1,4 +1,4 @@
-"""`cifarflow predict`: the likeliest classes of pictures, from the exported model. No PyTorch is loaded."""
+"""`cifarflow predict`: the most probable classes of images, from the exported model. No PyTorch is loaded."""
 
 import glob
 import io
@@ -24,19 +24,17 @@ TopK = list[tuple[str, float]]
 
 
 def predict(images: Sequence[str], onnx_model: Path, model_label: str = "", *, as_json: bool = False) -> int:
-    """Print the three likeliest classes of each picture: a table, or JSON lines. Returns the exit code.
+    """Print the three most probable classes of each image: a table, or JSON lines. Returns the exit code.
 
-    `what` says what the model is.
-
-    `images` are files, folders (with all that lies below them), patterns, and `-` for standard input. What is
-    missing or broken is named, skipped and counted, and makes the exit code 1. `InputError` where there is no
-    picture at all.
+    `images` are files, directories (searched recursively), glob patterns, and `-` for standard input. A
+    missing or corrupt image is reported, skipped and counted, and makes the exit code 1. `InputError` if
+    there is none at all. `model_label` says which model it is.
     """
     files = {image: find_images(image) for image in images}
     names = [name for image in images for name in files[image]]
     missing = [image for image in images if not files[image]]
     if not names:
-        raise InputError(f"no picture found at {', '.join(map(_escape, missing))}")
+        raise InputError(f"no image found at {', '.join(map(_escape, missing))}")
     model = load_model(onnx_model)
     print(f"by {onnx_model}{model_label and f' ({model_label})'}, {model.dataset_label}", file=sys.stderr)
 
@@ -56,7 +54,7 @@ def predict(images: Sequence[str], onnx_model: Path, model_label: str = "", *, a
 
 
 def find_images(image: str) -> list[str]:
-    """The files that an argument stands for: itself, what lies below a folder, what fits a pattern."""
+    """The argument itself, the images below a directory, or the matches of a pattern."""
     path = Path(image)
     if image == STDIN:
         return [image]
@@ -74,11 +72,11 @@ def classify_files(
     names: Sequence[str], missing: Sequence[str], model: OnnxClassifier
 ) -> Iterator[tuple[str, TopK | InputError]]:
     for image in missing:
-        yield image, InputError("no picture found there")
+        yield image, InputError("no image found there")
     for start in range(0, len(names), BATCH_SIZE):
         batch = [(name, _read(name)) for name in names[start : start + BATCH_SIZE]]
-        pictures = [read for _, read in batch if not isinstance(read, InputError)]
-        probabilities = iter(model.predict_proba(np.stack(pictures)) if pictures else ())
+        images = [read for _, read in batch if not isinstance(read, InputError)]
+        probabilities = iter(model.predict_proba(np.stack(images)) if images else ())
         for name, read in batch:
             yield name, read if isinstance(read, InputError) else model.top_k(next(probabilities), TOP_K)
 
@@ -102,22 +100,22 @@ def _to_record(name: str, result: TopK | InputError) -> dict[str, object]:
 
 
 class _Table:
-    """Printed row by row, as results come; the head stands above the first."""
+    """Printed row by row as results arrive; the header precedes the first."""
 
     def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
-        self.name_width = min(max(len(_escape(name)) for name in (*names, "picture")), 60)
+        self.name_width = min(max(len(_escape(name)) for name in (*names, "image")), 60)
         self.class_width = max(map(len, classes))
         self.head = True
 
-    def print_row(self, name: str, likeliest: TopK) -> None:
+    def print_row(self, name: str, top_k: TopK) -> None:
         if self.head:
-            titles = ("likeliest", "second", "third")
+            titles = ("top-1", "top-2", "top-3")
             cells = [title.ljust(self.class_width + 7) for title in titles]
-            print("picture".ljust(self.name_width), *cells, sep="  ")
+            print("image".ljust(self.name_width), *cells, sep="  ")
             self.head = False
         shown = _escape(name)
         shown = shown if len(shown) <= self.name_width else "…" + shown[1 - self.name_width :]
-        cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in likeliest]
+        cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in top_k]
         print(shown.ljust(self.name_width), *cells, sep="  ", flush=True)
 
 

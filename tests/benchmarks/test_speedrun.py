@@ -58,18 +58,24 @@ def splits(tmp_path: Path) -> Path:
         tensors[f"{name}_images"] = torch.randint(256, shape, generator=generator).to(torch.uint8)
         tensors[f"{name}_labels"] = torch.arange(count) % 10
     classes = [f"class {i}" for i in range(10)]
-    about = {"dataset": "sample", "classes": classes, "data_md5": "a", "mean": [0.5] * 3, "std": [0.25] * 3}
-    save_tensors(tmp_path / "splits.safetensors", tensors, about)
+    metadata = {
+        "dataset": "sample",
+        "classes": classes,
+        "data_md5": "a",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
+    save_tensors(tmp_path / "splits.safetensors", tensors, metadata)
     return tmp_path / "splits.safetensors"
 
 
-def test_recipe_and_script_in_one_table(
+def test_main_reports_recipe_and_script_in_one_table(
     speedrun: ModuleType, splits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = tmp_path / "other.py"
     script.write_text(SCRIPT)
     arguments = ["--device", "cpu", "--runs", "2", "--splits", str(splits), "--against", str(script)]
-    speedrun.main([*arguments, "--set", "train.epochs=1", "train.batch_size=20", "train.precision=float32"])
+    speedrun.main([*arguments, "--set", "train.epochs=1", "train.batch_size=20", "train.precision=32-true"])
     lines = capsys.readouterr().out.splitlines()
     (ours,) = (line for line in lines if line.startswith("| fast94 | 2 |"))
     (other,) = (line for line in lines if line.startswith("| other.py | 2 |"))
@@ -77,11 +83,11 @@ def test_recipe_and_script_in_one_table(
     assert "| 94.00% ± 0.00% | in all | in all | in all | 2.500 |" in other
 
 
-def test_what_the_scripts_print_is_read(speedrun: ModuleType) -> None:
-    assert list(speedrun.printed(HIVERGE)) == [(0.9401, 2.0133), (0.9407, 2.0140)]
+def test_parse_output_skips_warm_ups(speedrun: ModuleType) -> None:
+    assert list(speedrun.parse_output(HIVERGE)) == [(0.9401, 2.0133), (0.9407, 2.0140)]
 
 
-def test_a_script_that_is_none_of_the_known_ones(speedrun: ModuleType, splits: Path, tmp_path: Path) -> None:
+def test_run_script_of_an_unknown_script_raises(speedrun: ModuleType, splits: Path, tmp_path: Path) -> None:
     script = tmp_path / "other.py"
     for text, message in (
         ("print(1)", "none of the scripts that are known here"),
@@ -89,11 +95,11 @@ def test_a_script_that_is_none_of_the_known_ones(speedrun: ModuleType, splits: P
     ):
         script.write_text(text)
         with pytest.raises(speedrun.RunError, match=message):
-            speedrun.run_script(speedrun.Way(), script, speedrun.read_splits(splits), 1)
+            speedrun.run_script(speedrun.Measurements(), script, speedrun.load_splits(splits), 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_says_so_in_one_line() -> None:
+def test_main_without_cuda_exits_in_one_line() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "speedrun.py"], capture_output=True, text=True, check=False
     )

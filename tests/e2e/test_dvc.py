@@ -110,4 +110,4 @@ def test_dvc_repro_wrong_parameter_fails(project: Path) -> None:
     params.write_text(params.read_text().replace("\n  epochs: 1\n", "\n  epochs: four\n"))
     done = subprocess.run(["dvc", "repro"], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
-    assert "params.yaml: train.epochs should be an integer, not 'four'" in done.stderr
+    assert "params.yaml: train.epochs should be an integer from 1 to 100000, not 'four'" in done.stderr

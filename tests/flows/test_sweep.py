@@ -6,7 +6,8 @@ import pytest
 
 from flows.cli.main import run_command
 from flows.sweep import sweep, sweep_markdown
-from tasks.params import parse_overrides, read_params, with_overrides
+from tasks.overrides import parse_overrides, with_overrides
+from tasks.params import read_params
 from tasks.workspace.errors import InputError
 from tests.brightness import save_brightness_splits
 from tests.conftest import ROOT

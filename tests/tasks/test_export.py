@@ -136,7 +136,11 @@ def test_export_writes_nothing_if_parity_fails(
         ("parity_batch_sizes: ", "parity_batch_sizes: [0] #", "export.parity_batch_sizes.0 should be"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [] #", "export.parity_batch_sizes"),
         ("parity_threads: ", "parity_threads: [-1] #", "export.parity_threads.0 should be"),
-        ("parity_atol: ", "parity_atol: 0.0 #", "export.parity_atol should be a"),
+        (
+            "parity_atol: ",
+            "parity_atol: 0.0 #",
+            "export.parity_atol should be a number greater than 0 and at most 1, not 0.0",
+        ),
     ],
 )
 def test_export_params_out_of_range_raise(tmp_path: Path, before: str, after: str, message: str) -> None:

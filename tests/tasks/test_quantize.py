@@ -202,15 +202,27 @@ def test_quantize_with_unsupported_opset_raises(small_run: Params, tmp_path: Pat
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("  calibration_images: ", "  calibration_images: 0 #", "calibration_images should be a"),
+        (
+            "  calibration_images: ",
+            "  calibration_images: 0 #",
+            "calibration_images should be an integer from 1 to 50000, not 0",
+        ),
         (
             "  method: ",
             "  method: mean #",
             "method should be 'minmax', 'percentile' or 'entropy', not 'mean'",
         ),
-        ("  percentile: ", "  percentile: 101.0 #", "percentile should be a"),
+        (
+            "  percentile: ",
+            "  percentile: 101.0 #",
+            "percentile should be a number greater than 50 and at most 100, not 101.0",
+        ),
         ("  weight_bits: ", "  weight_bits: 4 #", "weight_bits should be 7 or 8, not 4"),
-        ("  max_accuracy_drop: ", "  max_accuracy_drop: -1.0 #", "max_accuracy_drop should be greater"),
+        (
+            "  max_accuracy_drop: ",
+            "  max_accuracy_drop: -1.0 #",
+            "max_accuracy_drop should be a number from 0 to 1, not -1.0",
+        ),
     ],
 )
 def test_quantize_params_out_of_range_raise(tmp_path: Path, before: str, after: str, message: str) -> None:

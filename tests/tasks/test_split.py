@@ -83,7 +83,7 @@ def test_every_image_is_in_one_split_and_every_class_gives_its_share(
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
 def test_fraction_that_leaves_a_split_empty(fraction: float) -> None:
-    with pytest.raises(InputError, match="leaves no image of some class"):
+    with pytest.raises(InputError, match="leaves a class without images in one of the splits"):
         stratified_split(np.arange(20) % 2, fraction, 0)
 
 

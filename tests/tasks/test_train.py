@@ -96,9 +96,9 @@ def test_train_with_non_finite_loss_raises_and_keeps_old_weights(splits: Path) -
     before = splits.with_name("model.safetensors").read_bytes()
     with pytest.raises(
         RunError,
-        match=r"the loss is \S+ in epoch \d, step \d+, at a learning rate of 1e\+30; try a lower train.lr",
+        match=r"the loss is \S+ in epoch \d, step \d+, at a learning rate of 1000; try a lower train.lr",
     ):
-        run_train(splits, lr=1e30)
+        run_train(splits, optimizer="sgd", lr=1000.0)
     assert splits.with_name("model.safetensors").read_bytes() == before
 
 

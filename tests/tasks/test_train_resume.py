@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from models.step import training_step
-from tasks.params import parse_overrides, write_overrides
+from tasks.overrides import parse_overrides, write_overrides
 from tasks.train import train
 from tests.brightness import ADAMW, AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT

@@ -22,19 +22,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def verdicts() -> dict[str, str]:
-    return {finding.subject: finding.status for finding in run_checks()}
-
-
-def test_fresh_project_has_nothing_in_the_way(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_in_a_fresh_project_exits_0(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor() == 0
     output = capsys.readouterr().out
-    assert "data      not there yet; a run fetches it from" in output
-    assert "mend it: python -m tasks download" in output
-    assert output.splitlines()[-1] == "nothing in the way of a run; next: cifarflow run"
+    assert "data      not downloaded yet; a run downloads it from" in output
+    assert "fix: python -m tasks download" in output
+    assert output.splitlines()[-1] == "all good; next: cifarflow run"
 
 
-def test_every_wrong_finding_names_what_mends_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_checks_gives_each_error_a_fix(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")  # noqa: PYI024 - a stand-in for shutil's
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(free=10_000_000))
     monkeypatch.setattr("sys.version_info", (3, 9, 1, "final", 0))
@@ -43,13 +39,13 @@ def test_every_wrong_finding_names_what_mends_it(project: Path, monkeypatch: pyt
     )
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("device: auto", "device: cuda"))
-    wrong = {finding.subject: finding for finding in run_checks() if finding.status == "error"}
+    wrong = {check.subject: check for check in run_checks() if check.status == "error"}
     assert {"Python", "packages", "disk", "device"} <= wrong.keys()
-    assert "2 of 2 are not as locked: torch, no-such-package" in wrong["packages"].text
-    assert all(finding.fix for finding in wrong.values())
+    assert "2 of 2 packages differ from requirements.lock: torch, no-such-package" in wrong["packages"].text
+    assert all(check.fix for check in wrong.values())
 
 
-def test_altered_data_would_make_a_run_fail(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_with_altered_data_exits_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.chdir(prepare_sample_workspace(Path()))
     file = Path("data/cifar-10-batches-py/test_batch")
     file.chmod(0o644)
@@ -57,23 +53,24 @@ def test_altered_data_would_make_a_run_fail(project: Path, capsys: pytest.Captur
     assert doctor() == 1
     output = capsys.readouterr().out
     assert "test_batch is not the published file" in output
-    assert output.splitlines()[-1] == "1 of these would make a run fail"
+    assert output.splitlines()[-1] == "1 problem would make a run fail"
 
 
-def test_wrong_parameter_ends_the_examination(project: Path) -> None:
+def test_doctor_with_invalid_params_exits_1(project: Path) -> None:
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("epochs:", "epoks:"))
-    assert verdicts()["params"] == "error"
+    (check,) = (check for check in run_checks() if check.subject == "params")
+    assert check.status == "error"
     assert doctor() == 1
 
 
-def test_run_at_work_is_named(project: Path) -> None:
+def test_run_checks_names_the_run_in_progress(project: Path) -> None:
     with workspace_lock():
-        (text,) = (finding.text for finding in run_checks() if finding.subject == "locks")
+        (text,) = (check.text for check in run_checks() if check.subject == "locks")
     assert f"process {os.getpid()}" in text
 
 
-def test_no_secret_is_printed(
+def test_doctor_prints_no_secret(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "wandb-secret")
@@ -88,8 +85,9 @@ def test_no_secret_is_printed(
     assert "secret" not in output
 
 
+@pytest.mark.server
 @pytest.mark.usefixtures("prefect_server")
-def test_server_and_its_last_runs(project: Path) -> None:
+def test_run_checks_names_the_last_flow_runs(project: Path) -> None:
     from prefect import flow
 
     @flow(name="broken")
@@ -98,14 +96,14 @@ def test_server_and_its_last_runs(project: Path) -> None:
 
     with pytest.raises(ValueError, match=r"^$"):
         broken()
-    found = {finding.subject: finding for finding in run_checks()}
+    found = {check.subject: check for check in run_checks()}
     assert found["Prefect"].status == "ok"
     assert found["last run"].status in {"ok", "warning"}
 
 
-def test_server_that_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_checks_with_a_dead_server_gives_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        (finding,) = (finding for finding in run_checks() if finding.subject == "Prefect")
-    assert (finding.status, finding.text) == ("error", "no server answers at 127.0.0.1:1")
+        (check,) = (check for check in run_checks() if check.subject == "Prefect")
+    assert (check.status, check.text) == ("error", "no server responds at 127.0.0.1:1")

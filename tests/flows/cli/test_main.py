@@ -28,7 +28,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["pradict"], "No such command 'pradict'. Did you mean one of these? predict (see --help)"),
         (["run", "--fast"], "No such option '--fast'"),
         (["run", "--set", "train.epoch=5"], "train.epoch is not a parameter; did you mean epochs?"),
-        (["run", "--set", "train.epochs=many"], "train.epochs should be an integer, not 'many'"),
+        (
+            ["run", "--set", "train.epochs=many"],
+            "train.epochs should be an integer from 1 to 100000, not 'many'",
+        ),
         (["run", "--set", "epochs=5"], "expected section.key=value"),
     ],
 )

@@ -30,22 +30,22 @@ def holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subproc
         process.kill()
 
 
-def test_second_run_is_turned_away(holder: "subprocess.Popen[str]") -> None:
+def test_workspace_lock_held_by_another_process_raises(holder: "subprocess.Popen[str]") -> None:
     with (
-        pytest.raises(WorkspaceLockedError, match=rf"^process {holder.pid} .* is at work in this folder"),
+        pytest.raises(WorkspaceLockedError, match=rf"^process {holder.pid} .* is running in this directory"),
         workspace_lock(),
     ):
         pass
 
 
-def test_no_lock_outlives_a_killed_run(holder: "subprocess.Popen[str]") -> None:
+def test_workspace_lock_of_a_killed_process_is_free(holder: "subprocess.Popen[str]") -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with workspace_lock():
         pass
 
 
-def test_second_run_waits_where_it_should(
+def test_workspace_lock_with_wait_waits(
     holder: "subprocess.Popen[str]", capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert holder.stdin is not None
@@ -55,7 +55,7 @@ def test_second_run_waits_where_it_should(
     assert f"waiting for process {holder.pid}" in capsys.readouterr().out
 
 
-def test_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workspace_lock_can_be_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         with workspace_lock():

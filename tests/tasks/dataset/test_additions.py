@@ -14,12 +14,12 @@ from tasks.workspace.splits import load_splits
 CLASSES = ("cat", "dog")
 
 
-def pictures(count: int) -> np.ndarray:
+def random_images(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
-def test_what_was_added_is_read_back(tmp_path: Path) -> None:
-    images = pictures(3)
+def test_load_added_images_returns_what_was_added(tmp_path: Path) -> None:
+    images = random_images(3)
     for image, label in zip(images, ("dog", "cat", "dog"), strict=True):
         add_image(tmp_path, label, image)
     read, labels, md5 = load_added_images(tmp_path, CLASSES)
@@ -31,16 +31,16 @@ def test_what_was_added_is_read_back(tmp_path: Path) -> None:
     assert load_added_images(tmp_path, CLASSES)[2] == md5
 
 
-def test_none_is_no_difference(tmp_path: Path) -> None:
+def test_load_added_images_of_none_is_empty(tmp_path: Path) -> None:
     images, labels, md5 = load_added_images(tmp_path, CLASSES)
     assert (images.shape, labels.shape, md5) == ((0, 32, 32, 3), (0,), "")
 
 
-def test_another_picture_under_its_name_is_refused(tmp_path: Path) -> None:
-    images = pictures(2)
+def test_load_added_images_of_altered_content_raises(tmp_path: Path) -> None:
+    images = random_images(2)
     file = add_image(tmp_path, "cat", images[0])
     Image.fromarray(images[1]).save(file)
-    with pytest.raises(ChecksumError, match="is not the picture that was added"):
+    with pytest.raises(ChecksumError, match="is not the image that was added"):
         load_added_images(tmp_path, CLASSES)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ChecksumError, match="cannot be read"):
@@ -48,21 +48,21 @@ def test_another_picture_under_its_name_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cow/x.png", "x.png", "cat/x.txt", "cat/deep/x.png"])
-def test_a_file_that_does_not_belong(tmp_path: Path, name: str) -> None:
+def test_load_added_images_with_a_foreign_file_raises(tmp_path: Path, name: str) -> None:
     file = tmp_path / ADDITIONS_DIR / name
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
-    with pytest.raises(RunError, match="is no added picture"):
+    with pytest.raises(RunError, match="is not an added image"):
         load_added_images(tmp_path, CLASSES)
 
 
-def test_they_are_for_training_alone(sample_data: Path, tmp_path: Path) -> None:
+def test_split_puts_added_images_into_training_only(sample_data: Path, tmp_path: Path) -> None:
     config = SplitConfig(seed=0, val_fraction=0.1)
     split(sample_data, tmp_path / "before", "sample", config)
     data = tmp_path / "data"
     data.mkdir()
     (data / "cifar-10-batches-py").symlink_to(sample_data / "cifar-10-batches-py")
-    for image in pictures(5):
+    for image in random_images(5):
         add_image(data, "ring", image)
     split(data, tmp_path / "after", "sample", config)
     before, after = load_splits(tmp_path / "before"), load_splits(tmp_path / "after")

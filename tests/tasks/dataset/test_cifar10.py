@@ -113,7 +113,7 @@ def test_nothing_but_bytes_in_arrays_is_admitted(held: object) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}", b"\x80\x02]q\x01.", b"I1\n."])
-def test_other_content_is_one_line(content: bytes) -> None:
+def test_restricted_loads_of_other_content_raises_in_one_line(content: bytes) -> None:
     with pytest.raises(RunError, match="x is not a batch of CIFAR-10") as caught:
         restricted_loads(content, "x")
     assert len(str(caught.value).splitlines()) == 1
@@ -122,14 +122,14 @@ def test_other_content_is_one_line(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({}, "number of images and labels differ"),
-        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "number of images and labels differ"),
-        ({"data": np.zeros((1, 3071), np.uint8), "labels": [0]}, "number of images and labels differ"),
+        ({}, "numbers of images and labels differ"),
+        ({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, "numbers of images and labels differ"),
+        ({"data": np.zeros((1, 3071), np.uint8), "labels": [0]}, "numbers of images and labels differ"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [3]}, "labels beyond its 3 classes"),
         ({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}, "labels beyond its 3 classes"),
     ],
 )
-def test_batch_that_makes_no_sense(tmp_path: Path, batch: dict[str, Any], message: str) -> None:
+def test_load_of_an_inconsistent_batch_raises(tmp_path: Path, batch: dict[str, Any], message: str) -> None:
     write_dataset(tmp_path, data_batch_2=pickle.dumps(batch, protocol=3))
     with pytest.raises(RunError, match=f"data_batch_2.*{message}"):
         cifar10.load(tmp_path, "sample")

@@ -14,7 +14,7 @@ from tasks.dataset.synthetic import CLASSES
 from tasks.params import IngestConfig
 from tasks.workspace.errors import InputError
 
-OPTIONS = IngestConfig(folder="incoming", max_hamming_distance=4)
+CONFIG = IngestConfig(folder="incoming", max_hamming_distance=4)
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ def incoming(tmp_path: Path) -> Path:
     return tmp_path / "incoming"
 
 
-def put(incoming: Path, name: str, image: NDArray[np.uint8], **config: int) -> Path:
+def save_image(incoming: Path, name: str, image: NDArray[np.uint8], **options: int) -> Path:
     file = incoming / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(file, **config)
+    Image.fromarray(image).save(file, **options)
     return file
 
 
-def new(seed: int, side: int = 200) -> NDArray[np.uint8]:
-    """A picture that resembles no other: large blobs."""
-    blobs = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(blobs).resize((side, side), Image.Resampling.BICUBIC))
+def blobs(seed: int, side: int = 200) -> NDArray[np.uint8]:
+    """An image that resembles no other: large blobs."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def run(incoming: Path, data: Path) -> IngestResult:
-    return ingest(incoming, data, "sample", OPTIONS)
+    return ingest(incoming, data, "sample", CONFIG)
 
 
 def reasons(incoming: Path) -> dict[str, str]:
@@ -52,13 +52,13 @@ def reasons(incoming: Path) -> dict[str, str]:
         return {row["file"]: row["reason"] for row in csv.DictReader(table)}
 
 
-def test_new_pictures_are_taken(incoming: Path, data: Path) -> None:
-    put(incoming, "ring/a.png", new(1))
-    put(incoming, "ring/b.JPG", new(2, 31))
-    put(incoming, "disc/c.jpeg", new(3, 400))
-    intake = run(incoming, data)
-    assert intake.accepted == {"ring": 2, "disc": 1}
-    assert not intake.rejected
+def test_ingest_accepts_new_images(incoming: Path, data: Path) -> None:
+    save_image(incoming, "ring/a.png", blobs(1))
+    save_image(incoming, "ring/b.JPG", blobs(2, 31))
+    save_image(incoming, "disc/c.jpeg", blobs(3, 400))
+    result = run(incoming, data)
+    assert result.accepted == {"ring": 2, "disc": 1}
+    assert not result.rejected
     images, labels, _ = load_added_images(data, CLASSES)
     assert (images.shape, sorted(labels)) == ((3, 32, 32, 3), [0, 1, 1])
     assert sorted(str(f.relative_to(incoming)) for f in incoming.rglob("*.*")) == [
@@ -67,77 +67,79 @@ def test_new_pictures_are_taken(incoming: Path, data: Path) -> None:
         "accepted/ring/b.JPG",
     ]
     assert not list_pending(incoming)
-    assert run(incoming, data) == IngestResult(intake.accepted - intake.accepted, {})
+    assert run(incoming, data) == IngestResult(result.accepted - result.accepted, {})
 
 
-def test_known_pictures_are_refused_altered_or_not(incoming: Path, data: Path) -> None:
-    whole = files.load(data, "sample")
-    put(incoming, "ring/test.png", whole.test_images[7])
-    put(incoming, "ring/test.jpg", whole.test_images[8], quality=75)
-    larger = np.array(Image.fromarray(whole.test_images[9]).resize((128, 128), Image.Resampling.BICUBIC))
-    put(incoming, "ring/larger.png", larger)
-    put(incoming, "ring/train.png", whole.train_images[3])
-    put(incoming, "disc/once.png", new(1))
-    put(incoming, "disc/twice.png", new(1))
-    intake = run(incoming, data)
-    assert intake.accepted == {"disc": 1}
-    said = reasons(incoming)
-    assert said["ring/test.png"] == "the same pixels as an image of the test set"
-    assert said["ring/test.jpg"].startswith("nearly the same as an image of the test set")
-    assert said["ring/larger.png"].startswith("nearly the same as an image of the test set")
-    assert said["ring/train.png"] == "the same pixels as a training image of the data set"
-    assert said["disc/twice.png"] == "the same pixels as a picture that came with this one"
-    put(incoming, "ring/again.png", new(1))
+def test_ingest_rejects_exact_and_near_duplicates(incoming: Path, data: Path) -> None:
+    published = files.load(data, "sample")
+    save_image(incoming, "ring/test.png", published.test_images[7])
+    save_image(incoming, "ring/test.jpg", published.test_images[8], quality=75)
+    larger = np.array(Image.fromarray(published.test_images[9]).resize((128, 128), Image.Resampling.BICUBIC))
+    save_image(incoming, "ring/larger.png", larger)
+    save_image(incoming, "ring/train.png", published.train_images[3])
+    save_image(incoming, "disc/once.png", blobs(1))
+    save_image(incoming, "disc/twice.png", blobs(1))
+    result = run(incoming, data)
+    assert result.accepted == {"disc": 1}
+    found = reasons(incoming)
+    assert found["ring/test.png"] == "exact duplicate of an image of the test set"
+    assert found["ring/test.jpg"].startswith("near-duplicate of an image of the test set")
+    assert found["ring/larger.png"].startswith("near-duplicate of an image of the test set")
+    assert found["ring/train.png"] == "exact duplicate of a training image of the data set"
+    assert found["disc/twice.png"] == "exact duplicate of another new image"
+    save_image(incoming, "ring/again.png", blobs(1))
     run(incoming, data)
-    assert reasons(incoming)["ring/again.png"] == "the same pixels as a picture that was added before"
+    assert reasons(incoming)["ring/again.png"] == "exact duplicate of an image that was added before"
 
 
-def test_a_broken_tree_loses_nothing(incoming: Path, data: Path, tmp_path: Path) -> None:
-    put(incoming, "zebra/a.png", new(1))
-    put(incoming, "loose.png", new(2))
-    put(incoming, "ring/deep/er.png", new(3))
-    put(incoming, "ring/good.png", new(4))
-    (incoming / "ring/broken.png").write_bytes(b"no picture")
+def test_ingest_of_invalid_files_rejects_each_and_loses_none(
+    incoming: Path, data: Path, tmp_path: Path
+) -> None:
+    save_image(incoming, "zebra/a.png", blobs(1))
+    save_image(incoming, "loose.png", blobs(2))
+    save_image(incoming, "ring/deep/er.png", blobs(3))
+    save_image(incoming, "ring/good.png", blobs(4))
+    (incoming / "ring/broken.png").write_bytes(b"no image")
     (incoming / "ring/notes.txt").write_text("for later")
     (incoming / "ring/link.png").symlink_to(tmp_path / "elsewhere.png")
     (incoming / "ring/folder-link").symlink_to(tmp_path)
     (incoming / "ring/.DS_Store").write_bytes(b"")
-    os.truncate(put(incoming, "ring/cut.png", new(5)), 300)
+    os.truncate(save_image(incoming, "ring/cut.png", blobs(5)), 300)
     bomb = Image.new("1", (20_000, 20_000))
     bomb.save(incoming / "ring/bomb.png")
     before = len([f for f in incoming.rglob("*") if f.is_symlink() or f.is_file()])
-    intake = run(incoming, data)
-    assert intake.accepted == {"ring": 1}
-    said = reasons(incoming)
-    assert "in no class's folder; the classes are disc, ring" in said["zebra/a.png"]
-    assert "in no class's folder" in said["loose.png"]
-    assert "in no class's folder" in said["ring/deep/er.png"]
-    assert "not a picture" in said["ring/broken.png"]
-    assert said["ring/notes.txt"] == "neither PNG nor JPEG by its name"
-    assert said["ring/link.png"] == said["ring/folder-link"] == "a link, or no plain file"
-    assert "broken picture" in said["ring/cut.png"]
-    assert "million pixels" in said["ring/bomb.png"]
+    result = run(incoming, data)
+    assert result.accepted == {"ring": 1}
+    found = reasons(incoming)
+    assert "not in a class directory; classes: disc, ring" in found["zebra/a.png"]
+    assert "not in a class directory" in found["loose.png"]
+    assert "not in a class directory" in found["ring/deep/er.png"]
+    assert "not an image, or of an unsupported format" in found["ring/broken.png"]
+    assert found["ring/notes.txt"] == "not a .png, .jpg or .jpeg file"
+    assert found["ring/link.png"] == found["ring/folder-link"] == "not a regular file"
+    assert "corrupt image" in found["ring/cut.png"]
+    assert "million pixels" in found["ring/bomb.png"]
     assert len([f for f in incoming.rglob("*") if f.is_symlink() or f.is_file()]) == before + 1
     assert not list_pending(incoming)
 
 
-def test_one_of_the_same_name_is_kept_beside_the_other(incoming: Path, data: Path) -> None:
+def test_ingest_of_a_name_rejected_before_keeps_both_files(incoming: Path, data: Path) -> None:
     for _ in range(2):
         file = incoming / "ring/x.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
         run(incoming, data)
     assert {f.name for f in (incoming / "rejected/ring").iterdir()} == {"x.png", "x-2.png"}
     assert len(reasons(incoming)) == 2
 
 
-def test_incoming_is_a_file(incoming: Path) -> None:
+def test_list_pending_of_a_file_raises(incoming: Path) -> None:
     incoming.write_text("")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a directory"):
         list_pending(incoming)
 
 
-def test_many_refused_make_a_short_table() -> None:
+def test_rejected_markdown_of_many_files_is_short() -> None:
     rows = rejected_markdown([(f"cat/{i}|.png", "why") for i in range(30)])
     assert len(rows) == 23
     assert rows[2] == "| cat/0\\|.png | why |"
