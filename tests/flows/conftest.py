@@ -71,7 +71,8 @@ def read_task_states(state: State[Any]) -> dict[str, State[Any]]:
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[get_flow_run_id(state)]))
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(flow_run_filter=of_run)
-    return {run.name: run.state for run in sorted(runs, key=lambda run: run.start_time) if run.state}
+    started = {run.start_time: run for run in runs if run.start_time}
+    return {run.name: run.state for _, run in sorted(started.items()) if run.state}
 
 
 def read_artifacts(state: State[Any]) -> dict[str | None, Artifact]:

@@ -1,6 +1,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_wilson_interval_matches_hand_calculation(num_correct: int, low: float, 
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
+def files(tmp_path: Path) -> dict[str, Any]:
     """Splits of random images, and weights of an untrained network."""
     generator = Generator().manual_seed(2)
     tensors: dict[str, Tensor] = {}
@@ -92,7 +93,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     return {name: tmp_path / name for name in names}
 
 
-def test_evaluate_writes_metrics_in_the_documented_format(files: dict[str, Path]) -> None:
+def test_evaluate_writes_metrics_in_the_documented_format(files: dict[str, Any]) -> None:
     evaluate(**files, config=CONFIG)
     metrics = json.loads(files["metrics"].read_text())
     assert metrics["model"] == "Net"
@@ -105,7 +106,7 @@ def test_evaluate_writes_metrics_in_the_documented_format(files: dict[str, Path]
     assert metrics["test"]["per_class"].keys() == set(CLASSES)
 
 
-def test_evaluate_writes_one_prediction_per_test_image(files: dict[str, Path]) -> None:
+def test_evaluate_writes_one_prediction_per_test_image(files: dict[str, Any]) -> None:
     evaluate(**files, config=CONFIG)
     with files["predictions"].open(newline="") as table:
         rows = list(csv.DictReader(table))
@@ -114,14 +115,14 @@ def test_evaluate_writes_one_prediction_per_test_image(files: dict[str, Path]) -
     assert num_correct / 150 == pytest.approx(json.loads(files["metrics"].read_text())["test"]["accuracy"])
 
 
-def test_evaluate_is_deterministic(files: dict[str, Path]) -> None:
+def test_evaluate_is_deterministic(files: dict[str, Any]) -> None:
     evaluate(**files, config=CONFIG)
     first = files["metrics"].read_bytes()
     evaluate(**files, config=CONFIG)
     assert files["metrics"].read_bytes() == first
 
 
-def test_evaluate_rejects_weights_of_other_data(files: dict[str, Path]) -> None:
+def test_evaluate_rejects_weights_of_other_data(files: dict[str, Any]) -> None:
     metadata = METADATA | {"network": "net", "seed": 7, "epochs": 3, "device": "cpu", "data_md5": "b"}
     save_tensors(files["weights"], Net().state_dict(), metadata)
     with pytest.raises(RunError, match="was trained on different data"):
@@ -131,7 +132,7 @@ def test_evaluate_rejects_weights_of_other_data(files: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("tta", ["none", "flip"])
 def test_evaluate_reports_the_accuracy_without_tta_if_there_is_tta(
-    files: dict[str, Path], capsys: pytest.CaptureFixture[str], tta: str
+    files: dict[str, Any], capsys: pytest.CaptureFixture[str], tta: str
 ) -> None:
     run = {"network": "net", "seed": 7, "epochs": 3, "device": "cpu", "train": {"tta": tta}}
     save_tensors(files["weights"], Net().state_dict(), METADATA | run)

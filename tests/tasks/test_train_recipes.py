@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 
@@ -34,5 +35,6 @@ def test_gpu_recipe_trains_evaluates_and_exports_on_cpu(tmp_path: Path, recipe: 
     assert exported["parity_images"] == 10
     test = load_splits(splits).test
     session = onnxruntime.InferenceSession(onnx_model.read_bytes())
-    predicted = session.run(None, {"images": test.images.numpy()})[0].argmax(1)
+    (probabilities,) = session.run(None, {"images": test.images.numpy()})
+    predicted = np.asarray(probabilities).argmax(1)
     assert (predicted == test.labels.numpy()).mean() == pytest.approx(metrics["test"]["accuracy"])

@@ -14,7 +14,7 @@ NUMBERS = st.floats(-1e3, 1e3)
 def test_gradient_equals_autograds(w0: float, b0: float, x: float, y: float) -> None:
     theta = torch.tensor([w0, b0], dtype=torch.float64, requires_grad=True)
     value = (y - (x * theta[0] + theta[1])) ** 2
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     assert loss((w0, b0), x, y) == pytest.approx(value.item(), rel=1e-9, abs=1e-9)
     assert theta.grad is not None
     assert gradient((w0, b0), x, y) == pytest.approx(tuple(theta.grad.tolist()), rel=1e-9, abs=1e-9)
@@ -39,7 +39,7 @@ def test_gradient_descent_path_equals_pytorchs_sgd() -> None:
     for point in descent.path:
         assert point == pytest.approx(tuple(theta.tolist()))
         optimizer.zero_grad()
-        ((7 - (2 * theta[0] + theta[1])) ** 2).backward()  # type: ignore[no-untyped-call]
+        ((7 - (2 * theta[0] + theta[1])) ** 2).backward()
         optimizer.step()
 
 

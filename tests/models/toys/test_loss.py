@@ -62,7 +62,7 @@ def test_fit_neuron_equals_pytorchs_sgd_on_each_formula(sign: int) -> None:
     for _ in range(20):
         optimizer.zero_grad()
         logits = theta[0] * make_tensor(inputs) + theta[1]
-        (sign * F.binary_cross_entropy_with_logits(logits, make_tensor(targets))).backward()  # type: ignore[no-untyped-call]
+        (sign * F.binary_cross_entropy_with_logits(logits, make_tensor(targets))).backward()
         optimizer.step()
     weight, bias = fit_neuron(inputs, targets, 0.3, 20, sign=sign)
     assert (weight, bias) == pytest.approx(tuple(theta.tolist()), rel=1e-9)

@@ -48,7 +48,7 @@ def test_traced_step_events_are_in_the_talks_order_with_pytorchs_values() -> Non
     by_step = {event.step: event.value for event in events}
     predictions = twin(x)
     loss = F.mse_loss(predictions, y)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert twin.output.bias.grad is not None
     assert by_step["Forward Pass"] == predictions[0].item()
     assert by_step["Loss Function"] == loss.item()

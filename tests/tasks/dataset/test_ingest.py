@@ -30,10 +30,10 @@ def incoming(tmp_path: Path) -> Path:
     return tmp_path / "incoming"
 
 
-def save_image(incoming: Path, name: str, image: NDArray[np.uint8], **options: int) -> Path:
+def save_image(incoming: Path, name: str, image: NDArray[np.uint8], quality: int = 95) -> Path:
     file = incoming / name
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(file, **options)
+    Image.fromarray(image).save(file, quality=quality)
     return file
 
 
