@@ -36,12 +36,13 @@ $(SETUP): requirements.lock
 
 # What was downloaded so far: on a terminal in one line that is rewritten, in a log once per minute.
 define SHOW_PROGRESS
-pid=$$!; cache=$$($(BIN)/uv cache dir); size() { du -sm $$cache 2>/dev/null | cut -f1; }; before=$$(size); s=0; \
+pid=$$!; trap 'kill $$pid; exit 130' INT TERM; cache=$$($(BIN)/uv cache dir); SECONDS=0; next=60; \
+	size() { du -sm $$cache 2>/dev/null | cut -f1; }; before=$$(size); \
 	while kill -0 $$pid 2>/dev/null; do \
-		sleep 1; s=$$((s + 1)); mb=$$(($$(size) - $${before:-0})); \
-		if [ -t 1 ]; then printf '\r      %s s, %s MB downloaded ' $$s $$mb; \
-		elif [ $$((s % 60)) = 0 ]; then echo "      $$s s, $$mb MB downloaded"; fi; \
-	done; wait $$pid && { if [ -t 1 ]; then echo; fi; echo "      done in $$s s"; }
+		sleep 1; mb=$$(($$(size) - $${before:-0})); \
+		if [ -t 1 ]; then printf '\r      %s s, %s MB downloaded ' $$SECONDS $$mb; \
+		elif [ $$SECONDS -ge $$next ]; then echo "      $$SECONDS s, $$mb MB downloaded"; next=$$((SECONDS + 60)); fi; \
+	done; wait $$pid && { if [ -t 1 ]; then echo; fi; echo "      done in $$SECONDS s"; }
 endef
 
 run: $(SETUP)  ## the whole pipeline on CIFAR-10 (if it cannot be downloaded: on a generated sample)

@@ -84,18 +84,30 @@ def _staging_dir(data: Path) -> Iterator[Path]:
 
 def _fetch(source: str, staging: Path, config: DownloadConfig) -> Path:
     """The archive as a local file; one that is local already is used where it is."""
-    address = urlsplit(source)
+    try:
+        address = urlsplit(source)
+    except ValueError as error:
+        raise DownloadError(f"invalid URL ({error})") from error
     if address.scheme in {"http", "https"}:
         return ResumableDownload(source, staging, config, reserve_bytes=EXTRACTED_BYTES).run()
     if address.scheme not in {"", "file"}:
         raise DownloadError(f"{address.scheme} URLs are not supported; use http, https, file or a path")
-    archive = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
-    if not archive.is_file():
-        raise DownloadError("not a file")
-    return archive
+    try:
+        archive = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
+        if not archive.is_file():
+            raise DownloadError("not a file")
+        with archive.open("rb"):
+            return archive
+    except OSError as error:
+        raise DownloadError(f"cannot be read ({error.strerror})") from error
+    except (RuntimeError, ValueError) as error:  # ~someone, who has no home; a null byte
+        raise DownloadError(f"invalid path ({error})") from error
 
 
 def _redact_url(source: str) -> str:
     """The URL without user, password and query, which may hold a signature."""
-    address = urlsplit(source)
+    try:
+        address = urlsplit(source)
+    except ValueError:
+        return source.split("?", maxsplit=1)[0].rpartition("@")[2]
     return f"{address.scheme}://{address.hostname}{address.path}" if address.hostname else source

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.validation import load_yaml, validate
 
@@ -25,20 +25,7 @@ BackendName = Literal[
     "openvino-fp32",
     "openvino-int8",
 ]
-
-MAX_OPSET = 100
-
-
-def _parse_opset(value: object) -> object:
-    if value == "auto" or (
-        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_OPSET
-    ):
-        return value
-    raise ValueError(f"should be auto or an integer from 1 to {MAX_OPSET}, not {value!r}")
-
-
-_OpsetNumber = Annotated[int, Field(ge=1, le=MAX_OPSET)] | Literal["auto"]
-Opset = Annotated[int | Literal["auto"], PlainValidator(_parse_opset, json_schema_input_type=_OpsetNumber)]
+Opset = Literal["auto"] | Annotated[int, Field(ge=1, le=100)]
 
 
 class StrictModel(BaseModel):

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 QUICK = [
     "train.epochs=1",
+    "train.num_threads=1",
     "benchmark.backends=[onnxruntime-fp32, pytorch-fp32]",
     "benchmark.batch_sizes=[1]",
+    "benchmark.threads=[1]",
     "benchmark.min_duration_s=0.02",
     "benchmark.warmup_s=0.01",
     "benchmark.server_min_duration_s=0.01",
 ]
 
+# Tests run side by side: OpenMP threads that spin while they wait would slow each other many times.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["WANDB_MODE"] = "disabled"  # where a test is not about tracking
@@ -112,7 +116,7 @@ def small_run(once: Callable[[str, Callable[[Path], None]], Path], sample_data: 
 
     values = read_params(ROOT / "params.yaml").model_dump()
     values["dataset"] = "sample"
-    values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu"}
+    values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu", "num_threads": 1}
     values["benchmark"] |= {
         "batch_sizes": [1, 8],
         "threads": [1],

@@ -151,6 +151,8 @@ def rollback(version: int | None, *, restore: bool) -> None:
       cifarflow rollback
       cifarflow rollback 3
     """
+    if restore and version is not None:
+        raise click.UsageError("give a VERSION or --restore, not both")
     enter_project()
     _run_flow("flows.retrain", "rollback", version=version, restore=restore, wait=False)
 
@@ -180,9 +182,7 @@ def toys(name: str | None, set_params: tuple[str, ...]) -> None:
     names = list(TOYS) if name == "all" else [validate_name(name)]
     if name == "all" and set_params:
         raise InputError("--set needs the NAME of one toy, not all")
-    with contextlib.suppress(
-        InputError
-    ):  # a toy needs no project; outside one it writes where the user stands
+    with contextlib.suppress(InputError):  # outside a project, a toy writes to the current directory
         enter_project()
 
     from flows.cli.console import prefect_console

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BACKOFF_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
+MAX_ARCHIVE_BYTES = 1_000_000_000  # CIFAR-10 has 186 MB unpacked; whoever sends more sends something else
 CHUNK_BYTES = 1 << 16
 RETRY_STATUS_CODES = {408, 425, 429, 500, 502, 503, 504}
 
@@ -63,6 +64,8 @@ class ResumableDownload:
                 self._attempt()
             except requests.RequestException as error:
                 retry = self._next_retry(retry, error)
+            except (ValueError, urllib3.exceptions.HTTPError) as error:  # of addresses, also of redirects
+                raise DownloadError(f"invalid URL or response ({_one_line(error)})") from error
             else:
                 return self.file
 
@@ -105,7 +108,9 @@ class ResumableDownload:
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
                 self.file.unlink()
                 raise requests.ConnectionError("returned the wrong byte range")
-            remaining = int(response.headers.get("Content-Length", 0))
+            remaining = _content_length(response)
+            if offset + remaining > MAX_ARCHIVE_BYTES:
+                raise DownloadError(f"offers {(offset + remaining) / 1e6:,.0f} MB, which cannot be CIFAR-10")
             self._check_space(remaining)
             self._stream_to_file(response, offset, remaining)
 
@@ -142,12 +147,23 @@ class ResumableDownload:
                 archive.write(chunk)
                 bar.update(len(chunk))
                 window_bytes += len(chunk)
+                if archive.tell() > MAX_ARCHIVE_BYTES:
+                    raise DownloadError(f"sent more than {MAX_ARCHIVE_BYTES / 1e6:,.0f} MB")
                 seconds = time.monotonic() - window_start
                 if seconds >= self.config.timeout_s:
                     speed = window_bytes / 1000 / seconds
                     if speed < self.config.min_speed_kb_per_s:
                         raise DownloadError(f"too slow: {speed:,.0f} kB/s")
                     window_start, window_bytes = time.monotonic(), 0
+
+
+def _content_length(response: requests.Response) -> int:
+    """Bytes that the server announces, 0 if it does not; sent twice, it counts once (RFC 9110, 8.6)."""
+    value = response.headers.get("Content-Length", "0")
+    lengths = {length.strip() for length in value.split(",")}
+    if len(lengths) != 1 or not (length := lengths.pop()).isascii() or not length.isdecimal():
+        raise DownloadError(f"sent an invalid Content-Length: {value[:80]}")
+    return int(length[:20])
 
 
 def _iter_chunks(response: requests.Response) -> Iterator[bytes]:
@@ -189,4 +205,8 @@ def _describe_error(error: requests.RequestException) -> str:
     if isinstance(error, requests.ConnectionError):
         cause = getattr(error.args[0], "reason", error.args[0])
         return f"no connection ({type(cause).__name__})" if isinstance(cause, Exception) else str(cause)
-    return str(error)
+    return _one_line(error)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tasks.workspace.errors import InputError
 
 IMAGE_SIZE = 32
+# Decided by content, not by name. Others, such as EPS, Pillow would have another program decode.
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
@@ -24,8 +26,10 @@ def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # about malformed EXIF data and the like
             # A few bytes may claim to be an image of billions of pixels; the limit is 89 million.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 return _preprocess(image)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError("no such file") from None
     except PermissionError:
@@ -34,7 +38,7 @@ def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
         limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise InputError(f"more than {limit:.0f} million pixels; too large to decode") from None
     except UnidentifiedImageError:
-        raise InputError("not an image, or of an unsupported format") from None
+        raise InputError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on corrupt files
         raise InputError(f"corrupt image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
@@ -46,6 +50,8 @@ def _preprocess(image: Image.Image) -> NDArray[np.uint8]:
             image.mode, (4 * IMAGE_SIZE * image.width // shorter, 4 * IMAGE_SIZE * image.height // shorter)
         )
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+        raise InputError("has pixel values that are not finite (NaN or infinity)")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
 REASONS = "reasons.csv"
-FORMATS = {".png", ".jpg", ".jpeg"}
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,6 @@ def _check_path(file: Path, incoming: Path, classes: Sequence[str]) -> None:
         raise InputError("not a regular file")
     if file.parent.parent != incoming or file.parent.name not in classes:
         raise InputError(f"not in a class directory; classes: {', '.join(classes)}")
-    if file.suffix.lower() not in FORMATS:
-        raise InputError("not a .png, .jpg or .jpeg file")
 
 
 class DuplicateIndex:

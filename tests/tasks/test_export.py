@@ -126,11 +126,11 @@ def test_export_writes_nothing_if_parity_fails(
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("opset: ", "opset: 0 #", "export.opset: should be auto or an integer from 1 to 100, not 0"),
+        ("opset: ", "opset: 0 #", "export.opset should be 'auto' or an integer from 1 to 100, not 0"),
         (
             "opset: ",
             "opset: automatic #",
-            "export.opset: should be auto or an integer from 1 to 100, not 'auto",
+            "export.opset should be 'auto' or an integer from 1 to 100, not 'auto",
         ),
         ("parity_providers: ", "parity_providers: [ROCm] #", "export.parity_providers.0 should be"),
         ("parity_batch_sizes: ", "parity_batch_sizes: [0] #", "export.parity_batch_sizes.0 should be"),

@@ -49,7 +49,7 @@ def replace_text(file: Path, before: str, after: str) -> None:
         ),
         ("  val_fraction: 0.1", "", "split.val_fraction is missing"),
         ("dataset: CIFAR-10", "dataset: MNIST", "dataset should be 'CIFAR-10' or 'sample', not 'MNIST'"),
-        ("  opset: auto", "  opset: 0", "export.opset: should be auto or an integer from 1 to 100, not 0"),
+        ("  opset: auto", "  opset: 0", "export.opset should be 'auto' or an integer from 1 to 100, not 0"),
         ("  flip: false", "  flip: on", "train.flip should be true, false or 'alternating', not 'on'"),
         ("  flip: false", "  flip: 1", "train.flip should be true, false or 'alternating', not 1"),
         ("  epochs: 24", "  epochs: ", "train.epochs should be an integer from 1 to 100000, not empty"),

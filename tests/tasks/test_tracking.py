@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 from tasks import tracking
@@ -17,6 +18,13 @@ from tasks.stages import run_stage
 from tasks.tracking import Tracker, resolve_mode
 
 KEY = "0123456789abcdef" * 2 + "01234567"  # of a key's form, and nobody's
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_wandb_service() -> Iterator[None]:
+    """End W&B's own process, which would otherwise be found dead when this one exits."""
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture
@@ -101,13 +109,13 @@ def test_one_run_across_the_stages_holds_all_of_it(params: Params, tmp_path: Pat
     ].keys()
     logged = {key for row in found["rows"] for key in row}
     assert any(key.startswith("confusion") for key in logged)
-    assert {"per class", "surest mistakes"} <= {key.split("/")[0] for key in logged}
+    assert {"per class", "most confident errors"} <= {key.split("/")[0] for key in logged}
     metrics = json.loads(Path(params.paths.metrics).read_text())
     assert json.dumps(metrics["test"]["accuracy"]) in json.dumps(found["summary"])
     models = [artifact for artifact in found["artifacts"] if artifact.type == "model"]
     assert [artifact.manifest.contents[0].path for artifact in models] == ["model.onnx"]
-    (mistakes,) = (artifact for artifact in found["artifacts"] if "surestmistakes" in artifact.name)
-    pictures = [entry for entry in mistakes.manifest.contents if entry.path.endswith(".png")]
+    (errors,) = (artifact for artifact in found["artifacts"] if "mostconfidenterrors" in artifact.name)
+    pictures = [entry for entry in errors.manifest.contents if entry.path.endswith(".png")]
     assert len(pictures) == 24
     assert all(Path(entry.local_path).read_bytes().startswith(b"\x89PNG") for entry in pictures)
 

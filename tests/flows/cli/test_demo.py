@@ -51,7 +51,8 @@ def start_demo(folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def url(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("project")
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder)
     (folder / "artifacts").mkdir()
     shutil.copy(small_run.paths.onnx_model, folder / "artifacts")
     with start_demo(folder) as url:

@@ -1,4 +1,5 @@
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import psutil
 import pytest
 
 from flows.cli.main import run_command
-from tests.conftest import copy_of_project
+from tests.conftest import QUICK, copy_of_project
 
+QUICK_OPTIONS = [argument for override in QUICK for argument in ("--set", override)]
 CIFARFLOW = Path(sys.executable).parent / "cifarflow"
 
 
@@ -60,6 +62,7 @@ def start_process(*arguments: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.server
 def test_run_without_data_falls_back_to_the_sample_only_if_asked(project: Path) -> None:
     """No source can be reached: `run` fails with the reasons, `--sample-fallback` goes on with the sample."""
     params = Path("params.yaml")
@@ -68,7 +71,7 @@ def test_run_without_data_falls_back_to_the_sample_only_if_asked(project: Path) 
     subprocess.run(["dvc", "init", "--quiet", "--no-scm"], check=True)
 
     done = subprocess.run(
-        [CIFARFLOW, "run", "--sample-fallback"], capture_output=True, text=True, check=False
+        [CIFARFLOW, "run", "--sample-fallback", *QUICK_OPTIONS], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "nowhere.tar: not a file\nRunning on a generated sample instead, in sample/." in done.stderr
@@ -88,6 +91,7 @@ def wait_for_output(run: "subprocess.Popen[str]", text: str) -> None:
     assert any(text in line for line in run.stdout)
 
 
+@pytest.mark.server
 def test_run_in_progress_rejects_a_second_and_a_kill_leaves_no_lock(project: Path) -> None:
     first = start_process("run", "--sample", "--set", "train.epochs=10000")
     wait_for_output(first, "epoch 1/10000")
@@ -101,11 +105,12 @@ def test_run_in_progress_rejects_a_second_and_a_kill_leaves_no_lock(project: Pat
         orphan.kill()
     first.communicate()
     third = subprocess.run(
-        [CIFARFLOW, "run", "--sample", "--set", "train.epochs=1"], capture_output=True, text=True, check=False
+        [CIFARFLOW, "run", "--sample", *QUICK_OPTIONS], capture_output=True, text=True, check=False
     )
     assert third.returncode == 0, third.stdout + third.stderr
 
 
+@pytest.mark.server
 def test_run_terminated_exits_at_once_with_130(project: Path) -> None:
     run = start_process("run", "--sample", "--set", "train.epochs=10000")
     wait_for_output(run, "epoch 2/10000")
@@ -116,8 +121,9 @@ def test_run_terminated_exits_at_once_with_130(project: Path) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.server
 def test_run_on_a_terminal_shows_a_status_without_color_under_no_color(project: Path) -> None:
-    command = f"{CIFARFLOW} run --sample --set train.epochs=1 --set benchmark.min_duration_s=0.02"
+    command = shlex.join([str(CIFARFLOW), "run", "--sample", *QUICK_OPTIONS])
     shown = subprocess.run(
         ["script", "--quiet", "--return", "--command", command, "/dev/null"],
         capture_output=True,
