@@ -52,8 +52,7 @@ check: lint  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres)"
 
 test: $(SETUP)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e/test_deployments.py
-	$(BIN)/python -m pytest tests/e2e/test_deployments.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -37,6 +37,15 @@ os.environ["WANDB_MODE"] = "disabled"  # where a test is not about tracking
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use."""
+    for item in items:
+        for fixture, mark in (("prefect_server", "server"), ("browser", "browser"), ("cifar10", "data")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """No child outlives the session: one that hangs cannot hold up whoever waits for the suite."""

@@ -12,7 +12,7 @@ from tasks.workspace.errors import InputError
 
 IMAGE_SIZE = 32
 # Decided by content, not by name. Others, such as EPS, Pillow would have another program decode.
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
 def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:

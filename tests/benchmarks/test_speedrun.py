@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from tasks.workspace.splits import save_tensors
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 import torch
@@ -90,7 +92,7 @@ def test_parse_output_skips_warm_ups(speedrun: ModuleType) -> None:
 def test_run_script_of_an_unknown_script_raises(speedrun: ModuleType, splits: Path, tmp_path: Path) -> None:
     script = tmp_path / "other.py"
     for text, message in (
-        ("print(1)", "none of the scripts that are known here"),
+        ("print(1)", "not one of the supported scripts"),
         ("for run in range(200): raise SystemExit('no GPU')", "ended with 0 of 1 runs: no GPU"),
     ):
         script.write_text(text)

@@ -17,6 +17,8 @@ from tasks.params import Params
 from tasks.stages import run_stage
 from tasks.tracking import Tracker, resolve_mode
 
+pytestmark = pytest.mark.slow
+
 KEY = "0123456789abcdef" * 2 + "01234567"  # of a key's form, and nobody's
 
 

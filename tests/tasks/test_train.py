@@ -127,6 +127,7 @@ def test_train_with_other_optimizers_and_precision_learns_deterministically(
     assert run_train(splits, epochs=8, **changes) == first
 
 
+@pytest.mark.slow
 def test_train_airbench94_learns_per_seed(small_splits: Path) -> None:
     """That it is deterministic follows from test_train_resumes_after_an_interrupt_bit_identically."""
     first = run_train(small_splits, **AIRBENCH94)

@@ -20,6 +20,8 @@ from tasks.train import train
 from tests.brightness import ADAMW, AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 NUM_KILLS = 5
 KILLED_EPOCHS = 40
 

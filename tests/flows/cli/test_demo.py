@@ -19,6 +19,8 @@ from tests.conftest import ROOT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.slow
+
 CIFARFLOW = Path(sys.executable).parent / "cifarflow"
 TIMEOUT_S = 120
 BROWSER_TIMEOUT_MS = 60_000

@@ -14,6 +14,8 @@ from tasks.workspace.errors import RunError
 from tasks.workspace.torch_settings import num_threads
 from tasks.workspace.weights import load_classifier
 
+pytestmark = pytest.mark.slow
+
 ALL = ["onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"]
 ALL += ["openvino-fp32", "openvino-int8"] if find_spec("openvino") else []
 
