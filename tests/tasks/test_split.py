@@ -14,10 +14,10 @@ from tasks.workspace.splits import load_splits
 OPTIONS = SplitConfig(seed=0, val_fraction=0.1)
 
 
-def test_real_splits(cifar10: Path, tmp_path: Path) -> None:
+def test_split_of_cifar10_has_the_documented_sizes(cifar10: Path, tmp_path: Path) -> None:
     split(cifar10, tmp_path / "splits", "CIFAR-10", OPTIONS)
     splits = load_splits(tmp_path / "splits")
-    whole = files.load(cifar10, "CIFAR-10")
+    data = files.load(cifar10, "CIFAR-10")
     assert [len(subset.labels) for subset in (splits.train, splits.val, splits.test)] == [
         45_000,
         5_000,
@@ -25,21 +25,21 @@ def test_real_splits(cifar10: Path, tmp_path: Path) -> None:
     ]
     assert splits.train.labels.bincount().tolist() == [4_500] * 10
     assert splits.val.labels.bincount().tolist() == [500] * 10
-    assert np.array_equal(splits.test.images.numpy(), whole.test_images)
-    assert np.array_equal(splits.test.labels.numpy(), whole.test_labels)
+    assert np.array_equal(splits.test.images.numpy(), data.test_images)
+    assert np.array_equal(splits.test.labels.numpy(), data.test_labels)
 
     train = splits.train.images.numpy().reshape(-1, 3) / 255
     assert splits.metadata["mean"] == pytest.approx(train.mean(0))
     assert splits.metadata["std"] == pytest.approx(train.std(0))
-    assert splits.metadata["classes"] == list(whole.classes)
+    assert splits.metadata["classes"] == list(data.classes)
 
 
-def test_train_and_val_are_the_training_images_once_each(sample_data: Path, tmp_path: Path) -> None:
+def test_split_has_each_training_image_once(sample_data: Path, tmp_path: Path) -> None:
     split(sample_data, tmp_path / "splits", "sample", OPTIONS)
     splits = load_splits(tmp_path / "splits")
-    whole = files.load(sample_data, "sample")
+    data = files.load(sample_data, "sample")
     known = {
-        image.tobytes(): label for image, label in zip(whole.train_images, whole.train_labels, strict=True)
+        image.tobytes(): label for image, label in zip(data.train_images, data.train_labels, strict=True)
     }
     seen = [
         (image.numpy().tobytes(), int(label))
@@ -50,14 +50,14 @@ def test_train_and_val_are_the_training_images_once_each(sample_data: Path, tmp_
     assert dict(seen) == known
 
 
-def test_same_seed_same_bytes(sample_data: Path, tmp_path: Path) -> None:
+def test_split_is_deterministic_per_seed(sample_data: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         split(sample_data, tmp_path / name, "sample", SplitConfig(seed=seed, val_fraction=0.1))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
 
 
-def test_indices_are_the_same_on_every_machine() -> None:
+def test_split_indices_are_the_same_on_every_machine() -> None:
     """The Mersenne Twister's first numbers for seed 0, and Fisher-Yates by hand on four members."""
     bits = iter([2357136044, 2546248239, 3071714933, 3626093760, 2588848963, 3684848379])
     order = [0, 1, 2, 3]
@@ -71,9 +71,7 @@ def test_indices_are_the_same_on_every_machine() -> None:
 
 
 @given(st.lists(st.integers(0, 3), min_size=20, max_size=200), st.floats(0.2, 0.8), st.integers(0, 100))
-def test_every_image_is_in_one_split_and_every_class_gives_its_share(
-    labels: list[int], fraction: float, seed: int
-) -> None:
+def test_split_indices_are_disjoint_and_stratified(labels: list[int], fraction: float, seed: int) -> None:
     array = np.array([*labels, *([0, 1, 2, 3] * 5)])
     train, val = stratified_split(array, fraction, seed)
     assert sorted([*train, *val]) == list(range(len(array)))
@@ -82,12 +80,12 @@ def test_every_image_is_in_one_split_and_every_class_gives_its_share(
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.999])
-def test_fraction_that_leaves_a_split_empty(fraction: float) -> None:
+def test_split_fraction_that_leaves_a_class_empty_raises(fraction: float) -> None:
     with pytest.raises(InputError, match="leaves a class without images in one of the splits"):
         stratified_split(np.arange(20) % 2, fraction, 0)
 
 
-def test_channel_statistics_of_a_known_image() -> None:
+def test_channel_statistics_match_hand_calculation() -> None:
     images = np.zeros((1, 2, 2, 3), dtype=np.uint8)
     images[0, 0, :, 1] = 255
     mean, std = channel_mean_std(images)
@@ -95,16 +93,18 @@ def test_channel_statistics_of_a_known_image() -> None:
     assert std == [0.0, 0.5, 0.0]
 
 
-def test_missing_class_is_named(sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = files.load(sample_data, "sample")
-    kept = whole.train_labels != 3
+def test_split_without_images_of_a_class_names_it(
+    sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = files.load(sample_data, "sample")
+    kept = data.train_labels != 3
     without = files.Cifar10(
-        whole.train_images[kept],
-        whole.train_labels[kept],
-        whole.test_images,
-        whole.test_labels,
-        whole.classes,
-        whole.md5,
+        data.train_images[kept],
+        data.train_labels[kept],
+        data.test_images,
+        data.test_labels,
+        data.classes,
+        data.md5,
     )
     monkeypatch.setattr("tasks.dataset.cifar10.load", lambda *_: without)
     with pytest.raises(RunError, match=r"has no training image of the class frame"):

@@ -1,4 +1,4 @@
-"""Tracking against the real W&B client: what offline runs hold, and servers that refuse or never answer."""
+"""Tracking with the real W&B client: the content of offline runs; servers that refuse or never respond."""
 
 import json
 import socket
@@ -42,7 +42,7 @@ def params(small_run: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return Params.model_validate(values)
 
 
-def records(file: Path) -> Iterator[Record]:
+def read_records(file: Path) -> Iterator[Record]:
     """What a run's own file holds: LevelDB's log format after a header of 7 bytes, a protobuf a record."""
     content = file.read_bytes()
     assert not content or content[:4] == b":W&B"
@@ -61,21 +61,21 @@ def records(file: Path) -> Iterator[Record]:
             yield record
 
 
-def ended(file: Path) -> list[Record]:
-    """The records of a run that was finished; W&B's own process may still be writing the last of them."""
+def read_finished_run(file: Path) -> list[Record]:
+    """The records of a finished run; W&B's own process may still be writing the last of them."""
     for _ in range(100):
-        found = list(records(file))
+        found = list(read_records(file))
         if found and found[-1].HasField("exit"):
             return found
         time.sleep(0.1)
     pytest.fail(f"{file} has no end")
 
 
-def tracked(folder: Path) -> dict[str, Any]:
+def read_runs(folder: Path) -> dict[str, Any]:
     """Runs, configuration, rows, summary and artifacts of all files under `folder`."""
     found: dict[str, Any] = {"runs": set(), "config": {}, "rows": [], "summary": {}, "artifacts": []}
     for file in sorted(folder.glob("wandb/*run-*/run-*.wandb"), key=lambda file: file.stat().st_mtime):
-        for record in ended(file):
+        for record in read_finished_run(file):
             if record.HasField("run"):
                 assert record.run.host == "-"  # and no machine's name
                 found["runs"].add(record.run.run_id)
@@ -95,10 +95,10 @@ def tracked(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_one_run_across_the_stages_holds_all_of_it(params: Params, tmp_path: Path) -> None:
+def test_tracker_logs_all_stages_into_one_run(params: Params, tmp_path: Path) -> None:
     for stage in ("train", "evaluate", "export"):
         run_stage(stage, params)
-    found = tracked(tmp_path)
+    found = read_runs(tmp_path)
     assert len(found["runs"]) == 1
     assert {key: found["config"][key] for key in params.model_dump()} == params.model_dump()
     assert len(found["config"]["data_md5"]) == 32
@@ -117,38 +117,40 @@ def test_one_run_across_the_stages_holds_all_of_it(params: Params, tmp_path: Pat
     models = [artifact for artifact in found["artifacts"] if artifact.type == "model"]
     assert [artifact.manifest.contents[0].path for artifact in models] == ["model.onnx"]
     (errors,) = (artifact for artifact in found["artifacts"] if "mostconfidenterrors" in artifact.name)
-    pictures = [entry for entry in errors.manifest.contents if entry.path.endswith(".png")]
-    assert len(pictures) == 24
-    assert all(Path(entry.local_path).read_bytes().startswith(b"\x89PNG") for entry in pictures)
+    images = [entry for entry in errors.manifest.contents if entry.path.endswith(".png")]
+    assert len(images) == 24
+    assert all(Path(entry.local_path).read_bytes().startswith(b"\x89PNG") for entry in images)
 
 
-def test_another_training_is_another_run(params: Params, tmp_path: Path) -> None:
+def test_tracker_starts_a_new_run_per_training(params: Params, tmp_path: Path) -> None:
     run_stage("train", params)
     run_stage("train", params)
-    assert len(tracked(tmp_path)["runs"]) == 2
+    assert len(read_runs(tmp_path)["runs"]) == 2
 
 
-def test_resumed_training_continues_its_run(params: Params, tmp_path: Path) -> None:
+def test_start_run_with_resume_continues_the_run(params: Params, tmp_path: Path) -> None:
     tracker = Tracker(params)
     with tracker.start_run("train", {}) as run:
         run.log({"val_loss": 2.0}, step=1)
     with Tracker(params).start_run("train", {}, resume=True) as run:
         run.log({"val_loss": 1.0}, step=2)
-    found = tracked(tmp_path)
+    found = read_runs(tmp_path)
     assert len(found["runs"]) == 1
     assert [row["val_loss"] for row in found["rows"]] == [2.0, 1.0]
 
 
-def test_weights_from_elsewhere_have_a_run_of_their_own(params: Params, tmp_path: Path) -> None:
+def test_resume_run_of_unknown_weights_starts_a_new_run(params: Params, tmp_path: Path) -> None:
     run_stage("train", params)
     with Path(params.paths.weights).open("ab") as weights:
         weights.write(b" ")
     with Tracker(params).resume_run(Path(params.paths.weights), "evaluate", {}) as run:
         run.log_summary({"accuracy": 0.5})
-    assert len(tracked(tmp_path)["runs"]) == 2
+    assert len(read_runs(tmp_path)["runs"]) == 2
 
 
-def test_disabled_leaves_nothing(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracker_disabled_writes_nothing(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     run_stage("train", params)
     assert not list(tmp_path.glob("wandb*"))
@@ -156,7 +158,7 @@ def test_disabled_leaves_nothing(params: Params, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["refuses", "never answers"])
-def test_server_that_does_not_serve_costs_one_line(
+def test_tracker_with_an_unreachable_server_prints_one_line(
     params: Params,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -182,13 +184,13 @@ def test_server_that_does_not_serve_costs_one_line(
     assert "logging offline" in out
     assert address not in out + err
     assert KEY not in out + err
-    found = tracked(tmp_path)
+    found = read_runs(tmp_path)
     assert [row["epoch"] for row in found["rows"] if "train_loss" in row] == [1, 2]
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("wandb/**/*") if file.is_file())
     assert KEY.encode() not in written
 
 
-def test_run_that_cannot_be_kept_costs_one_line(
+def test_run_log_failure_prints_one_line(
     params: Params, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: Any, **__: Any) -> Any:
@@ -208,7 +210,7 @@ def test_run_that_cannot_be_kept_costs_one_line(
     ("environment", "mode"),
     [({}, "offline"), ({"WANDB_API_KEY": KEY}, "online"), ({"WANDB_MODE": "disabled"}, "disabled")],
 )
-def test_mode(
+def test_resolve_mode_follows_environment_then_params(
     params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str], mode: str
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # with no netrc

@@ -29,7 +29,7 @@ def write_dataset(data: Path, **changes: bytes) -> None:
     (folder / cifar10.MD5_FILE).write_text("".join(lines))
 
 
-def test_reads_what_was_written(tmp_path: Path) -> None:
+def test_load_returns_what_was_written(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     images = np.random.default_rng(1).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
     write_batch(tmp_path / cifar10.BASE_FOLDER / "test_batch", images, [2, 0, 1], "test")
@@ -42,7 +42,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert dataset.classes == ("a", "b", "c")
 
 
-def test_real_images_are_those_of_torchvision(cifar10: Path) -> None:
+def test_load_equals_torchvision_on_cifar10(cifar10: Path) -> None:
     from tasks.dataset.cifar10 import load
 
     ours = load(cifar10, "CIFAR-10")
@@ -56,7 +56,7 @@ def test_real_images_are_those_of_torchvision(cifar10: Path) -> None:
         assert list(ours.classes) == theirs.classes
 
 
-def test_changed_byte_is_found(tmp_path: Path) -> None:
+def test_verify_of_a_changed_byte_raises(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     file = tmp_path / cifar10.BASE_FOLDER / "data_batch_4"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
@@ -66,14 +66,14 @@ def test_changed_byte_is_found(tmp_path: Path) -> None:
         cifar10.verify(tmp_path, "sample")
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
+def test_verify_of_a_missing_file_names_it(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     (tmp_path / cifar10.BASE_FOLDER / "data_batch_5").unlink()
     with pytest.raises(ChecksumError, match=r"data_batch_5 cannot be read \(No such file or directory\)"):
         cifar10.load(tmp_path, "sample")
 
 
-def test_sample_is_not_taken_for_cifar10(sample_data: Path) -> None:
+def test_verify_of_the_sample_as_cifar10_raises(sample_data: Path) -> None:
     with pytest.raises(ChecksumError, match="is not the published file"):
         cifar10.load(sample_data, "CIFAR-10")
 
@@ -87,7 +87,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_that_calls_something_is_refused(tmp_path: Path, protocol: int) -> None:
+def test_restricted_loads_of_a_pickle_that_calls_raises(tmp_path: Path, protocol: int) -> None:
     content = pickle.dumps({"data": Malicious(tmp_path / "owned")}, protocol=protocol)
     with pytest.raises(RunError, match="x is not a batch of CIFAR-10: it asks for"):
         restricted_loads(content, "x")
@@ -107,7 +107,7 @@ def test_pickle_that_calls_something_is_refused(tmp_path: Path, protocol: int) -
     ],
     ids=lambda held: type(held).__name__,
 )
-def test_nothing_but_bytes_in_arrays_is_admitted(held: object) -> None:
+def test_restricted_loads_admits_only_arrays_of_bytes(held: object) -> None:
     with pytest.raises(RunError, match="is not a batch of CIFAR-10"):
         restricted_loads(pickle.dumps({"data": held}, protocol=3), "x")
 

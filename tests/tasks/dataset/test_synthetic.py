@@ -8,7 +8,7 @@ from tasks.dataset import cifar10
 from tasks.dataset.synthetic import CLASSES, generate_sample
 
 
-def test_same_seed_same_bytes(tmp_path: Path, sample_data: Path) -> None:
+def test_generate_sample_is_deterministic_per_seed(tmp_path: Path, sample_data: Path) -> None:
     generate_sample(tmp_path / "again", seed=0)
     generate_sample(tmp_path / "other", seed=1)
     for file in (sample_data / cifar10.BASE_FOLDER).iterdir():
@@ -16,20 +16,20 @@ def test_same_seed_same_bytes(tmp_path: Path, sample_data: Path) -> None:
     assert cifar10.load(tmp_path / "other", "sample").md5 != cifar10.load(sample_data, "sample").md5
 
 
-def test_the_stream_is_the_one_every_machine_has(sample_data: Path) -> None:
+def test_generate_sample_labels_are_the_same_on_every_machine(sample_data: Path) -> None:
     """NumPy promises this stream for all versions; the first labels are drawn by it before any image."""
     expected = np.random.RandomState(0).permutation(np.arange(500) % 10)
     assert cifar10.load(sample_data, "sample").train_labels[:500].tolist() == expected.tolist()
 
 
-def test_every_class_is_there_alike(sample_data: Path) -> None:
+def test_generate_sample_is_balanced(sample_data: Path) -> None:
     dataset = cifar10.load(sample_data, "sample")
     assert dataset.classes == CLASSES
     assert np.bincount(dataset.train_labels).tolist() == [250] * 10
     assert np.bincount(dataset.test_labels).tolist() == [50] * 10
 
 
-def test_classes_can_be_learned_but_not_from_color(sample_data: Path) -> None:
+def test_generate_sample_classes_differ_in_shape_not_color(sample_data: Path) -> None:
     """Neighbors in the pictures' shapes are right far more often than chance; mean colors tell nothing."""
     dataset = cifar10.load(sample_data, "sample")
 

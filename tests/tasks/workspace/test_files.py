@@ -24,7 +24,7 @@ except RunError as error:
 """
 
 
-def test_takes_the_place_of_an_earlier_file(tmp_path: Path) -> None:
+def test_atomic_write_replaces_the_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "x"
     for text in ("first", "second"):
         with atomic_write(file) as partial:
@@ -34,7 +34,7 @@ def test_takes_the_place_of_an_earlier_file(tmp_path: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["x"]
 
 
-def test_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
+def test_atomic_write_failure_leaves_the_earlier_file_only(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("first")
 
     def write_half() -> None:
@@ -48,7 +48,7 @@ def test_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_no_room_is_one_line(tmp_path: Path) -> None:
+def test_atomic_write_without_disk_space_raises_one_line(tmp_path: Path) -> None:
     """A limit on the size of files stands in for a disk that is full."""
     done = subprocess.run(
         [sys.executable, "-c", FILL, tmp_path / "x"], capture_output=True, text=True, check=True
@@ -57,7 +57,7 @@ def test_no_room_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_is_one_line(tmp_path: Path) -> None:
+def test_atomic_write_on_a_full_disk_raises_one_line(tmp_path: Path) -> None:
     def write() -> None:
         with atomic_write(tmp_path / "x") as partial:
             partial.write_text("half")
@@ -68,7 +68,7 @@ def test_full_disk_is_one_line(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_atomic_write_into_an_unwritable_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(RunError, match=r"cannot write .*: (Not a directory|File exists)"),
