@@ -1,6 +1,5 @@
 """`python -m tasks STAGE`: run one stage without Prefect and DVC. `dvc repro` runs this."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ try:
     from tasks.params import read_params
     from tasks.stages import STAGES, run_stage
     from tasks.workspace.errors import InputError, RunError
-    from tasks.workspace.process import exit_with_parent
+    from tasks.workspace.process import exit_with_parent, interrupt_on_termination
     from tasks.workspace.streams import repair_standard_streams
 except ModuleNotFoundError as missing:
     sys.exit(
@@ -20,7 +19,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in STAGES:
         print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
         return InputError.exit_code
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat SIGTERM like Ctrl-C
+    interrupt_on_termination()
     exit_with_parent()
     try:
         run_stage(arguments[0], read_params(Path("params.yaml")))

@@ -30,6 +30,7 @@ QUICK = [
 
 # Tests run side by side: OpenMP threads that spin while they wait would slow each other many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["CIFARFLOW_SERVER"] = "temporary"  # leaves no server behind
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["WANDB_MODE"] = "disabled"  # where a test is not about tracking

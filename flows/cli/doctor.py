@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
@@ -17,6 +16,8 @@ from rich.text import Text
 
 from flows.runtime.dvc_repro import change_reason, open_repo, topological_stages
 from flows.runtime.lock import LOCK_FILE
+from flows.server.api import check_api, load_settings
+from flows.server.local import find_local_server
 from tasks.dataset import cifar10
 from tasks.params import Params, read_params
 from tasks.registry.ledger import LEDGER, resolve_serving_model, truncated_tail
@@ -189,18 +190,19 @@ def _lock(_: Params) -> Iterator[Check]:
 def _prefect(_: Params) -> Iterator[Check]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import FlowRunSort
-    from prefect.settings import get_current_settings
 
-    url = get_current_settings().api.url
-    if not url:
-        yield Check("Prefect", "ok", "PREFECT_API_URL not set: each run starts a temporary server", "")
-        return
-    address = f"{urlsplit(url).hostname}:{urlsplit(url).port}"  # without a password that it may hold
-    with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-        if error is not None:
-            yield Check("Prefect", "error", f"no server responds at {address}", "prefect server start")
+    try:
+        settings = load_settings()
+        if not settings.api.url:
+            server = find_local_server()
+            text = f"local server at {server.dashboard}" if server else "the next run starts a local server"
+            yield Check("Prefect", "ok", text)
             return
+        address = check_api(settings)
+    except RunError as error:
+        yield Check("Prefect", "error", str(error), "prefect server start")
+        return
+    with get_client(sync_client=True) as client:
         pools = [pool.name for pool in client.read_work_pools()]
         runs = client.read_flow_runs(limit=3, sort=FlowRunSort.START_TIME_DESC)
     yield Check("Prefect", "ok", f"server at {address}, work pools: {', '.join(pools) or 'none'}")

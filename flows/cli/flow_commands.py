@@ -186,8 +186,9 @@ def toys(name: str | None, set_params: tuple[str, ...]) -> None:
         enter_project()
 
     from flows.cli.console import prefect_console
+    from flows.server.connection import connect_to_server
 
-    with prefect_console() as update_status:
+    with prefect_console() as update_status, connect_to_server(preload=["flows.toys.base"]):
         from flows.toys.base import parse_parameters
 
         for toy in names:
@@ -214,8 +215,9 @@ def _run_flow(module: str, name: str, **arguments: Any) -> None:
     from importlib import import_module
 
     from flows.cli.console import prefect_console
+    from flows.server.connection import connect_to_server
 
-    with prefect_console():
+    with prefect_console(), connect_to_server(preload=[module]):
         flow = getattr(import_module(module), name)
         _raise_on_failure(flow(**arguments, return_state=True))
 

@@ -1,4 +1,4 @@
-"""Commands that run no flow: serve, predict, demo, doctor."""
+"""Commands that run no flow: serve, server, predict, demo, doctor."""
 
 import os
 from collections.abc import Collection
@@ -30,6 +30,28 @@ def serve(port: int) -> None:
     from flows.cli.serve import serve_deployments
 
     serve_deployments(port)
+
+
+@click.command()
+@click.argument("action", type=click.Choice(["status", "stop"]), default="status")
+def server(action: str) -> None:
+    """Show or stop the local Prefect server, which commands start and share.
+
+    It ends by itself when no command has used it for 15 minutes (CIFARFLOW_SERVER_IDLE_MINUTES). With
+    CIFARFLOW_SERVER=temporary, each command has its own instead.
+
+    \b
+    Examples:
+      cifarflow server
+      cifarflow server stop
+    """
+    from flows.server.local import find_local_server, stop_local_server
+
+    if action == "stop":
+        print("the local server is stopped" if stop_local_server() else "no local server is running")
+    else:
+        running = find_local_server()
+        print(f"the local server runs at {running.dashboard}" if running else "no local server is running")
 
 
 @click.command()
@@ -87,7 +109,7 @@ def doctor() -> int:
     return check_setup()
 
 
-COMMANDS = (serve, predict, demo, doctor)
+COMMANDS = (serve, server, predict, demo, doctor)
 
 
 def _find_model() -> tuple[Path, Path, str]:

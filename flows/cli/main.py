@@ -4,19 +4,20 @@ Each command imports what it needs when it is called: a prediction must not wait
 Prefect.
 """
 
+import contextlib
 import os
-import signal
 import sys
 from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 import click
 from click_didyoumean import DYMGroup
 
 from flows.cli import flow_commands, local_commands
+from flows.server.proxies import exclude_loopback_from_proxies
 from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.process import interrupt_on_termination
 from tasks.workspace.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 
 
@@ -57,7 +58,8 @@ def main() -> None:
 
 def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> int:
     """0 = success, 1 = run failed, 2 = invalid usage, 130 = interrupted."""
-    signal.signal(signal.SIGTERM, _sigterm_to_keyboard_interrupt)
+    interrupt_on_termination()
+    exclude_loopback_from_proxies()
     try:
         started_in = Path.cwd()
     except FileNotFoundError:
@@ -69,7 +71,8 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
     except (click.ClickException, click.Abort, RunError, OSError, KeyboardInterrupt) as error:
         code, message = _describe(error)
         if message:
-            print(message, file=sys.stderr)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print(message, file=sys.stderr)
     finally:
         os.chdir(started_in)
     return code
@@ -92,8 +95,3 @@ def _describe(error: BaseException) -> tuple[int, str]:
             file = error.filename or "standard output or another file"
             return RunError.exit_code, f"cifarflow: cannot read or write {file}: {error.strerror or error}"
     return 130, "cifarflow: interrupted"
-
-
-def _sigterm_to_keyboard_interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """End as by Ctrl-C, so that whatever is running can say so and release its locks."""
-    raise KeyboardInterrupt

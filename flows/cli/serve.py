@@ -2,19 +2,13 @@
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 from ruamel.yaml import YAML
 
+from flows.server.connection import connect_to_server
+from flows.server.local import api_url, find_local_server, is_healthy, stop_local_server
 from tasks.workspace.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -22,11 +16,7 @@ if TYPE_CHECKING:
 
 DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
-HOST = "127.0.0.1"
-PORT = 4200
 MAX_CONCURRENT_RUNS = 2  # one runs, and one waits for it or is rejected
-STARTUP_TIMEOUT_S = 120
-SHUTDOWN_TIMEOUT_S = 20
 
 
 def serve_deployments(port: int) -> None:
@@ -34,8 +24,9 @@ def serve_deployments(port: int) -> None:
     for file in (DEPLOYMENTS, AUTOMATIONS):
         if not file.is_file():
             raise InputError(f"{Path.cwd()} has no {file}")
-    with _ensure_server(port) as url:
-        os.environ["PREFECT_API_URL"] = url  # before Prefect is imported, and for the runs' own processes
+    if not os.environ.get("PREFECT_API_URL") and is_healthy(api_url(port)):
+        os.environ["PREFECT_API_URL"] = api_url(port)  # a server that the user has started
+    with connect_to_server(port=port) as url:
         for name, value in _job_env().items():
             os.environ.setdefault(name, value)
         import prefect
@@ -45,6 +36,10 @@ def serve_deployments(port: int) -> None:
         print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
         print(f"dashboard: {url.removesuffix('/api')}; stop with Ctrl-C", flush=True)
         prefect.serve(*deployments, print_starting_message=False, limit=MAX_CONCURRENT_RUNS)
+    server = find_local_server()
+    if server is not None and server.api_url == url:
+        with contextlib.suppress(RunError):  # another command uses it
+            stop_local_server()
     print("stopped; schedules are paused until the next cifarflow serve")
 
 
@@ -95,58 +90,3 @@ def _ensure_automations() -> None:
             known = client.request("POST", "/automations/filter", json={}).json()
         if entry["name"] not in {automation["name"] for automation in known}:
             Automation(**entry).create()
-
-
-@contextlib.contextmanager
-def _ensure_server(port: int) -> Iterator[str]:
-    """Yield the API URL of the configured server, of one that runs here, or of one started for the block."""
-    url = os.environ.get("PREFECT_API_URL")
-    if url:
-        if not _is_healthy(url):
-            raise RunError(f"no Prefect server responds at {urlsplit(url).hostname} (PREFECT_API_URL)")
-        yield url
-        return
-    url = f"http://{HOST}:{port}/api"
-    if _is_healthy(url):
-        print(f"using the server at {HOST}:{port}")
-        yield url
-        return
-    print(f"starting a Prefect server at {HOST}:{port} (about 10 s)", flush=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    environment = os.environ | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_API_URL": url}
-    log = Path(".cifarflow-server.log")
-    # In its own session: a terminal's Ctrl-C goes to all of its processes, and the server must end after the
-    # runs. `prefect server start --background` would do that, too, but keeps no log of a failed start.
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(  # noqa: S603
-            command, stdout=output, stderr=output, env=environment, start_new_session=True
-        ) as server,
-    ):
-        try:
-            _wait_until_healthy(server, url, log)
-            yield url
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-            try:
-                server.wait(SHUTDOWN_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + STARTUP_TIMEOUT_S
-    while not _is_healthy(url):
-        if server.poll() is not None or time.monotonic() > deadline:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise RunError(f"the server did not start: {lines[-1] if lines else 'no output'} (see {log})")
-        time.sleep(0.2)
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        with urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - the URL that the user set
-            return bool(answer.status == 200)
-    except (URLError, OSError, ValueError):
-        return False

@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Failed
 
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
-from flows.runtime.logs import drop_duplicate_failure
+from flows.runtime.logs import drop_duplicate_failure, shorten_known_failure
 from flows.runtime.markdown import TaskRunSummary
 from tasks.overrides import Overrides, write_overrides
 from tasks.params import Params, read_params
@@ -37,6 +37,7 @@ def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
     `WorkspaceLockedError` where another run holds the lock.
     """
     logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
+    logging.getLogger("prefect.engine").addFilter(shorten_known_failure)
     with contextlib.chdir(workspace), workspace_lock(wait=wait and not _is_scheduled()):
         yield
 

@@ -5,11 +5,13 @@ import logging
 import shutil
 from pathlib import Path
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from flows.runtime.lock import workspace_lock
 from tasks.dataset.synthetic import generate_sample
+from tasks.workspace.errors import InputError, RunError
 
 SAMPLE_DIR = "sample"
 SAMPLE_OVERRIDES = {
@@ -26,21 +28,31 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
     logging.getLogger("dvc").setLevel(logging.WARNING)
     project = project.resolve()
     workspace = project / SAMPLE_DIR
-    workspace.mkdir(exist_ok=True)
-    with contextlib.chdir(workspace), workspace_lock(wait=wait):
-        for name in (".dvcignore", "dvc.yaml"):
-            shutil.copy(project / name, ".")
-        for package in ("tasks", "models"):  # what the stages depend on
-            shutil.rmtree(package, ignore_errors=True)
-            shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
-        _write_params(project / "params.yaml", Path("params.yaml"))
-        if not Path(".dvc").is_dir():
-            with Repo.init(no_scm=True):
-                pass
-        if not Path("data").is_dir():
-            generate_sample(Path("data"))
-        with Repo() as repo:
-            repo.add("data")
+    try:
+        workspace.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise InputError(
+            f"{workspace} is a file; the sample needs a directory of that name: move it away"
+        ) from None
+    try:
+        with contextlib.chdir(workspace), workspace_lock(wait=wait):
+            for name in (".dvcignore", "dvc.yaml"):
+                shutil.copy(project / name, ".")
+            for package in ("tasks", "models"):  # what the stages depend on
+                shutil.rmtree(package, ignore_errors=True)
+                shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
+            _write_params(project / "params.yaml", Path("params.yaml"))
+            if not Path(".dvc/config").is_file():  # nor after a kill while it was made
+                with Repo.init(no_scm=True, force=True):
+                    pass
+            if not Path("data").is_dir():
+                generate_sample(Path("data"))
+            with Repo() as repo:
+                repo.add("data")
+    except (OSError, shutil.Error) as error:
+        raise RunError(f"cannot prepare {workspace}: {getattr(error, 'strerror', None) or error}") from error
+    except DvcException as error:
+        raise RunError(f"cannot prepare {workspace}: {' '.join(str(error).split())}; delete it") from error
     return workspace
 
 

@@ -47,10 +47,14 @@ def load_added_images(data: Path, classes: Sequence[str]) -> tuple[NDArray[np.ui
 
 def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> Path:
     """Save an image `(32, 32, 3)` as an addition; returns its file."""
-    file = data / ADDITIONS_DIR / label / f"{pixel_sha256(image)}.png"
+    file = addition_file(data, label, pixel_sha256(image))
     with atomic_write(file) as temp_path:
         Image.fromarray(image).save(temp_path, format="PNG")
     return file
+
+
+def addition_file(data: Path, label: str, digest: str) -> Path:
+    return data / ADDITIONS_DIR / label / f"{digest}.png"
 
 
 def pixel_sha256(image: NDArray[np.uint8]) -> str:

@@ -71,6 +71,8 @@ def verify(data: Path, dataset: str) -> None:
 
 def read_verified(file: Path, md5: str) -> bytes:
     """The file's content; `ChecksumError` unless it has this MD5."""
+    if not file.parent.exists():
+        raise ChecksumError(f"{file.parent} not found; download it with: python -m tasks download")
     try:
         content = file.read_bytes()
     except OSError as error:

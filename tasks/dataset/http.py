@@ -99,7 +99,9 @@ class ResumableDownload:
                 self.file.unlink()
                 raise requests.ConnectionError("its length changed")
             response.raise_for_status()
-            if response.status_code != requests.codes.partial_content:
+            if response.status_code not in {requests.codes.ok, requests.codes.partial_content}:
+                raise DownloadError(f"responded {response.status_code} {response.reason}")
+            if response.status_code == requests.codes.ok:
                 offset = 0
                 etag = response.headers.get("ETag", "")
                 strong_etag = etag if not etag.startswith("W/") else ""

@@ -2,7 +2,7 @@
 
 An accepted image is added to the training set as the network will see it, and its file moves to
 `incoming/accepted/`. A rejected one moves to `incoming/rejected/`, with its reason in `reasons.csv` there.
-Nothing is deleted.
+Nothing is deleted. A journal names the image between the two steps, so that the next run finishes them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image
 
 from tasks.dataset import cifar10
-from tasks.dataset.additions import add_image, load_added_images, pixel_sha256
+from tasks.dataset.additions import add_image, addition_file, load_added_images, pixel_sha256
 from tasks.dataset.image import load_image
 from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
 REASONS = "reasons.csv"
+JOURNAL = ".accepting.json"
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> In
     and test images: exact ones by their pixels, near ones by perceptual hash (Zauner 2010, ImageHash's
     `phash`) up to a distance of `config.max_hamming_distance` of 64 bits.
     """
-    files = list_pending(incoming)
     result = IngestResult(Counter(), {})
+    _finish_interrupted(incoming, data, result)
+    files = list_pending(incoming)
     if not files:
         return result
     published = cifar10.load(data, dataset)
@@ -87,17 +90,40 @@ def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> In
             _check_path(file, incoming, published.classes)
             image = load_image(file)
             known.check(image)
-            add_image(data, label, image)
             known.add(image[None], "another new image")
         except InputError as error:
             reason = str(error)
             _move(file, incoming, REJECTED_DIR, reason)
             result.rejected[str(file.relative_to(incoming))] = reason
         else:
-            _move(file, incoming, ACCEPTED_DIR)
+            _accept(file, incoming, data, image)
             result.accepted[label] += 1
     print(result)
     return result
+
+
+def _accept(file: Path, incoming: Path, data: Path, image: NDArray[np.uint8]) -> None:
+    name = file.relative_to(incoming)
+    write_json(incoming / JOURNAL, {"file": str(name), "digest": pixel_sha256(image)})
+    add_image(data, name.parts[0], image)
+    _move(file, incoming, ACCEPTED_DIR)
+    (incoming / JOURNAL).unlink()
+
+
+def _finish_interrupted(incoming: Path, data: Path, result: IngestResult) -> None:
+    """Move the file of an image that an interrupted run has added."""
+    try:
+        journal = read_json(incoming / JOURNAL)
+        file, digest = incoming / journal["file"], journal["digest"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {incoming / JOURNAL}: {error}; delete it") from error
+    label = file.relative_to(incoming).parts[0]
+    if file.exists() and addition_file(data, label, digest).exists():
+        _move(file, incoming, ACCEPTED_DIR)
+        result.accepted[label] += 1
+    (incoming / JOURNAL).unlink()
 
 
 def _check_path(file: Path, incoming: Path, classes: Sequence[str]) -> None:

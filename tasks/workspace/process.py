@@ -1,11 +1,28 @@
-"""Processes that must not outlive their parent."""
+"""How processes end: by signals, and with their parent."""
 
 import os
 import signal
 import threading
 import time
+from types import FrameType
 
 POLL_INTERVAL_S = 0.5
+TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # SIGHUP: the terminal was closed
+
+
+def interrupt_on_termination() -> None:
+    """Let termination signals end this process as Ctrl-C does: it says so, and releases its locks.
+
+    A signal that is ignored, as SIGHUP by `nohup`, stays ignored.
+    """
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in TERMINATION_SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def exit_with_parent() -> None:

@@ -130,6 +130,12 @@ def test_download_unusable_source_is_skipped_for_the_next(
         ("http://127.0.0.1:1/x.tar", "no connection"),
         ("ftp://example.org/x.tar", "ftp URLs are not supported"),
         ("http://", "http"),
+        ("http://[::1/x.tar.gz", "invalid URL"),
+        ("http://user:secret@[::1/x?signature=secret", "invalid URL"),
+        ("http://.example.org/x.tar", "invalid"),
+        ("~nobody-of-this-name/x.tar", "invalid path"),
+        ("x" * 5000, "cannot be read"),
+        ("archive\0", "not a file"),
     ],
 )
 def test_download_invalid_source_raises(source: str, reason: str) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.dataset.image import load_image
+from tasks.dataset.image import FORMATS, load_image
 from tasks.workspace.errors import InputError
+from tests.conftest import ROOT
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
@@ -143,3 +144,27 @@ def test_load_image_of_no_image_raises(tmp_path: Path) -> None:
         load_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="no such file"):
         load_image(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_load_image_with_a_value_that_is_not_finite_raises(value: float) -> None:
+    values = np.linspace(0, 1, 64 * 80, dtype=np.float32).reshape(64, 80)
+    values[3, 79] = value  # outside of the center, too
+    with pytest.raises(InputError, match="pixel values that are not finite"):
+        load_image(encode(Image.fromarray(values), "TIFF"))
+
+
+def test_load_image_starts_no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("another program was started")
+
+    monkeypatch.setattr("subprocess.Popen", fail)
+    monkeypatch.setattr("os.system", fail)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(InputError, match="not an image in one of the formats"):
+        load_image(io.BytesIO(eps))
+
+
+def test_formats_are_those_that_the_docs_list() -> None:
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").replace("JPEG 2000", "JPEG2000").upper()
+    assert all(name in page for name in FORMATS)

@@ -1,4 +1,5 @@
 import csv
+import errno
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tasks.dataset.additions import load_added_images
 from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
 from tasks.dataset.synthetic import CLASSES
 from tasks.params import IngestConfig
-from tasks.workspace.errors import InputError
+from tasks.workspace.errors import InputError, RunError
 
 CONFIG = IngestConfig(folder="incoming", max_hamming_distance=4)
 
@@ -145,3 +146,29 @@ def test_rejected_markdown_of_many_files_is_short() -> None:
     assert rows[2] == "| cat/0\\|.png | why |"
     assert "10 more" in rows[-1]
     assert rejected_markdown([]) == []
+
+
+def test_ingest_interrupted_between_adding_and_moving_is_finished_by_the_next(
+    incoming: Path, data: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    save_image(incoming, "ring/a.png", blobs(1))
+    save_image(incoming, "ring/b.png", blobs(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(RunError, match=r"cannot move .*a\.png to .*accepted/ring: Invalid cross-device"):
+            run(incoming, data)
+    result = run(incoming, data)
+    assert (result.accepted, result.rejected) == ({"ring": 2}, {})
+    assert sorted(file.name for file in (incoming / "accepted/ring").iterdir()) == ["a.png", "b.png"]
+    assert len(load_added_images(data, CLASSES)[0]) == 2
+    assert not list_pending(incoming)
+    assert not [file for file in incoming.iterdir() if file.name.startswith(".")]
+
+
+def test_ingest_killed_before_adding_takes_the_image_anew(incoming: Path, data: Path) -> None:
+    save_image(incoming, "ring/a.png", blobs(1))
+    (incoming / ".accepting.json").write_text('{"file": "ring/a.png", "digest": "0"}')
+    assert run(incoming, data).accepted == {"ring": 1}
