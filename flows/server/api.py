@@ -5,6 +5,7 @@ import io
 import os
 import ssl
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ def load_settings() -> "Settings":
         _parse_address(url, "PREFECT_API_URL")
     output = io.StringIO()  # Prefect prints the traceback of an invalid setting, too
     try:
-        with contextlib.redirect_stderr(output):
+        with contextlib.redirect_stderr(output), warnings.catch_warnings(action="ignore"):
             from prefect.settings import get_current_settings
 
             settings = get_current_settings()

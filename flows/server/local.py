@@ -5,6 +5,7 @@ used it for `CIFARFLOW_SERVER_IDLE_MINUTES` (15). With `CIFARFLOW_SERVER=tempora
 set, a command has its own, which ends with it.
 """
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -145,10 +146,8 @@ def local_server(settings: "Settings", preload: Sequence[str], port: int | None)
     idle_timeout_s = _idle_timeout_s()
     if not idle_timeout_s:
         process = _start_process(files, port or find_free_port(), idle_timeout_s)
-        try:
-            yield _wait_until_healthy(process, files, preload)
-        finally:
-            _terminate(process)
+        atexit.register(_terminate, process)  # after Prefect, which still sends events when this process ends
+        yield _wait_until_healthy(process, files, preload)
         return
     with files.clients.open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)  # until this command ends; the server ends when nobody holds it

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import Artifact, State
+from prefect.client.schemas.objects import Artifact, State, TaskRun
 
 from flows.pipeline import pipeline
 from flows.retrain import retrain
@@ -68,11 +69,19 @@ def get_flow_run_id(state: State[Any]) -> UUID:
 
 def read_task_states(state: State[Any]) -> dict[str, State[Any]]:
     """The final state of each task of a flow run, in the order of their start, as the server has it."""
+    return {run.name: run.state for run in read_task_runs(state) if run.state}
+
+
+def read_task_runs(state: State[Any]) -> list[TaskRun]:
+    """The task runs of a flow run, in the order of their start; waits until the server has recorded them."""
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[get_flow_run_id(state)]))
+    deadline = time.monotonic() + 30
     with get_client(sync_client=True) as client:
-        runs = client.read_task_runs(flow_run_filter=of_run)
-    started = {run.start_time: run for run in runs if run.start_time}
-    return {run.name: run.state for _, run in sorted(started.items()) if run.state}
+        while True:
+            runs = client.read_task_runs(flow_run_filter=of_run)
+            if all(run.state and run.state.is_final() for run in runs) or time.monotonic() > deadline:
+                return sorted(runs, key=lambda run: str(run.start_time))
+            time.sleep(0.1)
 
 
 def read_artifacts(state: State[Any]) -> dict[str | None, Artifact]:

@@ -2,20 +2,13 @@
 
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
-from prefect.client.schemas.objects import State, TaskRun, TaskRunResult
+from prefect.client.schemas.objects import State, TaskRunResult
 
 from flows.toys.catalog import TOYS, load_flow
 from tasks.workspace.errors import InputError
+from tests.flows.conftest import read_artifacts, read_task_runs
 from tests.flows.toys.test_base import shorten_training
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
@@ -34,30 +27,13 @@ def run_flow(name: str, **parameters: Any) -> State[Any]:
     return state
 
 
-def get_flow_run_id(state: State[Any]) -> UUID:
-    assert state.state_details.flow_run_id is not None
-    return state.state_details.flow_run_id
-
-
-def read_artifacts(state: State[Any]) -> list[Any]:
-    artifact_filter = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[get_flow_run_id(state)]))
-    with get_client(sync_client=True) as client:
-        return list(client.read_artifacts(artifact_filter=artifact_filter))
-
-
-def read_task_runs(state: State[Any]) -> list[TaskRun]:
-    flow_run_filter = FlowRunFilter(id=FlowRunFilterId(any_=[get_flow_run_id(state)]))
-    with get_client(sync_client=True) as client:
-        task_runs = client.read_task_runs(flow_run_filter=flow_run_filter)
-    return sorted(task_runs, key=lambda run: str(run.start_time))
-
-
 @pytest.mark.parametrize("name", TOYS)
 def test_toy_flow_run_completes_with_task_runs_and_an_artifact(name: str, folder: Path) -> None:
     state = run_flow(name, **shorten_training(load_flow(name)))
     assert state.is_completed(), state.message
-    (artifact,) = read_artifacts(state)
+    (artifact,) = read_artifacts(state).values()
     assert artifact.key == f"toy-{name.replace('_', '-')}"
+    assert isinstance(artifact.data, str)
     assert f"# {name}: {TOYS[name]}" in artifact.data
     assert "| --- |" in artifact.data
     assert f"Figure: `reports/toys/{name}.svg`" in artifact.data
