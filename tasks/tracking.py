@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,7 @@ class WandbRun:
 
     def open(self, settings: dict[str, Any], config: dict[str, Any]) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")  # read at import; otherwise W&B prints the server's URL
+        _ensure_cache_dir()
         import wandb
 
         self._run = wandb.init(
@@ -226,6 +228,17 @@ class WandbRun:
         self.guard(on_failure, call)
         if self.failed:
             print(f"W&B failed ({self._reason}); continuing without tracking")
+
+
+def _ensure_cache_dir() -> None:
+    """Give W&B's own process a cache in `wandb/` if there is no home for one; it prints its log otherwise."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wandb")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return
+    except (OSError, RuntimeError):  # the latter: no home at all
+        os.environ["XDG_CACHE_HOME"] = str(Path("wandb", "cache").absolute())
 
 
 def _teardown() -> None:

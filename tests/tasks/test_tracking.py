@@ -1,8 +1,11 @@
 """Tracking with the real W&B client: the content of offline runs; servers that refuse or never respond."""
 
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from tasks import tracking
 from tasks.params import Params
 from tasks.stages import run_stage
 from tasks.tracking import Tracker, resolve_mode
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +208,30 @@ def test_run_log_failure_prints_one_line(
         capfd.readouterr().out.count("W&B failed (OSError: log call dropped); continuing without tracking")
         == 1
     )
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", None])
+def test_start_run_without_a_home_prints_nothing(tmp_path: Path, home: str | None) -> None:
+    """In a process of its own: W&B's service lives as long as the process that started it."""
+    program = (
+        "import sys; from pathlib import Path; from tasks.params import read_params;"
+        "from tasks.tracking import Tracker; params = read_params(Path(sys.argv[1]));\n"
+        "with Tracker(params).start_run('train', {}) as run: run.log({'loss': 1.0}, step=1)"
+    )
+    env = os.environ | {"WANDB_MODE": "offline", "HOME": home or ""}
+    env.pop("XDG_CACHE_HOME", None)
+    if home is None:
+        del env["HOME"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, ROOT / "params.yaml"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.glob("wandb/offline-run-*"))
 
 
 @pytest.mark.parametrize(
