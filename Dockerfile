@@ -1,5 +1,5 @@
-# The workspace as an image, for Docker and Kubernetes work pools (docs/deployment.md). Data, DVC's cache and the
-# registry are the mounted folder's, which is where runs take place.
+# The code and its packages as an image, for Docker and Kubernetes work pools (docs/deployment.md). Data, DVC's cache
+# and the registry are in the mounted workspace, in which runs work.
 FROM python:3.11-slim
 
 RUN apt-get update && apt-get install -y --no-install-recommends git make && rm -rf /var/lib/apt/lists/*

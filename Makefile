@@ -49,7 +49,7 @@ run: $(SETUP)  ## the whole pipeline on CIFAR-10 (if it cannot be downloaded: on
 	$(BIN)/cifarflow run --sample-fallback
 
 check: lint  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres)"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or faults)"
 
 test: $(SETUP)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -46,7 +46,8 @@ def retrain(
     Args:
         overrides: parameters to change first; they are written into params.yaml
         push: push data, models and the experiment to the remotes
-        commit: commit ledger, lock and reports to the branch retrain/DATE, never to the one checked out
+        commit: commit the ledger, DVC's files, params.yaml and the reports to the branch retrain/DATE,
+            never to the one checked out
         wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
         download_retries: how often to retry the sources of the data, after a delay
         workspace: the folder that holds dvc.yaml and params.yaml

@@ -124,7 +124,11 @@ def sweep(*, seeds: int, jobs: int, set_params: tuple[str, ...], recipe: str | N
 
 @click.command()
 @click.option("--push", is_flag=True, help="Push data, models and the experiment to the remotes.")
-@click.option("--commit", is_flag=True, help="Commit ledger, lock and reports to the branch retrain/DATE.")
+@click.option(
+    "--commit",
+    is_flag=True,
+    help="Commit the ledger, DVC's files, params.yaml and the reports to the branch retrain/DATE.",
+)
 @wait_option
 def retrain(*, push: bool, commit: bool, wait: bool) -> None:
     """Ingest incoming/CLASS/*, run the pipeline and promote the new model if it is better.

@@ -6,6 +6,7 @@ function in its own process. As with DVC's commands, the workspace is the curren
 """
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ def open_repo() -> Iterator[Repo]:
         while isinstance(causes[-1].__cause__, Exception):
             causes.append(causes[-1].__cause__)
         raise RunError("DVC: " + ": ".join(dict.fromkeys(str(cause) for cause in causes))) from error
+    except (OSError, sqlite3.Error) as error:  # a full disk, for example, or DVC's own database on it
+        file = getattr(error, "filename", None) or "a file in .dvc"
+        raise RunError(f"cannot read or write {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def topological_stages(repo: Repo) -> list[PipelineStage]:
