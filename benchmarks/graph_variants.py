@@ -164,7 +164,7 @@ def _build_network(classifier: Classifier, build_first: BuildFirst) -> onnx.Mode
         if i < 3:
             nodes.append(node("Relu", [output], [activation]))
     nodes.append(node("Softmax", ["logits"], ["probabilities"], axis=1))
-    return build_onnx_model(nodes, {name: _cast(array) for name, array in tensors.items()}, 13)
+    return build_onnx_model(nodes, {name: _cast(array) for name, array in tensors.items()}, 13, 32)
 
 
 def _cast(array: NDArray[Any]) -> NDArray[Any]:

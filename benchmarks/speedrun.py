@@ -36,7 +36,8 @@ import torch
 
 from tasks.evaluate import predict_proba
 from tasks.overrides import merge_overrides, parse_overrides, read_recipe, with_overrides
-from tasks.params import TrainConfig, read_params
+from tasks.params import read_params
+from tasks.params.train import TrainConfig
 from tasks.train import train
 from tasks.training.device import resolve_device
 from tasks.workspace.errors import RunError

@@ -140,8 +140,8 @@ def measure_to_best(params: Params, splits: Path, device: torch.device) -> tuple
     """The epoch with the best validation, and the seconds of all epochs up to it."""
     config = params.train.model_copy(update={"device": device.type})
     data = load_splits(splits)
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], device)
-    trainer = Trainer(data.train, data.val, normalize, config, lambda *_: None)
+    normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
+    trainer = Trainer(data.train, data.val, 10, normalize, config, lambda *_: None)
     settings = deterministic_algorithms(device, enabled=config.deterministic)
     with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull), settings:
         if device.type == "cuda":

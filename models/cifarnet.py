@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+MIN_IMAGE_SIZE = 9  # one pixel is left after the whitening layer and three poolings
 WHITENING_KERNEL_SIZE = 2
 WHITENING_IMAGES = 5000  # about 5 million patches, for a covariance of 12 x 12
 WHITENING_EPSILON = 5e-4  # limits the gain of directions in which images hardly vary
@@ -20,12 +21,15 @@ WHITENING_EPSILON = 5e-4  # limits the gain of directions in which images hardly
 class CifarNet(nn.Module):
     """A whitening layer, three blocks of convolutions and a linear head.
 
-    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`. `widths` are the channels of the
-    blocks, `depth` the convolutions per block: 2, or 3 with a residual connection.
+    Takes normalized images `(N, 3, S, S)` and gives logits `(N, num_classes)`; `ValueError` where S is too
+    small for three poolings. `widths` are the channels of the blocks, `depth` the convolutions per block: 2,
+    or 3 with a residual connection.
     """
 
-    def __init__(self, widths: Sequence[int], depth: int) -> None:
+    def __init__(self, widths: Sequence[int], depth: int, num_classes: int, image_size: int) -> None:
         super().__init__()
+        if image_size < MIN_IMAGE_SIZE:
+            raise ValueError(f"images must have at least {MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} pixels")
         # The first layer is computed, not learned: its filters decorrelate neighboring pixels, so that the
         # following layers start from uncorrelated inputs (Page, part 8, "Bag of Tricks"). Only its bias is
         # trained, in the first epochs; afterwards there is no backward pass through this layer, which has the
@@ -36,10 +40,10 @@ class CifarNet(nn.Module):
         self.blocks = nn.Sequential(
             *(ConvGroup(before, width, depth) for before, width in zip(inputs, widths, strict=True))
         )
-        self.head = nn.Linear(widths[-1], 10, bias=False)
+        self.head = nn.Linear(widths[-1], num_classes, bias=False)
 
     def init_weights(self, images: Tensor) -> None:
-        """Initialize beyond PyTorch's defaults; `images` are normalized training images `(N, 3, 32, 32)`."""
+        """Initialize beyond PyTorch's defaults; `images` are normalized training images `(N, 3, S, S)`."""
         with torch.no_grad():
             self.whiten.weight.copy_(compute_whitening_filters(images, WHITENING_KERNEL_SIZE))
             assert self.whiten.bias is not None
@@ -55,7 +59,7 @@ class CifarNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.whiten(x))
         x = self.blocks(x)
-        x = F.max_pool2d(x, 3).flatten(1)
+        x = F.max_pool2d(x, x.shape[2:]).flatten(1)  # over the whole map: 3x3 for images of 32x32
         # Divided by the width, logits start near 0 and change little per step of the head: softmax starts
         # close to uniform (hlb-CIFAR10, airbench).
         return self.head(x) / self.head.in_features  # type: ignore[no-any-return]
@@ -121,12 +125,12 @@ def compute_whitening_filters(images: Tensor, size: int) -> Tensor:
 class Airbench94Net(CifarNet):
     """The network of airbench94: 2 million parameters."""
 
-    def __init__(self) -> None:
-        super().__init__(widths=(64, 256, 256), depth=2)
+    def __init__(self, num_classes: int = 10, image_size: int = 32) -> None:
+        super().__init__((64, 256, 256), 2, num_classes, image_size)
 
 
 class Airbench96Net(CifarNet):
     """The network of airbench96: three convolutions per block, 10 million parameters."""
 
-    def __init__(self) -> None:
-        super().__init__(widths=(128, 384, 512), depth=3)
+    def __init__(self, num_classes: int = 10, image_size: int = 32) -> None:
+        super().__init__((128, 384, 512), 3, num_classes, image_size)

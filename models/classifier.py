@@ -10,8 +10,8 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 class Classifier(nn.Module):
     """Normalization, network, test-time augmentation and softmax.
 
-    Takes uint8 images `(N, 32, 32, 3)`, RGB, as decoded, and gives float32 probabilities `(N, 10)`. `mean`
-    and `std` are per channel, for values in 0 to 1.
+    Takes uint8 images `(N, S, S, 3)`, RGB, as decoded, and gives float32 probabilities `(N, classes)`. `mean`
+    and `std` are per channel, for values in 0 to 1. `image_size` is S, for whoever exports it.
 
     `tta` names the views of an image whose logits are averaged (Krizhevsky et al., "ImageNet Classification",
     2012, section 4.1): `flip`, the image and its mirror image; `flip_translate`, in addition both translated
@@ -27,15 +27,17 @@ class Classifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         tta: str = "none",
+        image_size: int = 32,
     ) -> None:
         super().__init__()
         self.network = network
         self.tta = tta
+        self.image_size = image_size
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory.
+        """uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, channels last in memory.
 
         The export traces this form, whose constants hold three values each. Training has a faster one, equal
         up to rounding: `tasks/training/normalize.py`.
@@ -46,7 +48,7 @@ class Classifier(nn.Module):
         return torch.softmax(self.logits(self.normalize(images)), dim=1)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Normalized images `(N, 3, 32, 32)` to logits `(N, 10)`, averaged over the views."""
+        """Normalized images `(N, 3, S, S)` to logits `(N, classes)`, averaged over the views."""
         if self.tta == "none":
             return self.network(inputs)  # type: ignore[no-any-return]
         logits = self._flip_averaged(inputs)

@@ -1,18 +1,21 @@
 """Initial weights from one generator."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
 
 
-def build_model(network: type[nn.Module], generator: Generator, images: Tensor | None = None) -> nn.Module:
+def build_model(
+    network: Callable[[], nn.Module], generator: Generator, images: Tensor | None = None
+) -> nn.Module:
     """Build the network with PyTorch's default initialization, sampled from `generator`.
 
     PyTorch's own constructors sample from the global generator; the values equal those after
     `torch.manual_seed(s)` if `generator` was seeded with `s`. Supports `Conv2d`, `Linear` and `BatchNorm2d`;
     `TypeError` for any other layer with parameters. If the network has a method `init_weights`, it is called
-    last, with `images`: normalized training images `(N, 3, 32, 32)`.
+    last, with `images`: normalized training images `(N, 3, S, S)`.
     """
     with torch.device("meta"):
         model = network()

@@ -3,20 +3,28 @@
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+MIN_IMAGE_SIZE = 16
+
 
 class Net(nn.Module):
     """The network of the talk's code demo (slide "Netzwerk"), which is also the PyTorch tutorial's.
 
-    Takes normalized images `(N, 3, 32, 32)` and gives logits `(N, 10)`.
+    Takes normalized images `(N, 3, S, S)` and gives logits `(N, classes)`. The talk has S = 32 and 10
+    classes; `ValueError` where nothing is left of smaller images after the convolutions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int = 10, image_size: int = 32) -> None:
         super().__init__()
+        side = (
+            (image_size - 4) // 2 - 4
+        ) // 2  # after two 5x5 convolutions without padding, each with a pool
+        if side < 1:
+            raise ValueError(f"images must have at least {MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} pixels")
         self.conv1 = nn.Conv2d(3, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc1 = nn.Linear(16 * side * side, 120)
         self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, 10)
+        self.fc3 = nn.Linear(84, num_classes)
         self.pool = nn.MaxPool2d(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def benchmark(
         "parity": _compare_predictions(exported, reference),
         "scenarios": {
             measurement.backend.name: _scenario_results(
-                measurement, server_results[measurement.backend], models, config
+                measurement, server_results[measurement.backend], models, images.shape[1:], config
             )
             for measurement in measurements
         },
@@ -127,7 +127,11 @@ def _compare_predictions(exported: Probabilities, reference: Probabilities) -> d
 
 
 def _scenario_results(
-    measurement: BackendMeasurement, server: ServerResult, models: ModelPaths, config: BenchmarkConfig
+    measurement: BackendMeasurement,
+    server: ServerResult,
+    models: ModelPaths,
+    image_shape: tuple[int, ...],
+    config: BenchmarkConfig,
 ) -> dict[str, Any]:
     """Each scenario at the batch size and number of threads that are best for the backend in it."""
     batch1_rows = [row for row in measurement.summarize_all() if row["batch_size"] == 1]
@@ -146,7 +150,9 @@ def _scenario_results(
         },
         "accuracy": measurement.accuracy,
         "model_kb": backend.select_file(models).stat().st_size / 1000,
-        "rss_mb": measure_rss_mb(backend, models, measurement.max_threads, max(config.batch_sizes)),
+        "rss_mb": measure_rss_mb(
+            backend, models, measurement.max_threads, (max(config.batch_sizes), *image_shape)
+        ),
     }
 
 

@@ -130,7 +130,7 @@ def _most_confident_errors(test: Split, probabilities: Tensor, classes: list[str
 
 @torch.inference_mode()
 def predict_proba(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
-    """Probabilities `(N, 10)` of uint8 images `(N, 32, 32, 3)`."""
+    """Probabilities `(N, classes)` of uint8 images `(N, S, S, 3)`."""
     return torch.cat([classifier(batch) for batch in torch.split(images, batch_size)])
 
 

@@ -10,7 +10,7 @@ import torch
 
 from tasks.inference.batches import predict_in_batches
 from tasks.inference.fp32_graph import build_fp32_graph, has_custom_graph
-from tasks.inference.onnx_model import resolve_opset, save_onnx_model
+from tasks.inference.onnx_model import describe_signature, resolve_opset, save_onnx_model
 from tasks.inference.parity import check_parity, predict_in_every_configuration
 from tasks.inference.torch_export import MIN_EXPORTER_OPSET, torch_onnx_export
 from tasks.workspace.files import atomic_write, hash_file
@@ -52,7 +52,10 @@ def export(
     model = to_onnx(classifier, config.opset)
     with atomic_write(onnx_model) as temp_path:
         save_onnx_model(
-            model, temp_path, "CIFAR-10 classifier", _build_metadata(metadata, weights, test_accuracy)
+            model,
+            temp_path,
+            f"{metadata['dataset']} classifier",
+            _build_metadata(model, metadata, weights, test_accuracy),
         )
         difference = check_parity(
             predict_in_every_configuration(
@@ -79,7 +82,10 @@ def to_onnx(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> on
     return torch_onnx_export(classifier, MIN_EXPORTER_OPSET if opset == "auto" else opset)
 
 
-def _build_metadata(metadata: dict[str, Any], weights: Path, test_accuracy: float) -> dict[str, str]:
+def _build_metadata(
+    model: onnx.ModelProto, metadata: dict[str, Any], weights: Path, test_accuracy: float
+) -> dict[str, str]:
+    shapes = describe_signature(model)
     run = {key: metadata[key] for key in PROVENANCE_KEYS if key in metadata}
     run["weights_sha256"] = hash_file(weights, "sha256")
     train = json.dumps(metadata["train"], sort_keys=True)
@@ -88,8 +94,8 @@ def _build_metadata(metadata: dict[str, Any], weights: Path, test_accuracy: floa
         "classes": json.dumps(metadata["classes"]),
         "mean": json.dumps(metadata["mean"]),
         "std": json.dumps(metadata["std"]),
-        "input": "images: uint8 (N, 32, 32, 3), RGB, 0 to 255, as decoded",
-        "output": "probabilities: float32 (N, 10), in the order of classes",
+        "input": f"images: uint8 {shapes['images']}, RGB, 0 to 255, as decoded",
+        "output": f"probabilities: float32 {shapes['probabilities']}, in the order of classes",
         "test_accuracy": json.dumps(test_accuracy),
         "run": json.dumps(run, sort_keys=True),
         "license": "MIT",

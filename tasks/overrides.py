@@ -14,7 +14,9 @@ from pydantic import BaseModel, Field, create_model
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tasks.params import Params, StrictModel, TrainConfig, read_params
+from tasks.params import Params, read_params
+from tasks.params.train import TrainConfig
+from tasks.params.types import StrictModel
 from tasks.validation import describe_yaml_error, load_yaml, validate
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import atomic_write
@@ -73,7 +75,7 @@ def read_recipe(name: str, folder: Path = Path("recipes")) -> Overrides:
     if not file.is_file():
         known = ", ".join(sorted(recipe.stem for recipe in folder.glob("*.yaml")))
         raise InputError(f"unknown recipe {name}; choose one of {known}, or a YAML file")
-    defaults = validate(Overrides, {"train": recipe_defaults()}, "tasks/params.py")
+    defaults = validate(Overrides, {"train": recipe_defaults()}, "tasks/params/train.py")
     return merge_overrides(defaults, validate(Overrides, load_yaml(file), str(file)))
 
 

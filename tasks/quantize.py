@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # between two int8 layers is rounded differently with another batch size, and may then be another integer.
 TIE_MARGIN = 0.02
 
-TITLE = "CIFAR-10 classifier in 8-bit integers"
-
 
 def quantize(
     splits: Path,
@@ -72,15 +70,16 @@ def quantize(
         "precision": "int8",
         "calibration": json.dumps(_describe_calibration(calibration, config.seed)),
     }
+    title = f"{metadata['dataset']} classifier in 8-bit integers"
     with atomic_write(int8_model) as temp_path:
-        save_onnx_model(model, temp_path, TITLE, dict(sorted(properties.items())))
+        save_onnx_model(model, temp_path, title, dict(sorted(properties.items())))
         actual = load_model(temp_path).predict_proba(images)
         metrics = {
             "test_accuracy": float((actual.argmax(1) == labels).mean()),
             "fp32_test_accuracy": float((expected.argmax(1) == labels).mean()),
         }
         properties |= {name: json.dumps(accuracy) for name, accuracy in metrics.items()}
-        save_onnx_model(model, temp_path, TITLE, dict(sorted(properties.items())))
+        save_onnx_model(model, temp_path, title, dict(sorted(properties.items())))
         check_parity(
             predict_in_every_configuration(
                 temp_path, images, export.parity_batch_sizes, export.parity_threads, export.parity_providers

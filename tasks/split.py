@@ -36,7 +36,9 @@ def split(data: Path, splits: Path, dataset: str, config: SplitConfig) -> dict[s
                 f"{data} has no {name} image of the class {published.classes[int(counts.argmin())]}"
             )
     train, val = stratified_split(published.train_labels, config.val_fraction, config.seed)
-    added_images, added_labels, added_md5 = load_added_images(data, published.classes)
+    added_images, added_labels, added_md5 = load_added_images(
+        data, published.classes, published.train_images.shape[1]
+    )
     train_images = np.concatenate([published.train_images[train], added_images])
     mean, std = channel_mean_std(train_images)
     arrays = {

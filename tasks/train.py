@@ -19,7 +19,7 @@ from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.params import TrainConfig
+    from tasks.params.train import TrainConfig
     from tasks.tracking import Tracker
     from tasks.training.progress import ProgressCallback
 
@@ -45,8 +45,8 @@ def train(
         weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device)
     )
     with num_threads(config.num_threads), deterministic_algorithms(device, enabled=config.deterministic):
-        normalize = Normalize(data.metadata["mean"], data.metadata["std"], device)
-        trainer = Trainer(data.train, data.val, normalize, config, progress)
+        normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
+        trainer = Trainer(data.train, data.val, len(data.metadata["classes"]), normalize, config, progress)
         trainer.resume(checkpoints)
         run_config = {"data_md5": data.metadata["data_md5"], "device": device.type}
         resumes = bool(trainer.history)
@@ -67,6 +67,7 @@ def train(
     metadata = {
         **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
         "network": config.network,
+        "image_size": data.image_size,
         "seed": config.seed,
         "epochs": config.epochs,
         "epoch": best.epoch,

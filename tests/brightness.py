@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from tasks.params import TrainConfig, read_params
+from tasks.params import read_params
+from tasks.params.train import TrainConfig
 from tasks.workspace.splits import save_tensors
 from tests.conftest import ROOT
 
@@ -15,6 +16,7 @@ METADATA = {
     "data_md5": "a",
     "mean": [0.5] * 3,
     "std": [0.25] * 3,
+    "image_size": 32,
 }
 
 

@@ -119,13 +119,15 @@ def test_source_is_short_enough(source: Path) -> None:
 
 @pytest.mark.parametrize("test", [s for s in SOURCES if s.name.startswith("test_")], ids=str)
 def test_tests_mirror_the_tree(test: Path) -> None:
-    """A test beside the module of its name, or of the first words of its name; e2e/ is for the whole."""
+    """A test beside the module or package of its name, or of its first words; e2e/ is for the whole."""
     place = test.relative_to("tests").parent
     if place.parts[:1] in {(), ("e2e",)}:
         return
     words = test.stem.removeprefix("test_").split("_")
     stems = ["_".join(words[:n]) for n in range(len(words), 0, -1)]
-    assert any((ROOT / place / f"{stem}.py").is_file() for stem in stems), f"{place}/ has no {stems[0]}.py"
+    assert any((ROOT / place / f"{stem}.py").is_file() or (ROOT / place / stem).is_dir() for stem in stems), (
+        f"{place}/ has no {stems[0]}.py"
+    )
 
 
 def test_lock_holds_no_registry_address() -> None:

@@ -98,7 +98,7 @@ def _image_tab(onnx_model: Path) -> None:
 
 def _probabilities(model: OnnxClassifier, file: Path) -> dict[str, float]:
     try:
-        image = load_image(file)
+        image = load_image(file, model.image_size)
     except InputError as error:
         raise gr.Error(str(error)) from error
     return dict(model.top_k(model.predict_proba(image[None])[0], len(model.classes)))

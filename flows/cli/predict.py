@@ -74,21 +74,21 @@ def classify_files(
     for image in missing:
         yield image, InputError("no image found there")
     for start in range(0, len(names), BATCH_SIZE):
-        batch = [(name, _read(name)) for name in names[start : start + BATCH_SIZE]]
+        batch = [(name, _read(name, model.image_size)) for name in names[start : start + BATCH_SIZE]]
         images = [read for _, read in batch if not isinstance(read, InputError)]
         probabilities = iter(model.predict_proba(np.stack(images)) if images else ())
         for name, read in batch:
             yield name, read if isinstance(read, InputError) else model.top_k(next(probabilities), TOP_K)
 
 
-def _read(name: str) -> NDArray[np.uint8] | InputError:
+def _read(name: str, size: int) -> NDArray[np.uint8] | InputError:
     try:
         if name != STDIN:
-            return load_image(Path(name))
+            return load_image(Path(name), size)
         given = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
         if len(given) > MAX_STDIN_BYTES:
             return InputError(f"more than {MAX_STDIN_BYTES >> 20} MiB")
-        return load_image(io.BytesIO(given))
+        return load_image(io.BytesIO(given), size)
     except InputError as error:
         return error
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from tasks.params import EvaluateConfig, TrainConfig
+    from tasks.params import EvaluateConfig
+    from tasks.params.train import TrainConfig
 
 
 @dataclass(frozen=True)

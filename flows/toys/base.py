@@ -24,7 +24,7 @@ from rich.table import Table as RichTable
 from flows.runtime.logs import drop_duplicate_failure
 from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
-from tasks.params import StrictModel
+from tasks.params.types import StrictModel
 from tasks.validation import validate
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from flows.toys.base import NonNegativeFloat, Table, publish, toy_flow, toy_task
 from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, WIDTH, render_svg
 from models.toys.fit import Fit, fit_polynomial, mean_squared_error, predict, sample_points, select_best
-from tasks.params import Seed
+from tasks.params.types import Seed
 
 Points = tuple[Tensor, Tensor]
 SampleSize = Annotated[int, Field(ge=2, le=10_000)]

@@ -23,7 +23,7 @@ from flows.toys.base import BoundedFloat, PositiveFloat, PositiveInt, Table, pub
 from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, WIDTH, render_svg
 from models.toys import gradient_descent as descent_math
 from models.toys.gradient_descent import Point, Trajectory, gradient, loss
-from tasks.params import Seed
+from tasks.params.types import Seed
 
 Descent = tuple[float, Trajectory]
 """(learning rate, where it led)"""

@@ -31,7 +31,7 @@ from models.toys.layers import (
     make_mlp,
 )
 from models.toys.training_cycle import TrainConfig
-from tasks.params import Seed
+from tasks.params.types import Seed
 
 Depths = Annotated[Sequence[Annotated[int, Field(ge=1, le=50)]], Field(min_length=1, max_length=20)]
 Points = tuple[Tensor, Tensor]

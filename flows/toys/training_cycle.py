@@ -25,7 +25,7 @@ from models.toys.training_cycle import (
     predict,
     traced_step,
 )
-from tasks.params import Seed
+from tasks.params.types import Seed
 
 Points = tuple[Tensor, Tensor]
 GRID = torch.linspace(-1, 1, 101).tolist()

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset.cifar10 import ChecksumError
-from tasks.dataset.image import IMAGE_SIZE
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 
 ADDITIONS_DIR = "additions"
 
 
-def load_added_images(data: Path, classes: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
-    """Images `(N, 32, 32, 3)`, labels `(N,)` and an MD5 of all of them, empty if there are none.
+def load_added_images(
+    data: Path, classes: Sequence[str], size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
+    """Images `(N, size, size, 3)`, labels `(N,)` and an MD5 of all of them, empty if there are none.
 
     The order is the same on every machine. `ChecksumError` if a file is not what was added.
     """
@@ -35,18 +36,18 @@ def load_added_images(data: Path, classes: Sequence[str]) -> tuple[NDArray[np.ui
                 image = np.array(png.convert("RGB"))
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a corrupt PNG
             raise ChecksumError(f"{file} cannot be read ({error}); restore it with: dvc checkout") from error
-        if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or name.stem != pixel_sha256(image):
+        if image.shape != (size, size, 3) or name.stem != pixel_sha256(image):
             raise ChecksumError(f"{file} is not the image that was added; restore it with: dvc checkout")
         images.append(image)
         labels.append(classes.index(name.parts[0]))
         digest.update(f"{name.as_posix()}\n".encode())
     if not images:
-        return np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8), np.empty(0, np.int64), ""
+        return np.empty((0, size, size, 3), np.uint8), np.empty(0, np.int64), ""
     return np.stack(images), np.array(labels, np.int64), digest.hexdigest()
 
 
 def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> Path:
-    """Save an image `(32, 32, 3)` as an addition; returns its file."""
+    """Save an image `(S, S, 3)` as an addition; returns its file."""
     file = addition_file(data, label, pixel_sha256(image))
     with atomic_write(file) as temp_path:
         Image.fromarray(image).save(temp_path, format="PNG")

@@ -10,16 +10,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.workspace.errors import InputError
 
-IMAGE_SIZE = 32
 # Decided by content, not by name. Others, such as EPS, Pillow would have another program decode.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
-def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
-    """The image as the network takes it, uint8 RGB `(32, 32, 3)`; `InputError` if it is not an image.
+def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
+    """The image as the network takes it, uint8 RGB `(size, size, 3)`; `InputError` if it is not an image.
 
     Rotated by its EXIF orientation, cropped to the largest centered square, transparency blended onto white,
-    resized with antialiased Lanczos. 32 x 32 pixels stay as they are. Of an animation, the first frame.
+    resized with antialiased Lanczos. An image of that size stays as it is. Of an animation, the first frame.
     """
     try:
         with warnings.catch_warnings():
@@ -27,7 +26,7 @@ def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
             # A few bytes may claim to be an image of billions of pixels; the limit is 89 million.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=FORMATS) as image:
-                return _preprocess(image)
+                return _preprocess(image, size)
     except InputError:
         raise
     except FileNotFoundError:
@@ -43,12 +42,10 @@ def load_image(source: Path | BinaryIO) -> NDArray[np.uint8]:
         raise InputError(f"corrupt image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
-def _preprocess(image: Image.Image) -> NDArray[np.uint8]:
+def _preprocess(image: Image.Image, size: int) -> NDArray[np.uint8]:
     shorter = min(image.size)
-    if shorter > 8 * IMAGE_SIZE:  # a JPEG can be decoded at a fraction of its size, much faster
-        image.draft(
-            image.mode, (4 * IMAGE_SIZE * image.width // shorter, 4 * IMAGE_SIZE * image.height // shorter)
-        )
+    if shorter > 8 * size:  # a JPEG can be decoded at a fraction of its size, much faster
+        image.draft(image.mode, (4 * size * image.width // shorter, 4 * size * image.height // shorter))
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
         raise InputError("has pixel values that are not finite (NaN or infinity)")
@@ -60,7 +57,7 @@ def _preprocess(image: Image.Image) -> NDArray[np.uint8]:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
+    image = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
     return np.array(image)
 
 

@@ -80,15 +80,16 @@ def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> In
         return result
     published = cifar10.load(data, dataset)
     known = DuplicateIndex(config.max_hamming_distance)
+    size = published.train_images.shape[1]
     known.add(published.test_images, "an image of the test set")
     known.add(published.train_images, "a training image of the data set")
-    added, _, _ = load_added_images(data, published.classes)
+    added, _, _ = load_added_images(data, published.classes, size)
     known.add(added, "an image that was added before")
     for file in files:
         label = file.relative_to(incoming).parts[0]
         try:
             _check_path(file, incoming, published.classes)
-            image = load_image(file)
+            image = load_image(file, size)
             known.check(image)
             known.add(image[None], "another new image")
         except InputError as error:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
     from tasks.inference.batches import Images, Predictor, Probabilities
 
-NUM_CLASSES = 10
 PROVIDER_SUFFIX = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt", "cuda": "cuda"}
 
 
@@ -85,7 +84,7 @@ def _load_onnxruntime(backend: Backend, models: ModelPaths, threads: int) -> Pre
         if backend.on_cpu:
             raise RunError(str(error)) from None
         raise BackendUnavailableError(str(error)) from None
-    mismatch = find_signature_mismatch(session, NUM_CLASSES)
+    mismatch = find_signature_mismatch(session)
     if mismatch:
         raise RunError(f"{file} is not a cifarflow model: {mismatch}")
     return session_predictor(session)
@@ -104,9 +103,10 @@ def _load_torchscript(backend: Backend, models: ModelPaths, threads: int) -> Pre
     import torch
 
     with warnings.catch_warnings(), torch.inference_mode():
+        classifier = _load_classifier(models)
         warnings.simplefilter("ignore")  # TorchScript is no longer developed; it needs no compiler, though
-        example = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
-        traced = torch.jit.trace(_load_classifier(models), example)  # type: ignore[no-untyped-call]
+        example = torch.zeros(2, classifier.image_size, classifier.image_size, 3, dtype=torch.uint8)
+        traced = torch.jit.trace(classifier, example)  # type: ignore[no-untyped-call]
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
     return _torch_predictor(frozen, threads, backend.provider)
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
-"""`(N, 32, 32, 3)`, RGB"""
+"""`(N, S, S, 3)`, RGB"""
 Probabilities = NDArray[np.float32]
 """`(N, classes)`"""
 Predictor = Callable[[Images], Probabilities]

@@ -10,16 +10,18 @@ from models.net import Net
 from tasks.inference.onnx_model import build_onnx_model
 
 Weights = dict[str, NDArray[np.float64]]
+IMAGE_SIZE = 32  # for which the kernels and shapes below are laid out
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 
 
 def has_custom_graph(classifier: Classifier) -> bool:
-    """Whether this module and int8_graph.py can write it: a `Net` without test-time augmentation."""
-    return isinstance(classifier.network, Net) and classifier.tta == "none"
+    """Whether this module and int8_graph.py can write it: a `Net` for 32x32 without test-time views."""
+    is_net = isinstance(classifier.network, Net) and classifier.image_size == IMAGE_SIZE
+    return is_net and classifier.tta == "none"
 
 
 def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """The classifier of a `Net`, uint8 images `(N, 32, 32, 3)` to probabilities `(N, 10)`.
+    """The classifier of a `Net`, uint8 images `(N, 32, 32, 3)` to probabilities `(N, classes)`.
 
     An equivalent graph, up to rounding:
 
@@ -66,7 +68,7 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         node("Flatten", ["p2"], ["features"], axis=1),
         *build_dense_nodes(),
     ]
-    return build_onnx_model(nodes, tensors, opset)
+    return build_onnx_model(nodes, tensors, opset, IMAGE_SIZE)
 
 
 def fold_normalization(classifier: Classifier) -> Weights:

@@ -7,7 +7,13 @@ from onnx import TensorProto, helper
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.inference.fp32_graph import Tensors, build_dense_nodes, build_dense_tensors, fold_normalization
+from tasks.inference.fp32_graph import (
+    IMAGE_SIZE,
+    Tensors,
+    build_dense_nodes,
+    build_dense_tensors,
+    fold_normalization,
+)
 from tasks.inference.onnx_model import build_onnx_model
 from tasks.workspace.errors import InputError
 
@@ -16,7 +22,7 @@ SHARED_RANGES = {"r1": "x2", "r2": "features"}
 
 
 def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """The classifier of a `Net`, still in floats: images `(N, 32, 32, 3)`, 0 to 255, to `(N, 10)`.
+    """The classifier of a `Net`, still in floats: images `(N, 32, 32, 3)`, 0 to 255, to `(N, classes)`.
 
     An equivalent graph, up to rounding, in the layout preferred by ONNX Runtime's int8 convolution, which
     keeps channels last and is fast with a multiple of four input channels and 16 or more output channels:
@@ -73,7 +79,7 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     ]
     for each in nodes:
         each.name = each.output[0]
-    return build_onnx_model(nodes, tensors, opset, TensorProto.FLOAT)
+    return build_onnx_model(nodes, tensors, opset, IMAGE_SIZE, TensorProto.FLOAT)
 
 
 def _shift_kernel(

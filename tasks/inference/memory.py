@@ -16,13 +16,13 @@ from tasks.workspace.errors import RunError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def measure_rss_mb(backend: Backend, models: ModelPaths, threads: int, batch_size: int) -> float:
-    """Resident memory, in 10^6 bytes, of a process that has run batches on the backend and nothing else."""
+def measure_rss_mb(backend: Backend, models: ModelPaths, threads: int, batch: tuple[int, ...]) -> float:
+    """Resident memory, in 10^6 bytes, of a process that has run such batches on the backend, nothing else."""
     task = {
         "backend": asdict(backend),
         "models": asdict(models),
         "threads": threads,
-        "batch_size": batch_size,
+        "batch": batch,
     }
     process = subprocess.run(  # noqa: S603 - this module
         [sys.executable, "-m", "tasks.inference.memory", json.dumps(task)],
@@ -41,7 +41,7 @@ def main(text: str) -> None:
     task = json.loads(text)
     predict = Backend(**task["backend"]).load(ModelPaths(**task["models"]), task["threads"])
     for _ in range(3):
-        predict(np.zeros((task["batch_size"], 32, 32, 3), np.uint8))
+        predict(np.zeros(task["batch"], np.uint8))
     print(psutil.Process().memory_info().rss / 1e6)
 
 

@@ -26,13 +26,18 @@ class OnnxClassifier:
     metadata: dict[str, Any]
 
     def predict_proba(self, images: Images) -> Probabilities:
-        """Probabilities `(N, classes)` of RGB images `(N, 32, 32, 3)`."""
+        """Probabilities `(N, classes)` of RGB images `(N, S, S, 3)`, where S is `image_size`."""
         return predict_in_batches(session_predictor(self.session), images, BATCH_SIZE)
 
     def top_k(self, probabilities: Probabilities, count: int) -> list[tuple[str, float]]:
         """The `count` most probable classes of one image, from its `(classes,)`, in descending order."""
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.classes[i], float(probabilities[i])) for i in order]
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of the images that the model takes, in pixels."""
+        return int(self.session.get_inputs()[0].shape[1])
 
     @property
     def dataset_label(self) -> str:
@@ -84,17 +89,24 @@ def session_predictor(session: onnxruntime.InferenceSession) -> Predictor:
     return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 
-def find_signature_mismatch(session: onnxruntime.InferenceSession, num_classes: int) -> str | None:
-    """None where the model takes and gives what this pipeline's models do; else what it should and does."""
+def find_signature_mismatch(
+    session: onnxruntime.InferenceSession, num_classes: int | None = None
+) -> str | None:
+    """None where the model takes and gives what this pipeline's models do; else what it should and does.
+
+    Without `num_classes`, any number of them is right.
+    """
     inputs, outputs = (
         [(value.name, value.type, value.shape[1:]) for value in values]
         for values in (session.get_inputs(), session.get_outputs())
     )
-    if inputs == [("images", "tensor(uint8)", [32, 32, 3])] and outputs == [
-        ("probabilities", "tensor(float)", [num_classes])
-    ]:
-        return None
+    match inputs, outputs:
+        case (
+            [("images", "tensor(uint8)", [int(height), int(width), 3])],
+            [("probabilities", "tensor(float)", [int(count)])],
+        ) if height == width and num_classes in {None, count}:
+            return None
     return (
-        f"expected input images, uint8 (N, 32, 32, 3), and output probabilities, float32 (N, {num_classes}); "
-        f"it has {inputs} and {outputs}"
+        f"expected input images, uint8 (N, size, size, 3), and output probabilities, float32 "
+        f"(N, {num_classes or 'classes'}); it has {inputs} and {outputs}"
     )

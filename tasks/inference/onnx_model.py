@@ -15,7 +15,7 @@ MIN_OPSET = 13  # Softmax over one axis, DequantizeLinear with one scale per cha
 
 # "Normalisation": part of every exported file, whose bytes depend on nothing but weights and parameters.
 INTERFACE = (
-    "images: uint8 (N, 32, 32, 3), RGB, as decoded; probabilities: float32 (N, 10), in "
+    "images: uint8 {images}, RGB, as decoded; probabilities: float32 {probabilities}, in "
     "the order of `classes`. Normalisation is inside."
 )
 
@@ -34,14 +34,19 @@ def build_onnx_model(
     nodes: Sequence[onnx.NodeProto],
     tensors: Mapping[str, NDArray[np.float32] | NDArray[np.int64]],
     opset: int,
+    image_size: int,
     image_type: int = TensorProto.UINT8,
 ) -> onnx.ModelProto:
-    """The nodes as a model from `images` `(N, 32, 32, 3)` to `probabilities` `(N, 10)`."""
+    """The nodes as a model from `images` `(N, S, S, 3)` to `probabilities` `(N, classes)`.
+
+    `tensors` has the bias of the last layer, `fc3.bias`: one value per class.
+    """
+    num_classes = len(tensors["fc3.bias"])
     graph = helper.make_graph(
         nodes,
         "classifier",
-        [helper.make_tensor_value_info("images", image_type, ["N", 32, 32, 3])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
+        [helper.make_tensor_value_info("images", image_type, ["N", image_size, image_size, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", num_classes])],
         [numpy_helper.from_array(array, name) for name, array in tensors.items()],
     )
     opset_imports = [helper.make_opsetid("", opset)]
@@ -50,11 +55,20 @@ def build_onnx_model(
     )
 
 
+def describe_signature(model: onnx.ModelProto) -> dict[str, str]:
+    """The shapes of input and output by name, such as `(N, 32, 32, 3)`."""
+    shapes = {}
+    for value in (*model.graph.input, *model.graph.output):
+        dimensions = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
+        shapes[value.name] = f"({', '.join(dimensions)})"
+    return shapes
+
+
 def save_onnx_model(model: onnx.ModelProto, file: Path, title: str, metadata: dict[str, str]) -> None:
     """Check the model and write it, with `metadata` in that order and nothing else as its properties."""
     model.producer_name = "cifarflow"
     model.graph.name = "classifier"
-    model.graph.doc_string = f"{title}. {INTERFACE}"
+    model.graph.doc_string = f"{title}. {INTERFACE.format(**describe_signature(model))}"
     helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)

@@ -16,7 +16,7 @@ def torch_onnx_export(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     `InputError` where the exporter fails, or writes another operator set.
     """
-    example = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    example = torch.zeros(2, classifier.image_size, classifier.image_size, 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's, about PyTorch's own code

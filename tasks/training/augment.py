@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from tasks.params import TrainConfig
+    from tasks.params.train import TrainConfig
 
 
 class Augmentation:

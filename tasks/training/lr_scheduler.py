@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-    from tasks.params import TrainConfig
+    from tasks.params.train import TrainConfig
 
 
 def build_lr_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> LambdaLR:

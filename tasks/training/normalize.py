@@ -3,22 +3,20 @@
 import torch
 from torch import Tensor
 
-PIXELS = 32 * 32
-
 
 class Normalize:
-    """uint8 `(N, 32, 32, 3)` to float32 `(N, 3, 32, 32)`, channels last in memory.
+    """uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, channels last in memory; S is `image_size`.
 
     `mean` and `std` are per channel, for values in 0 to 1. Up to rounding the same function as
     `Classifier.normalize`, which is what the export traces. A multiplication and an addition over rows of
-    3,072 values are several times as fast as broadcasting one value per channel.
+    values are several times as fast as broadcasting one value per channel.
     """
 
-    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
+    def __init__(self, mean: list[float], std: list[float], image_size: int, device: torch.device) -> None:
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
         shift = -255 * torch.tensor(mean, dtype=torch.float64) * scale
-        self.scale = scale.float().repeat(PIXELS).to(device)
-        self.shift = shift.float().repeat(PIXELS).to(device)
+        self.scale = scale.float().repeat(image_size**2).to(device)
+        self.shift = shift.float().repeat(image_size**2).to(device)
         self.mean_color = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
         """uint8 `(3,)`: the mean color, which is normalized to 0 up to rounding"""
 

@@ -12,7 +12,7 @@ from tasks.training.muon import MuonWithAuxSGD, zeropower_via_newtonschulz
 if TYPE_CHECKING:
     from torch import nn
 
-    from tasks.params import TrainConfig
+    from tasks.params.train import TrainConfig
 
 SGD_MOMENTUM = 0.85  # of head and biases beside Muon, as in airbench
 

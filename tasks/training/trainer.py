@@ -9,32 +9,31 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.cifarnet import WHITENING_IMAGES, CifarNet
-from models.init import build_model
-from models.networks import NETWORKS
 from models.step import training_step
 from tasks.training.augment import Augmentation
 from tasks.training.history import EpochMetrics
 from tasks.training.lr_scheduler import build_lr_scheduler
+from tasks.training.network import build_network
 from tasks.training.optimizer import build_optimizer
 from tasks.training.progress import print_estimate, show_progress
+from tasks.training.validate import validate
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tasks.params import TrainConfig
+    from tasks.params.train import TrainConfig
     from tasks.tracking import WandbRun
     from tasks.training.checkpoints import CheckpointStore
     from tasks.training.normalize import Normalize
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Split
 
-VAL_BATCH_SIZE = 1000
 COMPILE_MODE = "max-autotune"  # autotunes kernels per matrix product, and records a CUDA graph
 WARM_UP_STEPS = 3
 
@@ -56,6 +55,7 @@ class Trainer:
         self,
         train: Split,
         val: Split,
+        num_classes: int,
         normalize: Normalize,
         config: TrainConfig,
         progress: ProgressCallback | None = None,
@@ -69,7 +69,7 @@ class Trainer:
         self.generator = Generator().manual_seed(config.seed)
         began = time.perf_counter()
         whitening_images = normalize(self.images[:WHITENING_IMAGES])
-        model = build_model(NETWORKS[config.network], self.generator, whitening_images).to(self.device)
+        model = build_network(config, num_classes, whitening_images, self.generator).to(self.device)
         self.set_up_seconds = time.perf_counter() - began
         """for the initial weights, including the whitening filters"""
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -242,11 +242,3 @@ class Trainer:
         self.best = None if state["best"] is None else BestCheckpoint(**state["best"])
         self.epoch_seconds = state["epoch_seconds"]
         self.training_seconds = state["training_seconds"]
-
-
-@torch.inference_mode()
-def validate(model: nn.Module, normalize: Normalize, images: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean loss and accuracy, without test-time augmentation."""
-    model.eval()
-    logits = torch.cat([model(normalize(batch)) for batch in torch.split(images, VAL_BATCH_SIZE)])
-    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()

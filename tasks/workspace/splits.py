@@ -21,7 +21,7 @@ from tasks.workspace.files import atomic_write
 @dataclass(frozen=True)
 class Split:
     images: Tensor
-    """uint8 `(N, 32, 32, 3)`, RGB"""
+    """uint8 `(N, S, S, 3)`, RGB"""
     labels: Tensor
     """int64 `(N,)`"""
 
@@ -37,6 +37,11 @@ class Splits:
     val: Split
     test: Split
     metadata: Mapping[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of every image, in pixels."""
+        return self.train.images.shape[1]
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -12,14 +12,14 @@ from tasks.workspace.splits import load_tensors
 
 
 def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network, from normalized images `(N, 3, 32, 32)` to logits, and the file's metadata.
+    """The trained network, from normalized images `(N, 3, S, S)` to logits, and the file's metadata.
 
     `RunError` if the file is missing, corrupt, or holds another network's weights.
     """
     tensors, metadata = load_tensors(file)
     if metadata.get("network") not in NETWORKS:
         raise RunError(f"{file} contains an unknown network: {metadata.get('network')!r}")
-    network = NETWORKS[metadata["network"]]()
+    network = NETWORKS[metadata["network"]](len(metadata["classes"]), metadata["image_size"])
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -32,4 +32,5 @@ def load_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
     """The classifier that is exported, from images to probabilities, and the file's metadata."""
     network, metadata = load_network(file)
     tta = metadata.get("train", {}).get("tta", "none")
-    return Classifier(network, metadata["mean"], metadata["std"], tta).eval(), metadata
+    classifier = Classifier(network, metadata["mean"], metadata["std"], tta, metadata["image_size"])
+    return classifier.eval(), metadata

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from tasks.params import TrainConfig
+from tasks.params.train import TrainConfig
 from tests.conftest import ROOT
 
 

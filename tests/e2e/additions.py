@@ -47,12 +47,12 @@ def summarize(metrics: Path, summary: Path, config: SummarizeConfig) -> dict[str
 ''',
     ),
     Edit(
-        "tasks/params.py",
+        "tasks/params/__init__.py",
         "class SummarizeConfig(StrictModel):\n    digits: Literal[1, 2]\n\n\n",
         before="class Params(",
     ),
-    Edit("tasks/params.py", "    summarize: SummarizeConfig\n", after="    report: ReportConfig\n"),
-    Edit("tasks/params.py", "    summary: str\n", after="    metrics: str\n"),
+    Edit("tasks/params/__init__.py", "    summarize: SummarizeConfig\n", after="    report: ReportConfig\n"),
+    Edit("tasks/params/__init__.py", "    summary: str\n", after="    metrics: str\n"),
     Edit("params.yaml", "  summary: reports/summary.txt\n", after="  metrics: reports/metrics.json\n"),
     Edit("params.yaml", "summarize:\n  digits: 2\n\n", before="ingest:"),
     Edit(
@@ -101,17 +101,17 @@ from torch import Tensor, nn
 
 
 class Tiny(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int, image_size: int) -> None:
         super().__init__()
-        self.head = nn.Linear(3072, 10)
+        self.head = nn.Linear(3 * image_size**2, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(images.flatten(1))
 ''',
     ),
     Edit("models/networks.py", "from models.tiny import Tiny\n", after="from models.net import Net\n"),
-    Edit("models/networks.py", '"tiny": Tiny, ', before='"net": Net'),
-    Edit("tasks/params.py", '"tiny", ', after="    network: Literal["),
+    Edit("models/networks.py", '    "tiny": Tiny,\n', before='    "net": Net'),
+    Edit("tasks/params/train.py", '"tiny", ', after="    network: Literal["),
     Edit(
         "tests/models/test_tiny.py",
         """from pathlib import Path
@@ -138,7 +138,7 @@ def test_tiny_trains_and_exports(sample_data: Path, tmp_path: Path) -> None:
 
 PARAMETER = [
     Edit(
-        "tasks/params.py",
+        "tasks/params/train.py",
         '    grad_clip: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(0.0, "largest norm")\n',
         before="    optimizer: Literal[",
     ),
@@ -225,7 +225,7 @@ BACKEND = [
     ),
     Edit("tasks/inference/backends.py", '    "uniform": _load_uniform,\n', before='    "onnxruntime": _load'),
     Edit("tasks/inference/backends.py", '"uniform": ["cpu"], ', before='"onnxruntime": providers'),
-    Edit("tasks/params.py", '    "uniform-fp32",\n', before='    "onnxruntime-fp32",\n'),
+    Edit("tasks/params/types.py", '    "uniform-fp32",\n', before='    "onnxruntime-fp32",\n'),
     Edit("params.yaml", "    - uniform-fp32\n", before="    - onnxruntime-fp32"),
 ]
 

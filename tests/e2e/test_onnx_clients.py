@@ -72,7 +72,7 @@ def run_python(folder: Path, script: str, *arguments: str) -> list[tuple[str, fl
 def test_python_client_equals_predict(model: Path, size: tuple[int, int]) -> None:
     Image.effect_noise(size, 60).convert("RGB").save(model.with_name("image.png"))
     ((name, probability),) = run_python(model.parent, extract_client("python"), "model.onnx", "image.png")
-    ((best, value),) = predict(model, load_image(model.with_name("image.png"))[None])
+    ((best, value),) = predict(model, load_image(model.with_name("image.png"), 32)[None])
     assert name == best
     assert probability == pytest.approx(value, abs=1e-6)
 

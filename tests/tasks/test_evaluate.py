@@ -18,7 +18,14 @@ from tasks.workspace.splits import load_splits, save_tensors
 from tasks.workspace.weights import load_network
 
 CLASSES = [f"class {i}" for i in range(10)]
-METADATA = {"dataset": "sample", "classes": CLASSES, "data_md5": "a", "mean": [0.5] * 3, "std": [0.25] * 3}
+METADATA = {
+    "dataset": "sample",
+    "classes": CLASSES,
+    "data_md5": "a",
+    "mean": [0.5] * 3,
+    "std": [0.25] * 3,
+    "image_size": 32,
+}
 CONFIG = EvaluateConfig(batch_size=64, calibration_bins=15)
 
 

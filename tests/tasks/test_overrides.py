@@ -16,7 +16,8 @@ from tasks.overrides import (
     with_overrides,
     write_overrides,
 )
-from tasks.params import TrainConfig, _recipe_field, read_params
+from tasks.params import read_params
+from tasks.params.train import TrainConfig, _recipe_field
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
 

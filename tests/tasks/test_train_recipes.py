@@ -7,7 +7,8 @@ import pytest
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.overrides import read_recipe, with_overrides
-from tasks.params import TrainConfig, read_params
+from tasks.params import read_params
+from tasks.params.train import TrainConfig
 from tasks.train import train
 from tasks.workspace.files import read_json
 from tasks.workspace.splits import load_splits

@@ -22,17 +22,17 @@ def test_load_added_images_returns_what_was_added(tmp_path: Path) -> None:
     images = random_images(3)
     for image, label in zip(images, ("dog", "cat", "dog"), strict=True):
         add_image(tmp_path, label, image)
-    read, labels, md5 = load_added_images(tmp_path, CLASSES)
+    read, labels, md5 = load_added_images(tmp_path, CLASSES, 32)
     assert sorted(labels) == [0, 1, 1]
     assert np.array_equal(read[0], images[1])
     assert {image.tobytes() for image in read} == {image.tobytes() for image in images}
     assert len(md5) == 32
     add_image(tmp_path, "cat", images[1])  # once more changes nothing
-    assert load_added_images(tmp_path, CLASSES)[2] == md5
+    assert load_added_images(tmp_path, CLASSES, 32)[2] == md5
 
 
 def test_load_added_images_of_none_is_empty(tmp_path: Path) -> None:
-    images, labels, md5 = load_added_images(tmp_path, CLASSES)
+    images, labels, md5 = load_added_images(tmp_path, CLASSES, 32)
     assert (images.shape, labels.shape, md5) == ((0, 32, 32, 3), (0,), "")
 
 
@@ -41,10 +41,10 @@ def test_load_added_images_of_altered_content_raises(tmp_path: Path) -> None:
     file = add_image(tmp_path, "cat", images[0])
     Image.fromarray(images[1]).save(file)
     with pytest.raises(ChecksumError, match="is not the image that was added"):
-        load_added_images(tmp_path, CLASSES)
+        load_added_images(tmp_path, CLASSES, 32)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ChecksumError, match="cannot be read"):
-        load_added_images(tmp_path, CLASSES)
+        load_added_images(tmp_path, CLASSES, 32)
 
 
 @pytest.mark.parametrize("name", ["cow/x.png", "x.png", "cat/x.txt", "cat/deep/x.png"])
@@ -53,7 +53,7 @@ def test_load_added_images_with_a_foreign_file_raises(tmp_path: Path, name: str)
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
     with pytest.raises(RunError, match="is not an added image"):
-        load_added_images(tmp_path, CLASSES)
+        load_added_images(tmp_path, CLASSES, 32)
 
 
 def test_split_puts_added_images_into_training_only(sample_data: Path, tmp_path: Path) -> None:

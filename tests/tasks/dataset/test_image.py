@@ -29,7 +29,7 @@ def make_gradient(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
 def test_load_image_of_32_by_32_keeps_its_pixels(kind: str) -> None:
-    assert (load_image(encode(Image.fromarray(PIXELS), kind)) == PIXELS).all()
+    assert (load_image(encode(Image.fromarray(PIXELS), kind), 32) == PIXELS).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -48,13 +48,13 @@ def test_load_image_rotates_by_exif_orientation(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = encode(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
-    assert (load_image(file) == PIXELS).all()
+    assert (load_image(file, 32) == PIXELS).all()
 
 
 def test_load_image_blends_transparency_onto_white() -> None:
     alpha = np.random.default_rng(1).integers(0, 256, (32, 32, 1), dtype=np.uint8)
     expected = (PIXELS.astype(float) * alpha + 255.0 * (255 - alpha)) / 255
-    read = load_image(encode(Image.fromarray(np.concatenate([PIXELS, alpha], 2))))
+    read = load_image(encode(Image.fromarray(np.concatenate([PIXELS, alpha], 2))), 32)
     assert np.abs(read - expected).max() <= 1
 
 
@@ -63,21 +63,21 @@ def test_load_image_fully_transparent_is_white(mode: str) -> None:
     image = Image.new(mode, (40, 32)) if mode != "P" else Image.new("P", (40, 32), 0)
     config = {"transparency": 0} if mode == "P" else {}
     file = encode(image, "TIFF" if mode == "PA" else "PNG", **config)
-    assert (load_image(file) == 255).all()
+    assert (load_image(file, 32) == 255).all()
 
 
 def test_load_image_crops_to_the_center() -> None:
     wide = np.zeros((32, 64, 3), np.uint8)
     wide[:, 16:48] = PIXELS
-    assert (load_image(encode(Image.fromarray(wide))) == PIXELS).all()
+    assert (load_image(encode(Image.fromarray(wide)), 32) == PIXELS).all()
     tall = np.ascontiguousarray(wide.swapaxes(0, 1))
-    assert (load_image(encode(Image.fromarray(tall))) == PIXELS.swapaxes(0, 1)).all()
+    assert (load_image(encode(Image.fromarray(tall)), 32) == PIXELS.swapaxes(0, 1)).all()
 
 
 @pytest.mark.parametrize("side", [1, 5, 31, 33, 100, 1000])
 def test_load_image_resized_keeps_colors(side: int) -> None:
     expected = np.asarray(make_gradient(32, 32), dtype=float)
-    read = load_image(encode(make_gradient(side, side)))
+    read = load_image(encode(make_gradient(side, side)), 32)
     if side > 8:
         assert np.abs(read - expected).max() <= 10
     assert np.abs(read.mean((0, 1)) - np.asarray(make_gradient(side, side)).mean((0, 1))).max() <= 2
@@ -86,26 +86,26 @@ def test_load_image_resized_keeps_colors(side: int) -> None:
 def test_load_image_antialiases_a_fine_pattern() -> None:
     """A resize that only looked at every tenth pixel would give stripes."""
     board = np.indices((320, 320)).sum(0) % 2 * 255
-    read = load_image(encode(Image.fromarray(np.repeat(board[:, :, None], 3, 2).astype(np.uint8))))
+    read = load_image(encode(Image.fromarray(np.repeat(board[:, :, None], 3, 2).astype(np.uint8))), 32)
     assert np.abs(read.astype(int) - 127).max() <= 3
 
 
 def test_load_image_of_a_large_jpeg_is_close_to_the_full_decode() -> None:
     image = make_gradient(1600, 1200)
-    small = load_image(encode(image, "JPEG", quality=95)).astype(int)
-    assert np.abs(small - load_image(encode(image)).astype(int)).max() <= 4
+    small = load_image(encode(image, "JPEG", quality=95), 32).astype(int)
+    assert np.abs(small - load_image(encode(image), 32).astype(int)).max() <= 4
 
 
 def test_load_image_of_16_bit_gray_scales_its_range() -> None:
     levels = np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64
-    read = load_image(encode(Image.fromarray(levels)))
+    read = load_image(encode(Image.fromarray(levels)), 32)
     assert np.abs(read - levels[:, :, None] / 257).max() <= 0.51
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "I", "F"])
 def test_load_image_accepts_every_mode(mode: str) -> None:
     image = make_gradient(64, 64).convert(mode)
-    read = load_image(encode(image, "TIFF"))
+    read = load_image(encode(image, "TIFF"), 32)
     assert read.shape == (32, 32, 3)
     assert read.dtype == np.uint8
     grey = np.asarray(make_gradient(32, 32).convert("L"))
@@ -115,7 +115,7 @@ def test_load_image_accepts_every_mode(mode: str) -> None:
 def test_load_image_of_an_animation_takes_the_first_frame() -> None:
     frames = [Image.new("RGB", (32, 32), color) for color in ("#ff0000", "#00ff00")]
     file = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert (load_image(file) == [255, 0, 0]).all()
+    assert (load_image(file, 32) == [255, 0, 0]).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
@@ -123,7 +123,7 @@ def test_load_image_truncated_anywhere_raises_one_line(kind: str) -> None:
     whole = encode(make_gradient(48, 40), kind).getvalue()
     for length in range(0, len(whole) - len(whole) // 4, max(1, len(whole) // 40)):
         with pytest.raises(InputError, match="image"):
-            load_image(io.BytesIO(whole[:length]))
+            load_image(io.BytesIO(whole[:length]), 32)
 
 
 def test_load_image_of_a_decompression_bomb_raises() -> None:
@@ -135,15 +135,15 @@ def test_load_image_of_a_decompression_bomb_raises() -> None:
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
     with pytest.raises(InputError, match="million pixels"):
-        load_image(io.BytesIO(bomb + chunk(b"IEND", b"")))
+        load_image(io.BytesIO(bomb + chunk(b"IEND", b"")), 32)
 
 
 def test_load_image_of_no_image_raises(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("no image")
     with pytest.raises(InputError, match="not an image"):
-        load_image(tmp_path / "a.png")
+        load_image(tmp_path / "a.png", 32)
     with pytest.raises(InputError, match="no such file"):
-        load_image(tmp_path / "b.png")
+        load_image(tmp_path / "b.png", 32)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -151,7 +151,7 @@ def test_load_image_with_a_value_that_is_not_finite_raises(value: float) -> None
     values = np.linspace(0, 1, 64 * 80, dtype=np.float32).reshape(64, 80)
     values[3, 79] = value  # outside of the center, too
     with pytest.raises(InputError, match="pixel values that are not finite"):
-        load_image(encode(Image.fromarray(values), "TIFF"))
+        load_image(encode(Image.fromarray(values), "TIFF"), 32)
 
 
 def test_load_image_starts_no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_load_image_starts_no_other_program(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("os.system", fail)
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
     with pytest.raises(InputError, match="not an image in one of the formats"):
-        load_image(io.BytesIO(eps))
+        load_image(io.BytesIO(eps), 32)
 
 
 def test_formats_are_those_that_the_docs_list() -> None:

@@ -60,7 +60,7 @@ def test_ingest_accepts_new_images(incoming: Path, data: Path) -> None:
     result = run(incoming, data)
     assert result.accepted == {"ring": 2, "disc": 1}
     assert not result.rejected
-    images, labels, _ = load_added_images(data, CLASSES)
+    images, labels, _ = load_added_images(data, CLASSES, 32)
     assert (images.shape, sorted(labels)) == ((3, 32, 32, 3), [0, 1, 1])
     assert sorted(str(f.relative_to(incoming)) for f in incoming.rglob("*.*")) == [
         "accepted/disc/c.jpeg",
@@ -163,7 +163,7 @@ def test_ingest_interrupted_between_adding_and_moving_is_finished_by_the_next(
     result = run(incoming, data)
     assert (result.accepted, result.rejected) == ({"ring": 2}, {})
     assert sorted(file.name for file in (incoming / "accepted/ring").iterdir()) == ["a.png", "b.png"]
-    assert len(load_added_images(data, CLASSES)[0]) == 2
+    assert len(load_added_images(data, CLASSES, 32)[0]) == 2
     assert not list_pending(incoming)
     assert not [file for file in incoming.iterdir() if file.name.startswith(".")]
 

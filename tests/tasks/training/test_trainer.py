@@ -33,8 +33,8 @@ def one_thread() -> Iterator[None]:
 
 def build_trainer(splits: Path, **changes: object) -> Trainer:
     data = load_splits(splits)
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], torch.device("cpu"))
-    return Trainer(data.train, data.val, normalize, build_config(**changes), lambda *_: None)
+    normalize = Normalize(data.metadata["mean"], data.metadata["std"], 32, torch.device("cpu"))
+    return Trainer(data.train, data.val, 10, normalize, build_config(**changes), lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def test_last_smaller_batch_counts_by_its_size() -> None:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (50, 32, 32, 3), generator=generator).to(torch.uint8)
     split = Split(images, torch.arange(50) % 10)
-    normalize = Normalize([0.5] * 3, [0.25] * 3, torch.device("cpu"))
-    trainer = Trainer(split, split, normalize, build_config(batch_size=32, lr=1e-30), lambda *_: None)
+    normalize = Normalize([0.5] * 3, [0.25] * 3, 32, torch.device("cpu"))
+    trainer = Trainer(split, split, 10, normalize, build_config(batch_size=32, lr=1e-30), lambda *_: None)
     with torch.inference_mode():
         expected = F.cross_entropy(trainer.model(normalize(images)), split.labels).item()
     metrics = trainer.run_epoch(1)

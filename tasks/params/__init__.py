@@ -1,0 +1,152 @@
+"""`params.yaml` as typed models: what each key means and what is allowed, validated before anything runs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.params.train import TrainConfig
+from tasks.params.types import (
+    BackendName,
+    BatchSize,
+    BelowOne,
+    Fraction,
+    Opset,
+    Provider,
+    Seconds,
+    Seed,
+    StrictModel,
+    Threads,
+    Tolerance,
+)
+from tasks.validation import load_yaml, validate
+
+
+class Paths(StrictModel):
+    """Files and folders, relative to the workspace."""
+
+    data: str
+    splits: str
+    weights: str
+    onnx_model: str
+    int8_model: str
+    history: str
+    metrics: str
+    predictions: str
+    benchmarks: str
+    sweep: str
+    page: str
+    figures: str
+
+
+class DownloadConfig(StrictModel):
+    sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-10-batches-py/, in order")
+    timeout_s: Seconds = Field(description="longest wait for a source to answer or to send anything")
+    min_speed_kb_per_s: Annotated[float, Field(ge=0, le=10_000_000)] = Field(
+        description="slower sources are skipped"
+    )
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="per source, with back-off between them"
+    )
+
+
+class SplitConfig(StrictModel):
+    seed: Seed
+    val_fraction: Fraction = Field(description="share of CIFAR-10's training images kept for validation")
+
+
+class EvaluateConfig(StrictModel):
+    batch_size: BatchSize
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
+
+
+class ExportConfig(StrictModel):
+    opset: Opset = Field(description="ONNX operator set; auto: the lowest that the operators allow")
+    parity_batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
+    parity_threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
+    parity_providers: Annotated[list[Provider], Field(min_length=1)] = Field(
+        description="of ONNX Runtime; unavailable ones are skipped"
+    )
+    parity_atol: Tolerance = Field(description="largest allowed difference of a probability")
+
+
+class QuantizeConfig(StrictModel):
+    seed: Seed
+    method: Literal["minmax", "percentile", "entropy"] = Field(
+        description="how the range of an activation follows from its values on training images"
+    )
+    percentile: float = Field(gt=50, le=100, description="of an activation's values, for that method")
+    calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(
+        description="number of training images, sampled at random"
+    )
+    weight_bits: Literal[7, 8]
+    max_accuracy_drop: float = Field(ge=0, le=1, description="on test images; above it the stage warns")
+
+
+class BenchmarkConfig(StrictModel):
+    backends: Annotated[list[BackendName], Field(min_length=1)] = Field(
+        description="those that are not installed are reported as skipped"
+    )
+    providers: Annotated[list[Provider], Field(min_length=1)] = Field(
+        description="of ONNX Runtime, which runs on each that is available"
+    )
+    batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
+    threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
+    warmup_s: Seconds
+    min_duration_s: Seconds = Field(
+        description="per backend, batch size and number of threads, over all rounds"
+    )
+    rounds: Annotated[int, Field(ge=5, le=1000)] = Field(description="the backends are interleaved in them")
+    server_target_latency_ms: Annotated[float, Field(gt=0, le=86_400_000)] = Field(
+        description="within which a server has to answer 99 of 100 requests"
+    )
+    server_min_duration_s: Seconds = Field(description="of requests at one rate")
+
+
+class ReportConfig(StrictModel):
+    gallery_size: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="most confident errors, and least confident correct predictions"
+    )
+
+
+class IngestConfig(StrictModel):
+    folder: str = Field(description="new images are in FOLDER/CLASS/")
+    max_hamming_distance: Annotated[int, Field(ge=0, le=64)] = Field(
+        description="bits of 64 by which the perceptual hashes of two versions of an image may differ"
+    )
+
+
+class CompareConfig(StrictModel):
+    confidence: Fraction = Field(description="of the test that a challenger's gain is not due to chance")
+    min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
+    max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="challenger's over champion's"
+    )
+    parity_atol: Tolerance = Field(description="largest allowed difference from PyTorch's probabilities")
+
+
+class TrackingConfig(StrictModel):
+    mode: Literal["auto", "disabled", "offline", "online"]
+    project: Annotated[str, Field(min_length=1)]
+
+
+class Params(StrictModel):
+    """All of `params.yaml`."""
+
+    dataset: Literal["CIFAR-10", "sample"]
+    paths: Paths
+    download: DownloadConfig
+    split: SplitConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    export: ExportConfig
+    quantize: QuantizeConfig
+    benchmark: BenchmarkConfig
+    report: ReportConfig
+    ingest: IngestConfig
+    compare: CompareConfig
+    tracking: TrackingConfig
+
+
+def read_params(file: Path) -> Params:
+    return validate(Params, load_yaml(file), file.name)

@@ -1,0 +1,90 @@
+"""The section `train`, which is also what recipes hold."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.params.types import BatchSize, BelowOne, Epochs, LearningRate, Seed, StrictModel, Threads
+
+
+def _recipe_field(default: str | float, description: str) -> Any:
+    """A parameter of recipes; `default` is its value in a recipe that does not name it.
+
+    In `params.yaml` it must be named all the same, so pydantic is told of no default.
+    """
+    return Field(description=description, json_schema_extra={"default": default})
+
+
+class TrainConfig(StrictModel):
+    """The defaults are the talk's recipe: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
+
+    network: Literal["net", "airbench94", "airbench96"] = _recipe_field(
+        "net",
+        "`net`: the talk's; `airbench94` and `airbench96`: those of the recipes `fast94` and `strong96`",
+    )
+    seed: Seed = Field(description="of all randomness of the training")
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = _recipe_field(
+        24, "the one with the best validation accuracy is kept"
+    )
+    batch_size: BatchSize = _recipe_field(128, "images per step")
+    lr: LearningRate = _recipe_field(0.001, "the schedule's highest learning rate")
+    optimizer: Literal["adam", "adamw", "sgd", "muon"] = _recipe_field(
+        "adam", "`sgd` with Nesterov momentum; `muon` for filters, with SGD for all else"
+    )
+    momentum: BelowOne = _recipe_field(0.9, "of `sgd`, and of `muon`'s filters; Nesterov's")
+    head_lr: LearningRate = _recipe_field(0.7, "`muon`: learning rate of linear layers, times the batch size")
+    bias_lr: LearningRate = _recipe_field(0.05, "`muon`: learning rate of biases, times the batch size")
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(
+        0.0, "as PyTorch's; `muon`: share of head and biases per step"
+    )
+    lr_schedule: Literal["constant", "cosine", "linear"] = _recipe_field(
+        "constant", "after the warm-up; `cosine` and `linear` go down to 0"
+    )
+    warmup_epochs: Epochs = _recipe_field(0.0, "over which the learning rate rises linearly")
+    whiten_bias_epochs: Annotated[int, Field(ge=0, le=100_000)] = _recipe_field(
+        0, "over which the bias of a whitening layer is trained; then it is frozen"
+    )
+    label_smoothing: BelowOne = _recipe_field(0.0, "as in PyTorch's `cross_entropy`")
+    flip: bool | Literal["alternating"] = _recipe_field(
+        default=False,
+        description="augmentation: flip half of the images; `alternating`: the other half in the next epoch",
+    )
+    translate: Annotated[int, Field(ge=0, le=8)] = _recipe_field(
+        0, "augmentation: shift by up to so many pixels, reflected at the border"
+    )
+    cutout_size: Annotated[int, Field(ge=0, le=32)] = _recipe_field(
+        0, "augmentation: mask a square of so many pixels; 0: none"
+    )
+    ema_decay: BelowOne = _recipe_field(
+        0.0, "decay per step of the weights' moving average, which then is validated and kept; 0: none"
+    )
+    precision: Literal["32-true", "bf16-mixed"] = _recipe_field(
+        "32-true", "`bf16-mixed`: bfloat16 by autocast"
+    )
+    compile: bool = _recipe_field(
+        default=False,
+        description="on CUDA: `torch.compile`; its warm-up comes before the first step and is undone",
+    )
+    tta: Literal["none", "flip", "flip_translate"] = _recipe_field(
+        "none", "views over which the shipped model averages its logits: flipped, and shifted by a pixel"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(description="`auto`: CUDA where there is one")
+    num_threads: Threads = Field(
+        description="on a CPU; PyTorch adds in another order with another number, so it changes the result"
+    )
+    deterministic: bool = Field(
+        description="on CUDA: PyTorch's deterministic algorithms; without them cuDNN's fastest. "
+        "What they cost is unmeasured, as is all of CUDA so far"
+    )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} must be smaller than epochs ({self.epochs})"
+            )
+        if self.momentum == 0 and self.optimizer == "sgd":
+            raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")
+        if self.network == "net" and self.whiten_bias_epochs:
+            raise ValueError("whiten_bias_epochs must be 0 for network net, which has no whitening layer")
+        return self
