@@ -10,7 +10,7 @@ SETUP := $(VENV)/.installed
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run check test lint format lock clean
+.PHONY: help setup run check test faults lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ check: lint  ## lint, types and the fast tests
 
 test: $(SETUP)  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+faults: $(SETUP)  ## fault injection: about 2 minutes, not part of make test
+	$(BIN)/python -m pytest -q -n 2 -m faults tests/e2e
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

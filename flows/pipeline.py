@@ -7,7 +7,7 @@ from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import Field
 
 from flows.runtime import markdown
@@ -17,6 +17,7 @@ from flows.runtime.flow_run import (
     ProgressReporter,
     TaskChain,
     exclusive_workspace,
+    fail_in_one_line,
     failed_state,
     load_params,
 )
@@ -92,17 +93,15 @@ def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bo
     retry_delay_seconds=RETRY_DELAYS_S,
     retry_condition_fn=_is_retryable,
 )
+@fail_in_one_line
 def download() -> State[Any]:
     """CIFAR-10 in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
-    try:
-        params = read_params(PARAMS)
-        with open_repo() as repo:
-            pulled = pull_data(repo)
-        metrics = run_stage("download", params)
-        with open_repo() as repo:
-            commit_data(repo)
-    except RunError as error:
-        return Failed(message=str(error), data=error)
+    params = read_params(PARAMS)
+    with open_repo() as repo:
+        pulled = pull_data(repo)
+    metrics = run_stage("download", params)
+    with open_repo() as repo:
+        commit_data(repo)
     if pulled:
         return Completed(name="Restored", message="from the DVC cache or remote, verified")
     if metrics["source"] is None:
@@ -111,16 +110,12 @@ def download() -> State[Any]:
 
 
 @task(log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+@fail_in_one_line
 def reproduce_stage(name: str, force: bool) -> State[Any]:
     """Bring one stage of dvc.yaml up to date."""
-    try:
-        params = read_params(PARAMS)
-        with open_repo() as repo:
-            result = repro_stage(
-                repo, name, lambda: run_stage(name, params, ProgressReporter(name)), force=force
-            )
-    except RunError as error:
-        return Failed(message=str(error), data=error)
+    params = read_params(PARAMS)
+    with open_repo() as repo:
+        result = repro_stage(repo, name, lambda: run_stage(name, params, ProgressReporter(name)), force=force)
     match result.state:
         case "cached":
             return Completed(name="Cached", message=result.reason)

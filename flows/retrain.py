@@ -12,13 +12,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
 from flows.runtime import markdown, publish
 from flows.runtime.champion import promote, provenance_hashes, restore_champion, sync_champion
 from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
-from flows.runtime.flow_run import PARAMS, TaskChain, exclusive_workspace, failed_state, load_params
+from flows.runtime.flow_run import (
+    PARAMS,
+    TaskChain,
+    exclusive_workspace,
+    fail_in_one_line,
+    failed_state,
+    load_params,
+)
 from tasks.dataset.ingest import ingest, list_pending
 from tasks.inference.onnx_classifier import load_model
 from tasks.overrides import Overrides
@@ -92,34 +99,30 @@ def _skip_reason(params: Params) -> str | None:
 
 
 @task(name="ingest", task_run_name="ingest", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+@fail_in_one_line
 def ingest_images() -> State[Any]:
     """Check new images from `incoming/`, add them to the training set and commit that to DVC."""
-    try:
-        params = read_params(PARAMS)
-        folder = Path(params.ingest.folder)
-        if not list_pending(folder):
-            return Completed(name="Cached", message="no new images")
-        result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
-        with open_repo() as repo:
-            commit_data(repo)
-        create_markdown_artifact(markdown.ingest_markdown(result), key="ingest")
-    except RunError as error:
-        return Failed(message=str(error), data=error)
+    params = read_params(PARAMS)
+    folder = Path(params.ingest.folder)
+    if not list_pending(folder):
+        return Completed(name="Cached", message="no new images")
+    result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
+    with open_repo() as repo:
+        commit_data(repo)
+    create_markdown_artifact(markdown.ingest_markdown(result), key="ingest")
     return Completed(message=str(result))
 
 
 @task(name="compare", task_run_name="compare", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+@fail_in_one_line
 def compare_models(push: bool, commit: bool) -> State[Any]:
     """Challenger against champion: record the decision in the ledger, then publish it as asked for."""
-    try:
-        params = read_params(PARAMS)
-        entry = _decide(params)
-        print(f"{entry.decision}: {entry.reason}")
-        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-        _emit_decision_event(entry)
-        publish.save_experiment(entry, params, push=push, commit=commit)
-    except RunError as error:
-        return Failed(message=str(error), data=error)
+    params = read_params(PARAMS)
+    entry = _decide(params)
+    print(f"{entry.decision}: {entry.reason}")
+    create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+    _emit_decision_event(entry)
+    publish.save_experiment(entry, params, push=push, commit=commit)
     return Completed(message=f"{entry.decision}: {entry.reason}")
 
 

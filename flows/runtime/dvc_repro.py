@@ -5,6 +5,7 @@ Only the command is replaced: where `dvc repro` starts `python -m tasks STAGE`, 
 function in its own process. As with DVC's commands, the workspace is the current directory.
 """
 
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import InputError, RunError, describe_os_error
 
 DATA = "data.dvc"
 
@@ -63,9 +64,10 @@ def open_repo() -> Iterator[Repo]:
         while isinstance(causes[-1].__cause__, Exception):
             causes.append(causes[-1].__cause__)
         raise RunError("DVC: " + ": ".join(dict.fromkeys(str(cause) for cause in causes))) from error
-    except (OSError, sqlite3.Error) as error:  # a full disk, for example, or DVC's own database on it
-        file = getattr(error, "filename", None) or "a file in .dvc"
-        raise RunError(f"cannot read or write {file}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:  # a full disk, for example
+        raise RunError(describe_os_error(error)) from error
+    except sqlite3.Error as error:  # DVC's own database
+        raise RunError(f"cannot read or write DVC's database in .dvc: {error}") from error
 
 
 def topological_stages(repo: Repo) -> list[PipelineStage]:
@@ -88,7 +90,8 @@ def repro_stage(
     if not force and stage.already_cached():  # the outputs are missing in the workspace only
         stage.checkout(force=True)
         return StageResult("restored", reason, {})
-    with _patched_cmd_run(stage, stage_fn) as results:
+    _remove_empty_run_cache(Path(repo.cache.legacy.path))
+    with _patched_cmd_run(stage, stage_fn) as results, _raise_failed_transfers():
         stage.reproduce(force=force)
     stage.dump(update_pipeline=False)
     if not results:  # DVC restored the outputs from its run cache
@@ -164,6 +167,30 @@ def _patched_cmd_run(
         dvc.stage.run.cmd_run = original
 
 
+def _remove_empty_run_cache(cache: Path) -> None:
+    """Folders that a killed run left without an entry; DVC (3.67) fails with a TypeError on these."""
+    for folder in (cache / "runs").glob("*/*"):
+        with contextlib.suppress(OSError):  # it has an entry
+            folder.rmdir()
+
+
+@contextmanager
+def _raise_failed_transfers() -> Iterator[None]:
+    """Where a file cannot be written to its cache, DVC logs that and records the output all the same."""
+
+    def raise_error(record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], OSError):
+            raise record.exc_info[1]
+        return True
+
+    logger = logging.getLogger("dvc_data.hashfile.transfer")
+    logger.addFilter(raise_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(raise_error)
+
+
 def pull_data(repo: Repo) -> bool:
     """Check the tracked data out of DVC's cache or remote.
 
@@ -200,7 +227,8 @@ def commit_data(repo: Repo) -> None:
             f"{DATA} records {recorded} files, but only {present} exist; restore the missing ones: "
             f"dvc pull {DATA} && dvc checkout --force {DATA}; or accept the loss: dvc commit --force {DATA}"
         )
-    repo.commit(stage.path, force=True)
+    with _raise_failed_transfers():
+        repo.commit(stage.path, force=True)
 
 
 def changed_stages(repo: Repo) -> list[str]:

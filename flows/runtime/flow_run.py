@@ -1,12 +1,13 @@
 """What every flow run needs: exclusive workspace, parameters, a chain of tasks, progress, the final state."""
 
 import contextlib
+import functools
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect import Task, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -15,14 +16,16 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Failed
 
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
-from flows.runtime.logs import drop_duplicate_failure, shorten_known_failure
+from flows.runtime.logs import drop_duplicate_failure, drop_known_traceback
 from flows.runtime.markdown import TaskRunSummary
 from tasks.overrides import Overrides, write_overrides
 from tasks.params import Params, read_params
-from tasks.workspace.errors import RunError
+from tasks.workspace.errors import RunError, describe_os_error
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+TaskFn = TypeVar("TaskFn", bound=Callable[..., State[Any]])
 
 PARAMS = Path("params.yaml")
 PROGRESS_UPDATE_INTERVAL_S = 5.0
@@ -37,7 +40,7 @@ def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
     `WorkspaceLockedError` where another run holds the lock.
     """
     logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
-    logging.getLogger("prefect.engine").addFilter(shorten_known_failure)
+    logging.getLogger("prefect.flow_runs").addFilter(drop_known_traceback)
     with contextlib.chdir(workspace), workspace_lock(wait=wait and not _is_scheduled()):
         yield
 
@@ -47,6 +50,22 @@ def load_params(overrides: Overrides | None) -> Params:
     if overrides is not None:
         write_overrides(PARAMS, overrides)
     return read_params(PARAMS)
+
+
+def fail_in_one_line(task_fn: TaskFn) -> TaskFn:
+    """Return a task's known failures, and those of the disk, as its state: no traceback in the log."""
+
+    @functools.wraps(task_fn)
+    def run(*arguments: Any, **keywords: Any) -> State[Any]:
+        try:
+            return task_fn(*arguments, **keywords)
+        except RunError as error:
+            return Failed(message=str(error), data=error)
+        except OSError as error:
+            message = describe_os_error(error)
+            return Failed(message=message, data=RunError(message))
+
+    return cast("TaskFn", run)
 
 
 def failed_state(error: RunError) -> State[Any]:

@@ -10,10 +10,6 @@ def drop_duplicate_failure(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Task run failed with state")
 
 
-def shorten_known_failure(record: logging.LogRecord) -> bool:
-    """A logging filter: what a `RunError` says is all there is to say; its traceback is not logged."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, RunError):
-        record.msg, record.args = "%s: %s", (record.getMessage(), error)
-        record.exc_info = None
-    return True
+def drop_known_traceback(record: logging.LogRecord) -> bool:
+    """A logging filter: the final state, logged before, has said what a `RunError` says."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RunError))

@@ -18,7 +18,7 @@ from flows.runtime.dvc_repro import DATA, load_repo
 from flows.runtime.flow_run import PARAMS
 from tasks.params import Params
 from tasks.registry.ledger import LEDGER, LedgerEntry
-from tasks.workspace.errors import RunError
+from tasks.workspace.errors import RunError, describe_os_error
 from tasks.workspace.files import atomic_write
 
 REPORTS_DIR = "reports"
@@ -44,7 +44,9 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
                     include_untracked=[str(file) for file in (LEDGER, CHAMPION_DVC_FILE) if file.is_file()],
                 )
             saved = True
-        except (DvcException, SCMError) as error:
+        except OSError as error:
+            errors.append(f"the DVC experiment could not be saved: {describe_os_error(error)}")
+        except (DvcException, SCMError, RunError) as error:
             errors.append(f"the DVC experiment could not be saved: {error}")
         if commit:
             try:

@@ -16,6 +16,11 @@ class InputError(RunError):
     exit_code = 2
 
 
+def describe_os_error(error: OSError) -> str:
+    """`cannot read or write FILE: No space left on device`, in one line."""
+    return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A hint for an unknown word: `did you mean train?`, or a list of the known ones."""
     known = list(known)

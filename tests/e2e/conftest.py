@@ -13,6 +13,15 @@ from tests.conftest import QUICK, ROOT, copy_of_project
 from tests.e2e.deployment_server import DeploymentServer, run_server
 from tests.flows.conftest import make_champion_workspace
 
+FAULTS = "faults"  # the property of a test's report that says how many were injected
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == FAULTS:
+                terminalreporter.write_line(str(value))
+
 
 def run_command(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
@@ -93,3 +102,11 @@ def server(deployment_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def own_workspace(finished_workspace: Path, tmp_path: Path) -> Path:
     """A workspace for the runs of one test, in which the pipeline ran once."""
     return shutil.copytree(finished_workspace, tmp_path / "workspace")
+
+
+@pytest.fixture
+def champion_copy(deployment_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workspace with a champion, which is the current folder."""
+    shutil.copytree(deployment_folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"

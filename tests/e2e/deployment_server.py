@@ -72,6 +72,11 @@ class DeploymentServer:
         )
         self._worker.wait(30)
 
+    def read_worker_processes(self) -> list[psutil.Process]:
+        """Those of the runs that the worker has started and that have not ended."""
+        assert self._worker is not None
+        return psutil.Process(self._worker.pid).children(recursive=True)
+
     def is_healthy(self) -> bool:
         try:
             return bool(self.request("health"))

@@ -77,6 +77,19 @@ def test_scheduled_run_of_locked_workspace_is_cancelled_the_next_runs(server: De
         server.run_prefect("deploy", "--name", "retrain")
 
 
+def test_run_that_fails_for_a_known_reason_leaves_no_traceback_in_the_worker_log(
+    server: DeploymentServer, own_workspace: Path
+) -> None:
+    (own_workspace / "data/cifar-10-batches-py/test_batch").write_bytes(b"altered")
+    before = len(server.worker_log.read_text())
+    run = server.start_run("pipeline/pipeline", workspace=str(own_workspace), download_retries=0)
+    wait_until(lambda: server.read_state(run)[0] == "Failed", 60)
+    wait_until(lambda: not server.read_worker_processes(), 30)
+    log = server.worker_log.read_text()[before:]
+    assert "test_batch is not the published file" in log
+    assert "Traceback" not in log
+
+
 def test_manual_run_of_locked_workspace_waits(server: DeploymentServer, own_workspace: Path) -> None:
     with FileLock(own_workspace / LOCK_FILE):
         run = server.start_run("pipeline/pipeline", workspace=str(own_workspace))

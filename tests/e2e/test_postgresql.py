@@ -1,5 +1,6 @@
 """A server on PostgreSQL, which several workers are better off with."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -46,4 +47,5 @@ def test_server_on_postgresql_runs_deployments(
             runs = [server.start_run("neuron/neuron") for _ in range(3)]
             wait_until(lambda: {server.read_state(run)[0] for run in runs} == {"Completed"})
     finally:
-        run_postgres(control, "-D", str(data), "-m", "immediate", "stop")
+        with contextlib.suppress(subprocess.CalledProcessError):  # it has ended by itself
+            run_postgres(control, "-D", str(data), "-m", "immediate", "stop")
