@@ -39,9 +39,8 @@ def imported_modules(module: Path) -> set[Path]:
     found = set()
     for name in imported_names(module):
         for dotted in (name, name.rpartition(".")[0]):
-            file = Path(*dotted.split(".")).with_suffix(".py") if dotted else Path()
-            if file in MODULES:
-                found.add(file)
+            path = Path(*dotted.split("."))
+            found |= {path.with_suffix(".py") if dotted else path, path / "__init__.py"} & set(MODULES)
     return found
 
 
@@ -98,6 +97,29 @@ def test_packages_have_no_import_cycle() -> None:
             {_package(file) for file in imported_modules(module)} - {package}
         )
     TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_imports_follow_the_drawing_in_contributing() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    arrows = re.findall(r"^    ([\w/]+)(?:\[[^]]*\])? --> ([\w/]+)$", text, re.MULTILINE)
+    graph: dict[str, set[str]] = {}
+    for source, target in arrows:
+        graph.setdefault(source, set()).add(target)
+    reached: dict[str, set[str]] = {}
+    for node in TopologicalSorter(graph).static_order():
+        below = graph.get(node, set())
+        reached[node] = below.union(*(reached[target] for target in below))
+    for module in MODULES:
+        node = _drawn(module)
+        assert {_drawn(file) for file in imported_modules(module)} - {node} <= reached[node], module
+
+
+def _drawn(module: Path) -> str:
+    """The node of the drawing that stands for a module."""
+    if module.parts[0] == "tasks" and len(module.parts) == 2:
+        is_stage = module.stem in {*STAGES, "stages", "__main__", "__init__"}
+        return "stages" if is_stage else f"tasks/{module.stem}"
+    return module.parent.as_posix()
 
 
 def _package(module: Path) -> str:
