@@ -95,13 +95,11 @@ def test_command_whose_terminal_is_closed_ends_as_by_sigterm(env: dict[str, str]
     log = tmp_path / "log"
     with log.open("w") as output:
         command = subprocess.Popen([CIFARFLOW, "toys", "all"], env=env, stdout=output, stderr=output)
-    wait_until(
-        lambda: "Beginning flow run" in log.read_text()
-    )  # the first of several: the others take seconds
+    wait_until(lambda: "Beginning flow run" in log.read_text())  # of the first: the others take seconds
     (server,) = psutil.Process(command.pid).children()
     began = time.monotonic()
     command.send_signal(signal.SIGHUP)
     assert command.wait(60) == 130
     assert time.monotonic() - began < 30
-    assert log.read_text().splitlines()[-1] == "cifarflow: interrupted"
+    assert "cifarflow: interrupted" in log.read_text().splitlines()  # Prefect may add that events are left
     assert not server.is_running()

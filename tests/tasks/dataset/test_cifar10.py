@@ -133,3 +133,8 @@ def test_load_of_an_inconsistent_batch_raises(tmp_path: Path, batch: dict[str, A
     write_dataset(tmp_path, data_batch_2=pickle.dumps(batch, protocol=3))
     with pytest.raises(RunError, match=f"data_batch_2.*{message}"):
         cifar10.load(tmp_path, "sample")
+
+
+def test_load_without_data_names_the_command_that_downloads_it(tmp_path: Path) -> None:
+    with pytest.raises(ChecksumError, match=r"not found; download it with: python -m tasks download"):
+        cifar10.load(tmp_path / "data", "CIFAR-10")
