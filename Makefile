@@ -51,10 +51,10 @@ run: $(SETUP)  ## the whole pipeline on CIFAR-10 (if it cannot be downloaded: on
 check: lint  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or faults)"
 
-test: $(SETUP)  ## all tests
+test: $(SETUP)  ## all tests but fault injection
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: $(SETUP)  ## fault injection: about 2 minutes, not part of make test
+faults: $(SETUP)  ## fault injection, which make test leaves out: under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 -m faults tests/e2e
 
 lint: $(SETUP)  ## formatting, lint and types

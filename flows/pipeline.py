@@ -18,14 +18,12 @@ from flows.runtime.flow_run import (
     TaskChain,
     exclusive_workspace,
     fail_in_one_line,
-    failed_state,
     load_params,
 )
 from tasks.download import DataUnavailableError
 from tasks.overrides import Overrides
 from tasks.params import read_params
 from tasks.stages import run_stage
-from tasks.workspace.errors import RunError
 
 DOWNLOAD_RETRIES = 2
 DownloadRetries = Annotated[int, Field(ge=0, le=100)]
@@ -33,6 +31,7 @@ RETRY_DELAYS_S = [10.0, 60.0]
 
 
 @flow(name="pipeline", log_prints=True)
+@fail_in_one_line
 def pipeline(
     overrides: Overrides | None = None,
     force: bool = False,
@@ -50,16 +49,13 @@ def pipeline(
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     chain = TaskChain()
-    try:
-        with exclusive_workspace(workspace, wait=wait):
-            params = load_params(overrides)
-            failed = run_download(chain, download_retries) or run_stages(chain, force=force)
-            get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
-            if failed is not None:
-                return failed
-            create_markdown_artifact(markdown.pipeline_markdown(chain.runs, params), key="pipeline")
-    except RunError as error:
-        return failed_state(error)
+    with exclusive_workspace(workspace, wait=wait):
+        params = load_params(overrides)
+        failed = run_download(chain, download_retries) or run_stages(chain, force=force)
+        get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
+        if failed is not None:
+            return failed
+        create_markdown_artifact(markdown.pipeline_markdown(chain.runs, params), key="pipeline")
     return Completed(message=chain.message)
 
 

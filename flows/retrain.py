@@ -23,7 +23,6 @@ from flows.runtime.flow_run import (
     TaskChain,
     exclusive_workspace,
     fail_in_one_line,
-    failed_state,
     load_params,
 )
 from tasks.dataset.ingest import ingest, list_pending
@@ -33,13 +32,14 @@ from tasks.params import Params, read_params
 from tasks.registry import ledger
 from tasks.registry.compare import NUM_THREADS, Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import InputError
 from tasks.workspace.files import hash_file, read_json
 
 MODEL_RESOURCE_ID = "cifarflow.model.cifar10-classifier"
 
 
 @flow(name="retrain", log_prints=True)
+@fail_in_one_line
 def retrain(
     overrides: Overrides | None = None,
     push: bool = False,
@@ -60,22 +60,19 @@ def retrain(
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     chain = TaskChain()
-    try:
-        with exclusive_workspace(workspace, wait=wait):
-            params = load_params(overrides)
-            with open_repo() as repo:
-                sync_champion(repo)
-            failed = run_download(chain, download_retries) or chain.run_task("ingest", ingest_images)
-            if failed is None:
-                skip_reason = _skip_reason(params)
-                if skip_reason is not None:
-                    return Completed(name="Skipped", message=skip_reason)
-                failed = run_stages(chain) or chain.run_task("compare", compare_models, push, commit)
-            get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
-            if failed is not None:
-                return failed
-    except RunError as error:
-        return failed_state(error)
+    with exclusive_workspace(workspace, wait=wait):
+        params = load_params(overrides)
+        with open_repo() as repo:
+            sync_champion(repo)
+        failed = run_download(chain, download_retries) or chain.run_task("ingest", ingest_images)
+        if failed is None:
+            skip_reason = _skip_reason(params)
+            if skip_reason is not None:
+                return Completed(name="Skipped", message=skip_reason)
+            failed = run_stages(chain) or chain.run_task("compare", compare_models, push, commit)
+        get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
+        if failed is not None:
+            return failed
     return Completed(message=chain.runs[-1].message)
 
 
@@ -179,6 +176,7 @@ def _emit_decision_event(entry: LedgerEntry) -> None:
 
 
 @flow(name="rollback", log_prints=True)
+@fail_in_one_line
 def rollback(
     version: int | None = None, restore: bool = False, wait: bool = True, workspace: Path = Path()
 ) -> State[Any]:
@@ -190,25 +188,22 @@ def rollback(
         wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    try:
-        if restore and version is not None:
-            raise InputError("restore brings back the current champion: give a version or restore, not both")
-        with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
-            if restore:
-                return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
-            earlier = ledger.resolve_rollback_target(ledger.read_ledger(), version)
-            entry = promote(
-                repo,
-                replace(
-                    earlier,
-                    decision="rolled_back",
-                    reason=f"manual rollback to {earlier.label}",
-                    flow_run_name=str(flow_run.name),
-                    flow_run_id=str(flow_run.id),
-                ),
-            )
-            create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-            _emit_decision_event(entry)
-    except RunError as error:
-        return failed_state(error)
+    if restore and version is not None:
+        raise InputError("restore brings back the current champion: give a version or restore, not both")
+    with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
+        if restore:
+            return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
+        earlier = ledger.resolve_rollback_target(ledger.read_ledger(), version)
+        entry = promote(
+            repo,
+            replace(
+                earlier,
+                decision="rolled_back",
+                reason=f"manual rollback to {earlier.label}",
+                flow_run_name=str(flow_run.name),
+                flow_run_id=str(flow_run.id),
+            ),
+        )
+        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+        _emit_decision_event(entry)
     return Completed(message=f"{CHAMPION} is {earlier.label} again")

@@ -9,17 +9,17 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.runtime.flow_run import PARAMS, exclusive_workspace, failed_state
+from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
 from flows.runtime.seeds import format_summary, run_sweep
 from tasks.overrides import Overrides, with_overrides
 from tasks.params import read_params
-from tasks.workspace.errors import RunError
 
 NumSeeds = Annotated[int, Field(ge=2, le=1000)]
 Jobs = Annotated[int, Field(ge=1, le=64)]
 
 
 @flow(name="sweep", log_prints=True)
+@fail_in_one_line
 def sweep(
     num_seeds: NumSeeds = 5,
     jobs: Jobs = 1,
@@ -36,19 +36,16 @@ def sweep(
         wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder with params.yaml and, in artifacts/, the splits
     """
-    try:
-        with exclusive_workspace(workspace, wait=wait):
-            params = read_params(PARAMS)
-            if overrides is not None:
-                params = with_overrides(params, overrides)
-            paths = params.paths
-            folder = Path(paths.weights).with_name("sweep")
-            result = run_sweep(
-                Path(paths.splits), folder, Path(paths.sweep), params.train, params.evaluate, num_seeds, jobs
-            )
-            create_markdown_artifact(sweep_markdown(result), key="sweep")
-    except RunError as error:
-        return failed_state(error)
+    with exclusive_workspace(workspace, wait=wait):
+        params = read_params(PARAMS)
+        if overrides is not None:
+            params = with_overrides(params, overrides)
+        paths = params.paths
+        folder = Path(paths.weights).with_name("sweep")
+        result = run_sweep(
+            Path(paths.splits), folder, Path(paths.sweep), params.train, params.evaluate, num_seeds, jobs
+        )
+        create_markdown_artifact(sweep_markdown(result), key="sweep")
     return Completed(message=format_summary(result).splitlines()[-1])
 
 

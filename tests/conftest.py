@@ -170,6 +170,13 @@ def copy_of_project(folder: Path) -> Path:
     return folder
 
 
+def enter_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the folder for one test, which becomes the current folder."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    return copy
+
+
 @pytest.fixture(scope="session")
 def finished_workspace(once: Callable[[str, Callable[[Path], None]], Path], prefect_server: None) -> Path:
     """A sample workspace in which the pipeline ran once."""
@@ -189,6 +196,4 @@ def finished_workspace(once: Callable[[str, Callable[[Path], None]], Path], pref
 @pytest.fixture
 def workspace(finished_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, which is the current folder."""
-    shutil.copytree(finished_workspace, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
+    return enter_copy(finished_workspace, tmp_path, monkeypatch)

@@ -38,9 +38,9 @@ def imported_modules(module: Path) -> set[Path]:
     """The project's own modules among them."""
     found = set()
     for name in imported_names(module):
-        for dotted in (name, name.rpartition(".")[0]):
-            path = Path(*dotted.split("."))
-            found |= {path.with_suffix(".py") if dotted else path, path / "__init__.py"} & set(MODULES)
+        path = Path(*name.split("."))
+        for each in (path, path.parent):
+            found |= {Path(f"{each}.py"), each / "__init__.py"} & set(MODULES)
     return found
 
 

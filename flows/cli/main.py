@@ -16,7 +16,7 @@ from click_didyoumean import DYMGroup
 
 from flows.cli import flow_commands, local_commands
 from flows.server.proxies import exclude_loopback_from_proxies
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import InputError, RunError, describe_os_error
 from tasks.workspace.process import interrupt_on_termination
 from tasks.workspace.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 
@@ -92,6 +92,6 @@ def _describe(error: BaseException) -> tuple[int, str]:
             return RunError.exit_code, ""
         case OSError():
             discard_standard_output()
-            file = error.filename or "standard output or another file"
-            return RunError.exit_code, f"cifarflow: cannot read or write {file}: {error.strerror or error}"
+            reason = describe_os_error(error, unnamed="standard output or another file")
+            return RunError.exit_code, f"cifarflow: {reason}"
     return 130, "cifarflow: interrupted"

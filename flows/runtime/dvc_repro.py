@@ -5,11 +5,10 @@ Only the command is replaced: where `dvc repro` starts `python -m tasks STAGE`, 
 function in its own process. As with DVC's commands, the workspace is the current directory.
 """
 
-import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -170,7 +169,7 @@ def _patched_cmd_run(
 def _remove_empty_run_cache(cache: Path) -> None:
     """Folders that a killed run left without an entry; DVC (3.67) fails with a TypeError on these."""
     for folder in (cache / "runs").glob("*/*"):
-        with contextlib.suppress(OSError):  # it has an entry
+        with suppress(OSError):  # it has an entry
             folder.rmdir()
 
 

@@ -16,7 +16,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Failed
 
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
-from flows.runtime.logs import drop_duplicate_failure, drop_known_traceback
+from flows.runtime.logs import filter_prefect_logs
 from flows.runtime.markdown import TaskRunSummary
 from tasks.overrides import Overrides, write_overrides
 from tasks.params import Params, read_params
@@ -25,7 +25,7 @@ from tasks.workspace.errors import RunError, describe_os_error
 if TYPE_CHECKING:
     from uuid import UUID
 
-TaskFn = TypeVar("TaskFn", bound=Callable[..., State[Any]])
+RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
 
 PARAMS = Path("params.yaml")
 PROGRESS_UPDATE_INTERVAL_S = 5.0
@@ -39,8 +39,7 @@ def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
 
     `WorkspaceLockedError` where another run holds the lock.
     """
-    logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
-    logging.getLogger("prefect.flow_runs").addFilter(drop_known_traceback)
+    filter_prefect_logs()
     with contextlib.chdir(workspace), workspace_lock(wait=wait and not _is_scheduled()):
         yield
 
@@ -52,27 +51,25 @@ def load_params(overrides: Overrides | None) -> Params:
     return read_params(PARAMS)
 
 
-def fail_in_one_line(task_fn: TaskFn) -> TaskFn:
-    """Return a task's known failures, and those of the disk, as its state: no traceback in the log."""
+def fail_in_one_line(function: RunFn) -> RunFn:
+    """Return known failures of a flow or task, and those of the disk, as its state: no traceback in the log.
 
-    @functools.wraps(task_fn)
+    That is `Failed`, or `Cancelled` if a scheduled run found the workspace locked.
+    """
+
+    @functools.wraps(function)
     def run(*arguments: Any, **keywords: Any) -> State[Any]:
         try:
-            return task_fn(*arguments, **keywords)
+            return function(*arguments, **keywords)
         except RunError as error:
-            return Failed(message=str(error), data=error)
+            run_error = error
         except OSError as error:
-            message = describe_os_error(error)
-            return Failed(message=message, data=RunError(message))
+            run_error = RunError(describe_os_error(error))
+        if isinstance(run_error, WorkspaceLockedError) and _is_scheduled():
+            return Cancelled(message=str(run_error))
+        return Failed(message=str(run_error), data=run_error)
 
-    return cast("TaskFn", run)
-
-
-def failed_state(error: RunError) -> State[Any]:
-    """The flow's final state: `Failed`, or `Cancelled` if a scheduled run found the workspace locked."""
-    if isinstance(error, WorkspaceLockedError) and _is_scheduled():
-        return Cancelled(message=str(error))
-    return Failed(message=str(error), data=error)
+    return cast("RunFn", run)
 
 
 def _is_scheduled() -> bool:

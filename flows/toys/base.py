@@ -5,7 +5,6 @@ no server and creates no artifact.
 """
 
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -21,7 +20,7 @@ from pydantic import Field, create_model
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.runtime.logs import drop_duplicate_failure
+from flows.runtime.logs import filter_prefect_logs
 from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
 from tasks.params.types import StrictModel
@@ -104,7 +103,7 @@ def toy_task(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if FlowRunContext.get() is None:
             return function(*args, **kwargs)
-        logging.getLogger("prefect.task_runs").addFilter(drop_duplicate_failure)
+        filter_prefect_logs()
         return as_task(*args, **kwargs, return_state=True).result()
 
     return call

@@ -16,9 +16,9 @@ class InputError(RunError):
     exit_code = 2
 
 
-def describe_os_error(error: OSError) -> str:
+def describe_os_error(error: OSError, unnamed: str = "a file") -> str:
     """`cannot read or write FILE: No space left on device`, in one line."""
-    return f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}"
+    return f"cannot read or write {error.filename or unnamed}: {error.strerror or error}"
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

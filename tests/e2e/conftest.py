@@ -9,7 +9,7 @@ import pytest
 
 from flows.runtime.sample_workspace import prepare_sample_workspace
 from tasks.overrides import parse_overrides, write_overrides
-from tests.conftest import QUICK, ROOT, copy_of_project
+from tests.conftest import QUICK, ROOT, copy_of_project, enter_copy
 from tests.e2e.deployment_server import DeploymentServer, run_server
 from tests.flows.conftest import make_champion_workspace
 
@@ -59,9 +59,7 @@ def reproduced_project(once: Callable[[str, Callable[[Path], None]], Path]) -> P
 @pytest.fixture
 def project(reproduced_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, which is the current folder."""
-    shutil.copytree(reproduced_project, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
+    return enter_copy(reproduced_project, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +105,4 @@ def own_workspace(finished_workspace: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def champion_copy(deployment_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace with a champion, which is the current folder."""
-    shutil.copytree(deployment_folder, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
+    return enter_copy(deployment_folder, tmp_path, monkeypatch)

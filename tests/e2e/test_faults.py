@@ -77,11 +77,26 @@ def check_invariants(workspace: Path) -> None:
     assert not [command for command in commands if " -m tasks" in command]
 
 
-def assert_no_traceback(state: State[Any], output: str) -> None:
-    assert "Traceback" not in output, output
-    if not state.is_completed():
-        error = state.result(raise_on_failure=False)
-        assert isinstance(error, RunError), "".join(traceback.format_exception(error))
+@pytest.fixture
+def assert_no_traceback(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> Callable[[], None]:
+    """Neither in what was logged nor in what was printed since the last call."""
+
+    def check() -> None:
+        output = caplog.text + "".join(capfd.readouterr())
+        caplog.clear()
+        assert "Traceback" not in output, output
+
+    return check
+
+
+def fails_for_a_known_reason(state: State[Any]) -> bool:
+    if state.is_completed():
+        return False
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, RunError), "".join(traceback.format_exception(error))
+    return True
 
 
 def one_per_folder(files: list[str], root: str) -> list[str]:
@@ -100,7 +115,7 @@ def test_pipeline_with_failing_writes_fails_in_one_line_and_recovers(
     workspace: Path,
     write_faults: WriteFaults,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    assert_no_traceback: Callable[[], None],
     record_property: Callable[[str, str], None],
 ) -> None:
     """Every file that a run of evaluation, export and what follows opens to write; of DVC's own, one."""
@@ -113,12 +128,9 @@ def test_pipeline_with_failing_writes_fails_in_one_line_and_recovers(
     num_failed = 0
     for number, target in enumerate(targets):
         reset(workspace, tmp_path / "pristine")
-        capfd.readouterr()
         with write_faults.inject(workspace, target, WRITE_ERRNOS[number % len(WRITE_ERRNOS)]):
-            state = run_pipeline(*changes)
-        captured = capfd.readouterr()
-        assert_no_traceback(state, captured.out + captured.err)
-        num_failed += not state.is_completed()
+            num_failed += fails_for_a_known_reason(run_pipeline(*changes))
+        assert_no_traceback()
         check_invariants(workspace)
         assert run_pipeline(*changes).is_completed(), target
         with Repo() as repo:
@@ -132,7 +144,7 @@ def test_retraining_with_failing_writes_keeps_a_whole_champion(
     champion_copy: Path,
     write_faults: WriteFaults,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    assert_no_traceback: Callable[[], None],
     record_property: Callable[[str, str], None],
 ) -> None:
     """The files that a retraining opens to write beside those of the pipeline; of Git's, one per folder."""
@@ -145,12 +157,9 @@ def test_retraining_with_failing_writes_keeps_a_whole_champion(
     num_failed = 0
     for number, target in enumerate(targets):
         reset(champion_copy, tmp_path / "pristine")
-        capfd.readouterr()
         with write_faults.inject(champion_copy, target, WRITE_ERRNOS[number % len(WRITE_ERRNOS)]):
-            state = run_retrain(*IMPROVE)
-        captured = capfd.readouterr()
-        assert_no_traceback(state, captured.out + captured.err)
-        num_failed += not state.is_completed()
+            num_failed += fails_for_a_known_reason(run_retrain(*IMPROVE))
+        assert_no_traceback()
         champion = current_champion(read_ledger())
         assert champion is not None
         assert hash_file(CHAMPION, "md5") in {before, champion.model_md5}
@@ -174,7 +183,7 @@ def run_without_server() -> RunError | None:
 def test_pipeline_that_loses_its_server_fails_in_one_line(
     workspace: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    assert_no_traceback: Callable[[], None],
     record_property: Callable[[str, str], None],
 ) -> None:
     """At each kind of request that a run with nothing to do makes: refused, reset or hung, from then on."""
@@ -183,13 +192,13 @@ def test_pipeline_that_loses_its_server_fails_in_one_line(
     targets = sorted(set(faults.requests))
     num_failed = 0
     for number, target in enumerate(targets):
-        capfd.readouterr()
         error = RequestFaults.KINDS[number % len(RequestFaults.KINDS)]
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), faults.inject(target, error):
             lost = run_without_server()
         if lost is not None:
             num_failed += 1
             assert len(str(lost).splitlines()) == 1
+        assert_no_traceback()
         check_invariants(workspace)
     record_property(
         FAULTS, f"{len(targets)} lost servers: {num_failed} runs failed in one line, the others ended well"
@@ -215,10 +224,7 @@ def run_until_killed(url: str, when: str, stage: str) -> None:
 
 
 def test_pipeline_killed_in_or_after_a_stage_is_finished_by_the_next(
-    workspace: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    record_property: Callable[[str, str], None],
+    workspace: Path, tmp_path: Path, record_property: Callable[[str, str], None]
 ) -> None:
     shutil.copytree(workspace, tmp_path / "pristine", symlinks=True)
     context = multiprocessing.get_context("forkserver")  # which imports Prefect, DVC and PyTorch once

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import Artifact, State, TaskRun
 from flows.pipeline import pipeline
 from flows.retrain import retrain
 from tasks.overrides import parse_overrides
-from tests.conftest import ROOT
+from tests.conftest import ROOT, enter_copy
 
 # The machines that run tests are busy, so the latency ratio is left out of the decision.
 IMPROVE = ("train.epochs=3", "compare.max_latency_ratio=50.0")
@@ -108,6 +108,4 @@ def champion_workspace(once: Callable[[str, Callable[[Path], None]], Path], fini
 @pytest.fixture
 def champion_copy(champion_workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, which is the current folder."""
-    shutil.copytree(champion_workspace, tmp_path / "copy")
-    monkeypatch.chdir(tmp_path / "copy")
-    return tmp_path / "copy"
+    return enter_copy(champion_workspace, tmp_path, monkeypatch)

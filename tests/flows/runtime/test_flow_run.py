@@ -1,13 +1,14 @@
-"""What every flow run needs, without a server: progress, the state after an error, the log filter."""
+"""What every flow run needs, without a server: progress, the state after an error."""
 
 import logging
+from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import State
 
 from flows.runtime import flow_run
-from flows.runtime.flow_run import ProgressReporter, TaskChain, failed_state
+from flows.runtime.flow_run import ProgressReporter, TaskChain, fail_in_one_line
 from flows.runtime.lock import WorkspaceLockedError
-from flows.runtime.logs import drop_duplicate_failure
 from flows.runtime.markdown import TaskRunSummary
 from tasks.workspace.errors import RunError
 
@@ -47,17 +48,24 @@ def test_progress_reporter_unreachable_server_is_one_warning(
         (WorkspaceLockedError("x"), True, "Cancelled"),
     ],
 )
-def test_failed_state_cancels_only_scheduled_runs_of_locked_workspace(
+def test_fail_in_one_line_cancels_only_scheduled_runs_of_locked_workspace(
     error: RunError, scheduled: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow_run, "_is_scheduled", lambda: scheduled)
-    state = failed_state(error)
+
+    @fail_in_one_line
+    def fail() -> State[Any]:
+        raise error
+
+    state = fail()
     assert (state.name, state.message) == (name, "x")
 
 
-def test_drop_duplicate_failure_drops_only_the_duplicate() -> None:
-    def record(message: str) -> logging.LogRecord:
-        return logging.LogRecord("prefect.task_runs", logging.ERROR, "", 0, message, None, None)
+def test_fail_in_one_line_names_the_file_that_cannot_be_written() -> None:
+    @fail_in_one_line
+    def fail() -> State[Any]:
+        raise OSError(28, "No space left on device", "dvc.lock")
 
-    assert not drop_duplicate_failure(record("Task run failed with state Failed('x')"))
-    assert drop_duplicate_failure(record("Finished in state Failed('x')"))
+    state = fail()
+    assert (state.name, state.message) == ("Failed", "cannot read or write dvc.lock: No space left on device")
+    assert isinstance(state.data, RunError)
