@@ -43,7 +43,14 @@ def sweep(
         paths = params.paths
         folder = Path(paths.weights).with_name("sweep")
         result = run_sweep(
-            Path(paths.splits), folder, Path(paths.sweep), params.train, params.evaluate, num_seeds, jobs
+            Path(paths.splits),
+            folder,
+            Path(paths.sweep),
+            params.train,
+            params.evaluate,
+            num_seeds,
+            jobs,
+            Path(paths.pretrained),
         )
         create_markdown_artifact(sweep_markdown(result), key="sweep")
     return Completed(message=format_summary(result).splitlines()[-1])

@@ -7,6 +7,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 
+def build_with_seed(network: Callable[[], nn.Module], generator: Generator) -> nn.Module:
+    """Build a network that initializes itself from the global generator, which stays as it was.
+
+    Its seed is drawn from `generator`.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network()
+
+
 def build_model(
     network: Callable[[], nn.Module], generator: Generator, images: Tensor | None = None
 ) -> nn.Module:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tasks.tracking import Tracker
 
 REFERENCE_BATCH_SIZE = 1000
-PROVENANCE_KEYS = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", "train")
+PROVENANCE_KEYS = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", "train", "pretrained_sha256")
 
 
 def export(

@@ -11,8 +11,10 @@ from tasks.training.checkpoints import CheckpointStore, training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.history import write_history
 from tasks.training.normalize import Normalize
+from tasks.training.pretrained import find_pretrained
 from tasks.training.trainer import Trainer
 from tasks.workspace.errors import RunError
+from tasks.workspace.files import hash_file
 from tasks.workspace.splits import load_splits, save_tensors
 from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
 
@@ -31,22 +33,30 @@ def train(
     config: TrainConfig,
     tracker: Tracker | None = None,
     progress: ProgressCallback | None = None,
+    pretrained: Path | None = None,
 ) -> dict[str, Any]:
     """Write `weights` (safetensors) of the best validation epoch, and `history` (CSV, one row per epoch).
 
     `progress` receives the fraction done, 0 to 1, and a description; without it, a terminal shows a bar.
+
+    `pretrained` is the folder with the file that `config.weights` names, to start from.
 
     An interrupted training resumes after its last complete epoch and gives bit-identical files. `RunError` if
     the loss is not finite or the device runs out of memory.
     """
     data = load_splits(splits)
     device = resolve_device(config.device)
+    initial = None
+    if config.weights:
+        initial = find_pretrained(pretrained, config.weights)
     checkpoints = CheckpointStore(
-        weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device)
+        weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device, initial)
     )
     with num_threads(config.num_threads), deterministic_algorithms(device, enabled=config.deterministic):
         normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
-        trainer = Trainer(data.train, data.val, len(data.metadata["classes"]), normalize, config, progress)
+        trainer = Trainer(
+            data.train, data.val, len(data.metadata["classes"]), normalize, config, progress, initial
+        )
         trainer.resume(checkpoints)
         run_config = {"data_md5": data.metadata["data_md5"], "device": device.type}
         resumes = bool(trainer.history)
@@ -74,6 +84,8 @@ def train(
         "device": device.type,
         "train": config.model_dump(),
     }
+    if initial is not None:
+        metadata["pretrained_sha256"] = hash_file(initial, "sha256")
     save_tensors(weights, best.tensors, metadata)
     write_history(history, trainer.history)
     checkpoints.clear()

@@ -16,6 +16,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 Schema = Mapping[str, Any]
 
 MAX_SHOWN = 60  # characters of a value in a message
+MAX_VALUES = 6  # of an enumeration
 
 
 def load_yaml(file: Path, yaml: YAML | None = None) -> Any:
@@ -72,7 +73,12 @@ def _format_error(schema: Schema, values: Any, error: Mapping[str, Any]) -> str:
     value = values
     for part in location:
         value = value[part]
-    return f"{key} should be {describe_allowed(_find(schema, location), schema)}, not {_show(value)}"
+    node = _find(schema, location)
+    hint = ""
+    if len(node.get("enum", [])) > MAX_VALUES and isinstance(value, str):
+        suggestion = suggest(value, node["enum"])
+        hint = f"; {suggestion}" if suggestion.startswith("did") else ""
+    return f"{key} should be {describe_allowed(node, schema)}, not {_show(value)}{hint}"
 
 
 def _locate(values: Any, location: Sequence[str | int]) -> list[str | int]:
@@ -112,7 +118,10 @@ def describe_allowed(node: Schema, root: Schema) -> str:
             describe_allowed(branch, root) for branch in node["anyOf"] if branch.get("type") != "null"
         )
     if "enum" in node or "const" in node:
-        return _join(repr(value) for value in node.get("enum", [node.get("const")]))
+        values = [repr(value) for value in node.get("enum", [node.get("const")])]
+        if len(values) > MAX_VALUES:
+            return f"one of {len(values)} names, such as {', '.join(values[:MAX_VALUES])}"
+        return _join(values)
     if node["type"] == "array":
         return f"a list, each item {describe_allowed(node['items'], root)}"
     if node["type"] == "object":

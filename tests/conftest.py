@@ -163,7 +163,7 @@ def browser() -> Iterator["Browser"]:
 
 
 def copy_of_project(folder: Path) -> Path:
-    for name in ("tasks", "models"):
+    for name in ("tasks", "models", "pretrained"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".dvcignore", "dvc.yaml", "params.yaml", "data.dvc"):
         shutil.copy(ROOT / name, folder)

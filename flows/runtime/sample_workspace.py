@@ -41,6 +41,8 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
             for package in ("tasks", "models"):  # what the stages depend on
                 shutil.rmtree(package, ignore_errors=True)
                 shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.rmtree("pretrained", ignore_errors=True)
+            shutil.copytree(project / "pretrained", "pretrained")
             _write_params(project / "params.yaml", Path("params.yaml"))
             if not Path(".dvc/config").is_file():  # nor after a kill while it was made
                 with Repo.init(no_scm=True, force=True):

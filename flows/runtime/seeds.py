@@ -18,6 +18,7 @@ from tasks.evaluate import evaluate
 from tasks.train import train
 from tasks.training.checkpoints import training_fingerprint
 from tasks.training.device import resolve_device
+from tasks.training.pretrained import find_pretrained
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json, write_json
 from tasks.workspace.process import exit_with_parent
@@ -40,6 +41,7 @@ class SeedTraining:
     folder: Path
     config: TrainConfig
     evaluate_config: EvaluateConfig
+    pretrained: Path | None = None
 
     @property
     def row_file(self) -> Path:
@@ -55,6 +57,7 @@ def run_sweep(
     evaluate_config: EvaluateConfig,
     num_seeds: int,
     jobs: int,
+    pretrained: Path | None = None,
 ) -> dict[str, Any]:
     """Train with `num_seeds` seeds, starting at the seed of `config`, and write `output` (JSON).
 
@@ -65,13 +68,15 @@ def run_sweep(
     dataset = load_splits(splits).metadata["dataset"]
     device = resolve_device(config.device)
     config = divide_threads(config, device, jobs)
-    fingerprint = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device)
+    weights = find_pretrained(pretrained, config.weights) if config.weights else None
+    fingerprint = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device, weights)
     trainings = {
         seed: SeedTraining(
             splits,
             folder / fingerprint / f"seed-{seed}",
             config.model_copy(update={"seed": seed}),
             evaluate_config,
+            pretrained,
         )
         for seed in range(config.seed, config.seed + num_seeds)
     }
@@ -170,7 +175,14 @@ def _train_and_evaluate(training: SeedTraining) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     weights, metrics_file = folder / "model.safetensors", folder / "metrics.json"
     with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(log):
-        result = train(training.splits, weights, folder / "history.csv", config, progress=lambda *_: None)
+        result = train(
+            training.splits,
+            weights,
+            folder / "history.csv",
+            config,
+            progress=lambda *_: None,
+            pretrained=training.pretrained,
+        )
         evaluate(training.splits, weights, metrics_file, folder / "predictions.csv", training.evaluate_config)
     row = {"seed": config.seed, "best_epoch": result["best_epoch"]}
     row |= {name: result[name] for name in ("training_s", "set_up_s", "warm_up_s")}

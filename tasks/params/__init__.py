@@ -26,6 +26,7 @@ class Paths(StrictModel):
     """Files and folders, relative to the workspace."""
 
     data: str
+    pretrained: str
     splits: str
     weights: str
     onnx_model: str

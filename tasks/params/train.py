@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from tasks.params.networks import NetworkName
 from tasks.params.types import BatchSize, BelowOne, Epochs, LearningRate, Seed, StrictModel, Threads
 
 
-def _recipe_field(default: str | float, description: str) -> Any:
+def _recipe_field(default: JsonValue, description: str) -> Any:
     """A parameter of recipes; `default` is its value in a recipe that does not name it.
 
     In `params.yaml` it must be named all the same, so pydantic is told of no default.
@@ -18,9 +19,16 @@ def _recipe_field(default: str | float, description: str) -> Any:
 class TrainConfig(StrictModel):
     """The defaults are the talk's recipe: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
 
-    network: Literal["net", "airbench94", "airbench96"] = _recipe_field(
+    network: NetworkName = _recipe_field(
         "net",
-        "`net`: the talk's; `airbench94` and `airbench96`: those of the recipes `fast94` and `strong96`",
+        "`net`: the talk's; `airbench94` and `airbench96`: those of the recipes `fast94` and `strong96`; "
+        "torchvision's by their names, such as `resnet18`",
+    )
+    weights: Annotated[str, Field(max_length=255, pattern=r"^[^/\\]*$")] = _recipe_field(
+        "", "a file in `pretrained/` to start from, a state dict; empty: none"
+    )
+    freeze: Annotated[list[str], Field(max_length=1000)] = _recipe_field(
+        [], "names of modules or parameters that are not trained, such as `layer1`"
     )
     seed: Seed = Field(description="of all randomness of the training")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = _recipe_field(
@@ -85,6 +93,8 @@ class TrainConfig(StrictModel):
             )
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")
-        if self.network == "net" and self.whiten_bias_epochs:
-            raise ValueError("whiten_bias_epochs must be 0 for network net, which has no whitening layer")
+        if not self.network.startswith("airbench") and self.whiten_bias_epochs:
+            raise ValueError(
+                f"whiten_bias_epochs must be 0 for network {self.network}, which has no whitening layer"
+            )
         return self

@@ -17,9 +17,16 @@ KEEP_RUNS = 3  # trainings whose checkpoints are kept, including the current one
 DIGEST_BYTES = 32
 
 
-def training_fingerprint(splits: Path, config: dict[str, Any], device: torch.device) -> str:
-    """Identifies a training: equal for equal data, parameters, code, PyTorch version and type of device."""
+def training_fingerprint(
+    splits: Path, config: dict[str, Any], device: torch.device, weights: Path | None = None
+) -> str:
+    """Identifies a training: equal for equal data, parameters, code, PyTorch version and type of device.
+
+    `weights` is the file that it starts from.
+    """
     inputs = [hash_file(splits, "sha256"), config, torch.__version__, device.type, code_sha256("train")]
+    if weights is not None:
+        inputs.append(hash_file(weights, "sha256"))
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 

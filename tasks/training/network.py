@@ -1,31 +1,107 @@
-"""The network of a training, with its initial weights."""
+"""The network of a training: initial weights, weights from a file, frozen layers."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from models.init import build_model
-from models.networks import NETWORKS
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from models.init import build_model, build_with_seed
+from models.networks import NETWORKS, build_network
+from tasks.training.pretrained import load_pretrained
 from tasks.workspace.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor, nn
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Generator, Tensor
 
     from tasks.params.train import TrainConfig
 
 
-def build_network(config: TrainConfig, num_classes: int, images: Tensor, generator: Generator) -> nn.Module:
-    """The network that `config` names, initialized from `generator`.
+def initialize_network(
+    config: TrainConfig, num_classes: int, images: Tensor, generator: Generator, weights: Path | None = None
+) -> nn.Module:
+    """The network that `config` names, initialized from `generator` and then from the file `weights`.
 
     `images` are normalized training images `(N, 3, S, S)`. `InputError` where they are too small for the
-    network or for the augmentation.
+    network or for the augmentation, or where `weights` does not fit it.
     """
     size = images.shape[2]
     for name, pixels in (("translate", config.translate), ("cutout_size", config.cutout_size - 1)):
         if pixels >= size:
             raise InputError(f"train.{name} is too large for images of {size} x {size} pixels")
+    build = partial(build_network, config.network, num_classes, size)
     try:
-        return build_model(partial(NETWORKS[config.network], num_classes, size), generator, images)
+        if config.network in NETWORKS:
+            network = build_model(build, generator, images)
+        else:
+            network = build_with_seed(build, generator)
     except ValueError as error:
         raise InputError(f"train.network {config.network}: {error}; they have {size} x {size}") from None
+    if weights is not None:
+        load_pretrained(network, weights, config.network)
+    freeze(network, config.freeze)
+    return network
+
+
+def freeze(network: nn.Module, prefixes: list[str]) -> None:
+    """Exclude from training the parameters of the modules, or the single parameters, that are named.
+
+    `InputError` for a name that the network does not have, or where nothing is left to train.
+    """
+    for prefix in prefixes:
+        frozen = [
+            parameter
+            for name, parameter in network.named_parameters()
+            if name == prefix or name.startswith(f"{prefix}.")
+        ]
+        if not frozen:
+            known = ", ".join(name for name, _ in network.named_children())
+            raise InputError(f"train.freeze: the network has no {prefix!r}; its modules are {known}")
+        for parameter in frozen:
+            parameter.requires_grad_(False)  # noqa: FBT003 - PyTorch's own
+    if prefixes and not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("train.freeze leaves no parameter to train")
+
+
+def set_train_mode(network: nn.Module) -> None:
+    """`network.train()`, but batch normalization whose weights are frozen keeps its running statistics."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.bias is not None and not module.bias.requires_grad:
+            module.eval()
+
+
+@contextmanager
+def seed_dropout(network: nn.Module, generator: Generator, device: torch.device) -> Iterator[None]:
+    """Let dropout and stochastic depth, which use PyTorch's global generator, follow from `generator`."""
+    if not _draws_randomness(network):
+        yield
+        return
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def check_last_batch(config: TrainConfig, num_images: int) -> None:
+    """`InputError` for a batch of one image, on which torchvision's batch normalization fails."""
+    if config.network not in NETWORKS and num_images % config.batch_size == 1:
+        raise InputError(
+            f"train.batch_size {config.batch_size} leaves a last batch of one of the {num_images:,} training "
+            f"images, too few for the batch normalization of {config.network}; choose another"
+        )
+
+
+def _draws_randomness(network: nn.Module) -> bool:
+    return any(
+        getattr(module, "p", 0) > 0
+        for module in network.modules()
+        if type(module).__name__ in {"Dropout", "Dropout1d", "Dropout2d", "StochasticDepth"}
+    )

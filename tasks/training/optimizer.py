@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig, *, compiled: bool) ->
 
 
 def _build_muon(model: nn.Module, config: TrainConfig, *, compiled: bool) -> MuonWithAuxSGD:
-    """Muon for filters; biases and the head use SGD with their own learning rates.
+    """Muon for filters; matrices, such as the head, and all else use SGD with their own learning rates.
 
     Airbench sums the gradients of biases and head over the batch, so that a larger batch takes larger steps.
     The loss here is the mean, so the learning rate has the batch size as a factor. Weight decay is a share
@@ -42,13 +42,15 @@ def _build_muon(model: nn.Module, config: TrainConfig, *, compiled: bool) -> Muo
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     filters = [parameter for parameter in trainable if parameter.ndim == 4]
     matrices = [parameter for parameter in trainable if parameter.ndim == 2]
-    biases = [parameter for parameter in trainable if parameter.ndim == 1 and parameter is not whiten_bias]
+    others = [
+        parameter for parameter in trainable if parameter.ndim not in {2, 4} and parameter is not whiten_bias
+    ]
     groups: list[dict[str, Any]] = [
         {"params": filters, "lr": config.lr, "momentum": config.momentum, "use_muon": True}
     ]
     for parameters, base_lr, mark in (
         (matrices, config.head_lr, {}),
-        (biases, config.bias_lr, {}),
+        (others, config.bias_lr, {}),
         ([] if whiten_bias is None else [whiten_bias], config.bias_lr, {"whiten_bias": True}),
     ):
         if parameters:

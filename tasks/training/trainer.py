@@ -18,7 +18,7 @@ from models.step import training_step
 from tasks.training.augment import Augmentation
 from tasks.training.history import EpochMetrics
 from tasks.training.lr_scheduler import build_lr_scheduler
-from tasks.training.network import build_network
+from tasks.training.network import check_last_batch, initialize_network, seed_dropout, set_train_mode
 from tasks.training.optimizer import build_optimizer
 from tasks.training.progress import print_estimate, show_progress
 from tasks.training.validate import validate
@@ -26,6 +26,7 @@ from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from tasks.params.train import TrainConfig
     from tasks.tracking import WandbRun
@@ -59,6 +60,7 @@ class Trainer:
         normalize: Normalize,
         config: TrainConfig,
         progress: ProgressCallback | None = None,
+        weights: Path | None = None,
     ) -> None:
         self.config = config
         self.progress = progress
@@ -66,13 +68,14 @@ class Trainer:
         self.device = normalize.scale.device
         self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
         self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
+        check_last_batch(config, len(self.labels))
         self.generator = Generator().manual_seed(config.seed)
         began = time.perf_counter()
         whitening_images = normalize(self.images[:WHITENING_IMAGES])
-        model = build_network(config, num_classes, whitening_images, self.generator).to(self.device)
+        model = initialize_network(config, num_classes, whitening_images, self.generator, weights)
         self.set_up_seconds = time.perf_counter() - began
         """for the initial weights, including the whitening filters"""
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
         self.compiled_model = (
             torch.compile(self.model, mode=COMPILE_MODE, dynamic=False) if compiled else self.model
@@ -146,7 +149,8 @@ class Trainer:
     def run_epoch(self, epoch: int) -> EpochMetrics:
         """Train for an epoch and validate. `RunError` if the loss is not finite."""
         began = time.perf_counter()
-        train_loss, train_accuracy, lr = self._train_epoch(epoch)
+        with seed_dropout(self.model, self.generator, self.device):
+            train_loss, train_accuracy, lr = self._train_epoch(epoch)
         model = self.model if self.ema_model is None else self.ema_model.module
         val_loss, val_accuracy = validate(model, self.normalize, self.val_images, self.val_labels)
         self.epoch_seconds.append(time.perf_counter() - began)
@@ -162,7 +166,7 @@ class Trainer:
 
     def _set_train_mode(self, epoch: int) -> None:
         """Batch normalization by batch, and the whitening bias trained or frozen."""
-        self.model.train()
+        set_train_mode(self.model)
         if isinstance(self.model, CifarNet):
             assert self.model.whiten.bias is not None
             self.model.whiten.bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)

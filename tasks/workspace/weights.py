@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.classifier import Classifier
-from models.networks import NETWORKS
+from models.networks import build_network
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_tensors
 
@@ -17,9 +18,11 @@ def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
     `RunError` if the file is missing, corrupt, or holds another network's weights.
     """
     tensors, metadata = load_tensors(file)
-    if metadata.get("network") not in NETWORKS:
-        raise RunError(f"{file} contains an unknown network: {metadata.get('network')!r}")
-    network = NETWORKS[metadata["network"]](len(metadata["classes"]), metadata["image_size"])
+    try:
+        with torch.random.fork_rng(devices=[]):  # torchvision's networks initialize themselves
+            network = build_network(metadata["network"], len(metadata["classes"]), metadata["image_size"])
+    except (KeyError, ValueError):
+        raise RunError(f"{file} contains an unknown network: {metadata.get('network')!r}") from None
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -111,7 +111,7 @@ class Tiny(nn.Module):
     ),
     Edit("models/networks.py", "from models.tiny import Tiny\n", after="from models.net import Net\n"),
     Edit("models/networks.py", '    "tiny": Tiny,\n', before='    "net": Net'),
-    Edit("tasks/params/train.py", '"tiny", ', after="    network: Literal["),
+    Edit("tasks/params/networks.py", '"tiny", ', after="OwnName = Literal["),
     Edit(
         "tests/models/test_tiny.py",
         """from pathlib import Path

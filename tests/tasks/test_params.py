@@ -28,7 +28,7 @@ def replace_text(file: Path, before: str, after: str) -> None:
     ("before", "after", "message"),
     [
         ("  lr: 0.001", "  lr: 0.001\n  epoch: 1", "train.epoch is not a parameter; did you mean epochs?"),
-        ("  lr: 0.001", "  lr: 0.001\n  zzz: 1", "train.zzz is not a parameter; choose one of network, seed"),
+        ("  lr: 0.001", "  lr: 0.001\n  zzz: 1", "train.zzz is not a parameter; choose one of network"),
         ("  epochs: ", "  epochs: x", "train.epochs should be an integer from 1 to 100000, not 'x"),
         (
             "  lr: 0.001",
