@@ -91,7 +91,6 @@ _STEMS: dict[str, Callable[[Any], None]] = {
     "convnext": _replace_convnext_stem,
     "mobilenet": _unstride_first_convolution,
     "efficientnet": _unstride_first_convolution,
-    "mnasnet": _unstride_first_convolution,
     "regnet": _unstride_first_convolution,
     "vgg": _replace_vgg_head,
 }

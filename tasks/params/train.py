@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.params.networks import NetworkName
-from tasks.params.types import BatchSize, BelowOne, Epochs, LearningRate, Seed, StrictModel, Threads
+from tasks.params.types import Alpha, BatchSize, BelowOne, Epochs, LearningRate, Seed, StrictModel, Threads
 
 
 def _recipe_field(default: JsonValue, description: str) -> Any:
@@ -62,6 +62,16 @@ class TrainConfig(StrictModel):
     )
     cutout_size: Annotated[int, Field(ge=0, le=32)] = _recipe_field(
         0, "augmentation: mask a square of so many pixels; 0: none"
+    )
+    auto_augment: Literal["none", "trivialaugment", "randaugment"] = _recipe_field(
+        "none", "augmentation: torchvision's policy of random transformations"
+    )
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = _recipe_field(9, "of its transformations")
+    mixup_alpha: Alpha = _recipe_field(
+        0.0, "augmentation: pairs of images blended by a share from Beta(alpha, alpha); 0: none"
+    )
+    cutmix_alpha: Alpha = _recipe_field(
+        0.0, "augmentation: a box of one image pasted into another, its area by Beta(alpha, alpha); 0: none"
     )
     ema_decay: BelowOne = _recipe_field(
         0.0, "decay per step of the weights' moving average, which then is validated and kept; 0: none"

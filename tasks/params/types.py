@@ -12,6 +12,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Epochs = Annotated[float, Field(ge=0, le=100_000)]
 LearningRate = Annotated[float, Field(gt=0, le=1000)]
 Tolerance = Annotated[float, Field(gt=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=100)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Provider = Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
 BackendName = Literal[

@@ -1,4 +1,4 @@
-"""Augmentation of all training images at once: random flip, translation and cutout."""
+"""Augmentation of many images at once: random flip, translation, cutout, and torchvision's policies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tasks.params.train import TrainConfig
+
+GROUP_SIZE = 64  # images for which one of torchvision's transforms is drawn
 
 
 class Augmentation:
@@ -26,18 +30,52 @@ class Augmentation:
         self._flip: bool | Tensor = config.flip is True
         if config.flip == "alternating":
             self._flip = torch.rand(num_images, generator=generator) < 0.5
+        self._policy = _build_policy(config)
 
-    def __call__(self, images: Tensor, epoch: int) -> Tensor:
-        """The images, uint8 `(N, H, W, C)`, as this epoch shows them; epochs count from 1."""
+    @property
+    def uses_global_generator(self) -> bool:
+        """Whether it draws from PyTorch's global generator, beside the one that it was given."""
+        return self._policy is not None
+
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """The images, uint8 `(N, H, W, C)`, as this epoch shows them; epochs count from 1.
+
+        `indices` `(N,)` are theirs in the training split.
+        """
         flip = self._flip
-        if isinstance(flip, Tensor) and epoch % 2 == 0:
-            flip = ~flip
+        if isinstance(flip, Tensor):
+            flip = flip[indices] ^ (epoch % 2 == 0)
         images = random_flip_and_translate(
             images, flip=flip, max_shift=self._config.translate, generator=self._generator
         )
+        if self._policy is not None:
+            images = transform_in_groups(images, self._policy)
         if self._config.cutout_size:
             images = cutout(images, size=self._config.cutout_size, fill=self._fill, generator=self._generator)
         return images
+
+
+def _build_policy(config: TrainConfig) -> Callable[[Tensor], Tensor] | None:
+    if config.auto_augment == "none":
+        return None
+    from torchvision.transforms import v2
+
+    if config.auto_augment == "trivialaugment":
+        return v2.TrivialAugmentWide()
+    return v2.RandAugment(magnitude=config.randaugment_magnitude)
+
+
+def transform_in_groups(images: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a transform that draws once per call to groups of images, uint8 `(N, H, W, C)`.
+
+    A group's images lie far apart, so that a batch has few of the same group.
+    """
+    num_groups = -(-len(images) // GROUP_SIZE)
+    transformed = torch.empty_like(images)
+    for group in range(num_groups):
+        planes = images[group::num_groups].permute(0, 3, 1, 2)
+        transformed[group::num_groups] = transform(planes).permute(0, 2, 3, 1)
+    return transformed
 
 
 def random_flip_and_translate(
@@ -47,27 +85,23 @@ def random_flip_and_translate(
 
     Takes and gives uint8 `(N, H, W, C)`. `flip` may also be a mask `(N,)` of the images to mirror. The
     translation is a random crop of the image with reflection padding (He et al., "Deep Residual Learning",
-    2015, section 4.2, with reflection instead of zeros). Images with the same transformation are processed
-    together: some 50 slices per epoch instead of an index per pixel.
+    2015, section 4.2, with reflection instead of zeros). One gather for all images: each pixel is taken from
+    where its image's own transformation says.
     """
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     side = 2 * max_shift + 1
     if side == 1 and flip is False:
         return images
     transform_ids = torch.randint(side * side * (2 if flip is True else 1), (count,), generator=generator)
-    if isinstance(flip, Tensor):
-        transform_ids += side * side * flip
-    padded = images.index_select(1, _reflect_indices(height, max_shift, images.device))
-    padded = padded.index_select(2, _reflect_indices(width, max_shift, images.device))
-    transformed = torch.empty_like(images)
-    order = transform_ids.argsort(stable=True)
-    groups = torch.split(order.to(images.device), transform_ids.bincount(minlength=side * side).tolist())
-    for transform_id, group in enumerate(groups):
-        is_flipped, crop_id = divmod(transform_id, side * side)
-        top, left = divmod(crop_id, side)
-        crops = padded[:, top : top + height, left : left + width].index_select(0, group)
-        transformed[group] = crops.flip(2) if is_flipped else crops
-    return transformed
+    is_flipped = (transform_ids >= side * side if flip is True else torch.as_tensor(flip).expand(count)).to(
+        images.device
+    )
+    crop_ids = (transform_ids % (side * side)).to(images.device)
+    rows = _reflect_indices(height, max_shift, crop_ids // side)
+    columns = _reflect_indices(width, max_shift, crop_ids % side)
+    columns = torch.where(is_flipped[:, None], columns.flip(1), columns)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(count, -1, 1).expand(-1, -1, channels)
+    return images.reshape(count, -1, channels).gather(1, pixels).view(images.shape)
 
 
 def cutout(images: Tensor, *, size: int, fill: Tensor, generator: Generator) -> Tensor:
@@ -93,7 +127,10 @@ def _span_mask(length: int, starts: Tensor, size: int) -> Tensor:
     return (offsets >= 0) & (offsets < size)
 
 
-def _reflect_indices(size: int, max_shift: int, device: torch.device) -> Tensor:
-    """Indices of `size + 2 * max_shift` pixels: reflection padding, which repeats no border pixel."""
-    indices = torch.arange(-max_shift, size + max_shift, device=device).abs()
+def _reflect_indices(size: int, max_shift: int, starts: Tensor) -> Tensor:
+    """Crops of `size` pixels, `(N, size)`, that begin at `starts` `(N,)` of a padded row of pixels.
+
+    Reflection padding: the border pixel is not repeated.
+    """
+    indices = (starts[:, None] + torch.arange(size, device=starts.device) - max_shift).abs()
     return torch.where(indices < size, indices, 2 * (size - 1) - indices)

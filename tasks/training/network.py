@@ -79,15 +79,21 @@ def set_train_mode(network: nn.Module) -> None:
 
 
 @contextmanager
-def seed_dropout(network: nn.Module, generator: Generator, device: torch.device) -> Iterator[None]:
-    """Let dropout and stochastic depth, which use PyTorch's global generator, follow from `generator`."""
-    if not _draws_randomness(network):
-        yield
-        return
+def seed_global_generator(generator: Generator, device: torch.device) -> Iterator[None]:
+    """Let what draws from PyTorch's global generator follow from `generator`; afterwards it is as it was."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def has_dropout(network: nn.Module) -> bool:
+    """Whether it draws from PyTorch's global generator: dropout or stochastic depth."""
+    return any(
+        getattr(module, "p", 0) > 0
+        for module in network.modules()
+        if type(module).__name__ in {"Dropout", "Dropout1d", "Dropout2d", "StochasticDepth"}
+    )
 
 
 def check_last_batch(config: TrainConfig, num_images: int) -> None:
@@ -97,11 +103,3 @@ def check_last_batch(config: TrainConfig, num_images: int) -> None:
             f"train.batch_size {config.batch_size} leaves a last batch of one of the {num_images:,} training "
             f"images, too few for the batch normalization of {config.network}; choose another"
         )
-
-
-def _draws_randomness(network: nn.Module) -> bool:
-    return any(
-        getattr(module, "p", 0) > 0
-        for module in network.modules()
-        if type(module).__name__ in {"Dropout", "Dropout1d", "Dropout2d", "StochasticDepth"}
-    )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from torch import Tensor
+    from collections.abc import Callable, Iterable, Iterator
 
     ProgressCallback = Callable[[float, str], None]
+
+T = TypeVar("T")
 
 REPORT_EVERY_N_BATCHES = 50
 TIMED_STEPS = range(1, 4)  # the first step is slower
@@ -20,25 +20,25 @@ ESTIMATE_THRESHOLD_S = 600.0  # shorter trainings start without an estimate
 
 
 def show_progress(
-    batches: Sequence[Tensor], epoch: int, num_epochs: int, callback: ProgressCallback | None
-) -> Iterator[Tensor]:
+    batches: Iterable[T], num_batches: int, epoch: int, num_epochs: int, callback: ProgressCallback | None
+) -> Iterator[T]:
     """Yield the batches of an epoch and show how many are done, by `callback` or, without one, by a bar.
 
     The callback receives the fraction done of all epochs and a description.
     """
     description = f"epoch {epoch}/{num_epochs}"
     if callback is None:
-        yield from tqdm(batches, description, leave=False, unit=" batches", disable=None)
+        yield from tqdm(batches, description, num_batches, leave=False, unit=" batches", disable=None)
         return
     for i, batch in enumerate(batches):
         yield batch
         if i % REPORT_EVERY_N_BATCHES == 0:
-            fraction = i / len(batches)
+            fraction = i / num_batches
             callback((epoch - 1 + fraction) / num_epochs, f"{description}, {fraction:.0%}")
     callback(epoch / num_epochs, description)
 
 
-def print_estimate(batches: Iterable[Tensor], num_steps: float, description: str) -> Iterator[Tensor]:
+def print_estimate(batches: Iterable[T], num_steps: float, description: str) -> Iterator[T]:
     """Yield the batches; after a few steps, print how long `num_steps` take if that is long."""
     began = 0.0
     for step, batch in enumerate(batches):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.cifarnet import WHITENING_IMAGES, CifarNet
 from models.step import training_step
-from tasks.training.augment import Augmentation
 from tasks.training.history import EpochMetrics
+from tasks.training.image_store import ImageStore
+from tasks.training.loader import BatchLoader
 from tasks.training.lr_scheduler import build_lr_scheduler
-from tasks.training.network import check_last_batch, initialize_network, seed_dropout, set_train_mode
+from tasks.training.network import (
+    check_last_batch,
+    has_dropout,
+    initialize_network,
+    seed_global_generator,
+    set_train_mode,
+)
 from tasks.training.optimizer import build_optimizer
 from tasks.training.progress import print_estimate, show_progress
 from tasks.training.validate import validate
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from tasks.params.train import TrainConfig
     from tasks.tracking import WandbRun
     from tasks.training.checkpoints import CheckpointStore
+    from tasks.training.loader import Batch
     from tasks.training.normalize import Normalize
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Split
@@ -66,12 +74,11 @@ class Trainer:
         self.progress = progress
         self.normalize = normalize
         self.device = normalize.scale.device
-        self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
-        self.val_images, self.val_labels = val.images.to(self.device), val.labels.to(self.device)
-        check_last_batch(config, len(self.labels))
+        self.val_images, self.val_labels = ImageStore(val, self.device), val.labels.to(self.device)
+        check_last_batch(config, len(train.labels))
         self.generator = Generator().manual_seed(config.seed)
         began = time.perf_counter()
-        whitening_images = normalize(self.images[:WHITENING_IMAGES])
+        whitening_images = normalize(train.images[:WHITENING_IMAGES].to(self.device))
         model = initialize_network(config, num_classes, whitening_images, self.generator, weights)
         self.set_up_seconds = time.perf_counter() - began
         """for the initial weights, including the whitening filters"""
@@ -84,10 +91,9 @@ class Trainer:
         if config.ema_decay:
             average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
             self.ema_model = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-        self.steps_per_epoch = math.ceil(len(self.labels) / config.batch_size)
+        self.loader = BatchLoader(train, num_classes, normalize, config, self.generator)
         self.optimizer = build_optimizer(self.model, config, compiled=compiled)
-        self.lr_scheduler = build_lr_scheduler(self.optimizer, config, self.steps_per_epoch)
-        self.augment = Augmentation(config, len(self.labels), normalize.mean_color, self.generator)
+        self.lr_scheduler = build_lr_scheduler(self.optimizer, config, len(self.loader))
         self.history: list[EpochMetrics] = []
         self.best: BestCheckpoint | None = None
         self.epoch_seconds: list[float] = []
@@ -110,12 +116,13 @@ class Trainer:
         """
         began = time.perf_counter()
         initial_state = copy.deepcopy(self.state_dict())
-        batch = torch.arange(min(self.config.batch_size, len(self.labels)), device=self.device)
+        batch = self.loader.load_first()
         for epoch in (1, self.config.epochs):
             self._set_train_mode(epoch)
             for _ in range(WARM_UP_STEPS):
-                inputs, targets = self.normalize(self.images[batch]), self.labels[batch]
-                _, loss = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
+                _, loss = training_step(
+                    self._forward, self._loss, self.optimizer, batch.inputs, batch.targets
+                )
             loss.item()  # waits for the device
         self.load_state_dict(initial_state)
         self.warm_up_seconds = time.perf_counter() - began
@@ -129,7 +136,7 @@ class Trainer:
                 metrics = self.run_epoch(num_saved + 1)
                 seconds = self.epoch_seconds[-1]
                 if wandb_run is not None:
-                    timing = {"epoch_seconds": seconds, "images_per_second": len(self.labels) / seconds}
+                    timing = {"epoch_seconds": seconds, "images_per_second": self.loader.num_images / seconds}
                     wandb_run.log({**asdict(metrics), **timing}, step=metrics.epoch)
                 checkpoints.save(metrics.epoch, self.state_dict())
                 num_saved = metrics.epoch
@@ -149,7 +156,8 @@ class Trainer:
     def run_epoch(self, epoch: int) -> EpochMetrics:
         """Train for an epoch and validate. `RunError` if the loss is not finite."""
         began = time.perf_counter()
-        with seed_dropout(self.model, self.generator, self.device):
+        draws_globally = has_dropout(self.model) or self.loader.uses_global_generator
+        with seed_global_generator(self.generator, self.device) if draws_globally else nullcontext():
             train_loss, train_accuracy, lr = self._train_epoch(epoch)
         model = self.model if self.ema_model is None else self.ema_model.module
         val_loss, val_accuracy = validate(model, self.normalize, self.val_images, self.val_labels)
@@ -173,19 +181,16 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
         """Mean loss, accuracy, and the last step's learning rate. The host does not wait for the device."""
-        batch_size = self.config.batch_size
         began = time.perf_counter()
         self._set_train_mode(epoch)
-        images = self.augment(self.images, epoch)
-        order = torch.randperm(len(self.labels), generator=self.generator).to(self.device)
-        losses = torch.empty(self.steps_per_epoch, device=self.device)
+        losses = torch.empty(len(self.loader), device=self.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.device)
         lrs: list[float] = []
-        for step, indices in enumerate(self._with_progress(torch.split(order, batch_size), epoch)):
-            targets = self.labels[indices]
-            inputs = self.normalize(images[indices])
-            logits, losses[step] = training_step(self._forward, self._loss, self.optimizer, inputs, targets)
-            num_correct += (logits.argmax(1) == targets).sum()
+        for step, batch in enumerate(self._with_progress(epoch)):
+            logits, losses[step] = training_step(
+                self._forward, self._loss, self.optimizer, batch.inputs, batch.targets
+            )
+            num_correct += (logits.argmax(1) == batch.labels).sum()
             lrs.append(float(self.lr_scheduler.get_last_lr()[0]))
             self.lr_scheduler.step()
             if self.ema_model is not None:
@@ -197,21 +202,22 @@ class Trainer:
                 f"the loss is {losses[step].item()} in epoch {epoch}, step {step + 1}, at a learning rate "
                 f"of {lrs[step]:.4g}; try a lower train.lr"
             )
-        batch_sizes = torch.full_like(losses, batch_size)
-        batch_sizes[-1] = len(indices)
-        mean_loss = ((losses * batch_sizes).sum() / len(order)).item()
+        batch_sizes = torch.full_like(losses, self.config.batch_size)
+        batch_sizes[-1] = len(batch.labels)
+        mean_loss = ((losses * batch_sizes).sum() / self.loader.num_images).item()
         self.training_seconds += time.perf_counter() - began
-        return mean_loss, num_correct.item() / len(order), lrs[-1]
+        return mean_loss, num_correct.item() / self.loader.num_images, lrs[-1]
 
-    def _with_progress(self, batches: tuple[Tensor, ...], epoch: int) -> Iterable[Tensor]:
+    def _with_progress(self, epoch: int) -> Iterable[Batch]:
         config = self.config
-        steps = show_progress(batches, epoch, config.epochs, self.progress)
+        batches = self.loader.load_epoch(epoch)
+        steps = show_progress(batches, len(self.loader), epoch, config.epochs, self.progress)
         if self.device.type != "cpu" or self.training_seconds:
             return steps
         # Validation has the forward pass only, a third of a training step per image.
         val_steps = len(self.val_labels) / (3 * config.batch_size)
-        num_steps = config.epochs * (self.steps_per_epoch + val_steps)
-        return print_estimate(steps, num_steps, f"{config.epochs} epochs of {self.steps_per_epoch} steps")
+        num_steps = config.epochs * (len(self.loader) + val_steps)
+        return print_estimate(steps, num_steps, f"{config.epochs} epochs of {len(self.loader)} steps")
 
     def _forward(self, inputs: Tensor) -> Tensor:
         if self.config.precision == "32-true":

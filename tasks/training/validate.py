@@ -10,14 +10,18 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tasks.training.image_store import ImageStore
     from tasks.training.normalize import Normalize
 
 BATCH_SIZE = 1000
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, normalize: Normalize, images: Tensor, labels: Tensor) -> tuple[float, float]:
+def validate(
+    model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor
+) -> tuple[float, float]:
     """Mean loss and accuracy, without test-time augmentation."""
     model.eval()
-    logits = torch.cat([model(normalize(batch)) for batch in torch.split(images, BATCH_SIZE)])
+    batches = torch.split(torch.arange(len(labels)), BATCH_SIZE)
+    logits = torch.cat([model(normalize(images.gather(batch))) for batch in batches])
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()

@@ -24,6 +24,8 @@ class Split:
     """uint8 `(N, S, S, 3)`, RGB"""
     labels: Tensor
     """int64 `(N,)`"""
+    location: tuple[Path, int] | None = None
+    """the file that the images are mapped from, and the position of the first in it, in bytes"""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,21 @@ def load_splits(file: Path) -> Splits:
     tensors, metadata = load_tensors(file)
     try:
         train, val, test = (
-            Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in ("train", "val", "test")
+            Split(
+                tensors[f"{name}_images"],
+                tensors[f"{name}_labels"],
+                (file, _find_offset(file, f"{name}_images")),
+            )
+            for name in ("train", "val", "test")
         )
     except KeyError as error:
         raise RunError(f"{file} is not a splits file: {error} is missing") from None
     return Splits(train, val, test, metadata)
+
+
+def _find_offset(file: Path, name: str) -> int:
+    """Where a tensor begins: after the header's length in 8 bytes, the header, and the tensors before it."""
+    with file.open("rb") as content:
+        header_bytes = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(header_bytes))
+    return 8 + header_bytes + int(header[name]["data_offsets"][0])

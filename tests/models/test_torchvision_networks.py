@@ -9,12 +9,13 @@ from models.init import build_with_seed
 from models.torchvision_networks import build_torchvision_network, stem_parameters
 from tasks.params.networks import TorchvisionName
 
-# Made for larger images all along, or with a second output in training (docs/networks.md).
+# docs/networks.md says why.
 LEFT_OUT = (
     "alexnet",
     "googlenet",
     "inception",
     "maxvit",
+    "mnasnet",
     "squeezenet",
     "swin",
     "vit_b_32",
@@ -23,7 +24,7 @@ LEFT_OUT = (
 )
 FAMILIES = (
     *("resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "shufflenet_v2_x0_5", "convnext_tiny"),
-    *("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5"),
+    *("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_s"),
     *("regnet_y_400mf", "vgg11_bn", "vit_b_16"),
 )
 RESNET18_CIFAR_PARAMETERS = (

@@ -3,7 +3,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from tasks.training.augment import Augmentation, cutout, random_flip_and_translate
+from tasks.training.augment import (
+    GROUP_SIZE,
+    Augmentation,
+    cutout,
+    random_flip_and_translate,
+    transform_in_groups,
+)
 from tests.brightness import build_config
 
 FILL = torch.tensor([255, 254, 253], dtype=torch.uint8)
@@ -98,18 +104,61 @@ def test_cutout_covers_a_square_anywhere_inside(size: int) -> None:
 def test_augmentation_alternating_shows_every_image_both_ways_in_two_epochs() -> None:
     images = random_images(400)
     augment = Augmentation(build_config(flip="alternating"), 400, FILL, Generator().manual_seed(0))
-    first, second, third = (augment(images, epoch) for epoch in (1, 2, 3))
+    indices = torch.arange(400)
+    first, second, third = (augment(images, indices, epoch) for epoch in (1, 2, 3))
     assert torch.equal(second, first.flip(2))
     assert torch.equal(third, first)
     num_mirrored = sum(not torch.equal(a, b) for a, b in zip(first, images, strict=True))
     assert 150 < num_mirrored < 250
+    some = torch.tensor([7, 3, 300])
+    assert torch.equal(augment(images[some], some, 2), second[some])
 
 
 def test_augmentation_applies_flip_translation_and_cutout_as_configured() -> None:
     images = random_images(50).clamp(max=200)
     config = build_config(flip=True, translate=2, cutout_size=4)
-    augmented = Augmentation(config, 50, FILL, Generator().manual_seed(0))(images, 1)
+    augmented = Augmentation(config, 50, FILL, Generator().manual_seed(0))(images, torch.arange(50), 1)
     generator = Generator().manual_seed(0)
     transformed = random_flip_and_translate(images, flip=True, max_shift=2, generator=generator)
     assert torch.equal(augmented, cutout(transformed, size=4, fill=FILL, generator=generator))
-    assert Augmentation(build_config(), 50, FILL, Generator())(images, 1) is images
+    assert Augmentation(build_config(), 50, FILL, Generator())(images, torch.arange(50), 1) is images
+
+
+def test_transform_in_groups_spreads_each_group_over_the_images() -> None:
+    calls: list[int] = []
+
+    def number(planes: Tensor) -> Tensor:
+        calls.append(len(planes))
+        return torch.full_like(planes, len(calls))
+
+    images = random_images(3 * GROUP_SIZE - 1)
+    transformed = transform_in_groups(images, number)
+    assert calls == [GROUP_SIZE, GROUP_SIZE, GROUP_SIZE - 1]
+    assert transformed[:6, 0, 0, 0].tolist() == [1, 2, 3, 1, 2, 3]
+
+
+@pytest.mark.parametrize("policy", ["trivialaugment", "randaugment"])
+def test_auto_augment_is_reproducible_and_transforms_most_images(policy: str) -> None:
+    images = random_images(500)
+    augment = Augmentation(build_config(auto_augment=policy), 500, FILL, Generator())
+    assert augment.uses_global_generator
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(augment(images, torch.arange(500), 1))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    num_changed = (results[0] != images).flatten(1).any(1).sum()
+    assert num_changed > 250
+    assert results[0].dtype == torch.uint8
+
+
+def test_randaugment_of_a_greater_magnitude_changes_images_more() -> None:
+    images = random_images(500)
+    changes = []
+    for magnitude in (2, 28):
+        config = build_config(auto_augment="randaugment", randaugment_magnitude=magnitude)
+        torch.manual_seed(0)
+        augmented = Augmentation(config, 500, FILL, Generator())(images, torch.arange(500), 1)
+        changes.append((augmented.float() - images.float()).abs().mean())
+    assert changes[0] < changes[1]

@@ -1,13 +1,15 @@
 import pytest
 import torch
 from torch import Generator, nn
+from torchvision.ops import StochasticDepth
 
 from models.net import Net
 from tasks.training.network import (
     check_last_batch,
     freeze,
+    has_dropout,
     initialize_network,
-    seed_dropout,
+    seed_global_generator,
     set_train_mode,
 )
 from tasks.workspace.errors import InputError
@@ -47,25 +49,26 @@ def test_set_train_mode_keeps_the_statistics_of_frozen_batch_norm() -> None:
     assert not torch.equal(means["1.running_mean"], torch.zeros(3))
 
 
-def test_seed_dropout_follows_the_generator_and_leaves_the_global_one() -> None:
+def test_seed_global_generator_follows_the_generator_and_leaves_the_global_one() -> None:
     network = nn.Dropout(0.5)
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
     results = []
     for seed in (3, 3, 4):
-        with seed_dropout(network, Generator().manual_seed(seed), CPU):
+        with seed_global_generator(Generator().manual_seed(seed), CPU):
             results.append(network(torch.ones(100)))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_seed_dropout_of_a_network_without_any_draws_nothing() -> None:
-    generator = Generator().manual_seed(3)
-    with seed_dropout(Net(), generator, CPU):
-        pass
-    assert torch.equal(generator.get_state(), Generator().manual_seed(3).get_state())
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [(nn.Linear(2, 2), False), (nn.Sequential(nn.Dropout(0.1)), True), (StochasticDepth(0.1, "row"), True)],
+)
+def test_has_dropout_finds_layers_that_draw(network: nn.Module, *, expected: bool) -> None:
+    assert has_dropout(network) is expected
 
 
 def test_check_last_batch_of_one_image_is_an_input_error_for_torchvisions_networks() -> None:

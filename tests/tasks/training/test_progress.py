@@ -18,7 +18,7 @@ def test_show_progress_draws_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch
     termios.tcsetwinsize(terminal, (24, 100))
     with os.fdopen(controller, "rb", buffering=0) as screen, os.fdopen(terminal, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
-        assert list(show_progress(BATCHES, 1, 60, None)) == list(BATCHES)
+        assert list(show_progress(BATCHES, len(BATCHES), 1, 60, None)) == list(BATCHES)
         stderr.flush()
         output = screen.read(4096).decode(errors="replace")
     assert "epoch 1/60:" in output
@@ -26,13 +26,15 @@ def test_show_progress_draws_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch
 
 
 def test_show_progress_without_a_terminal_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(show_progress(BATCHES, 1, 60, None)) == list(BATCHES)
+    assert list(show_progress(BATCHES, len(BATCHES), 1, 60, None)) == list(BATCHES)
     assert capsys.readouterr() == ("", "")
 
 
 def test_show_progress_calls_back_with_the_fraction_of_all_epochs() -> None:
     reports: list[tuple[float, str]] = []
-    assert list(show_progress(BATCHES, 2, 4, lambda *report: reports.append(report))) == list(BATCHES)
+    assert list(show_progress(BATCHES, len(BATCHES), 2, 4, lambda *report: reports.append(report))) == list(
+        BATCHES
+    )
     fractions = [0.25, pytest.approx((1 + 50 / 65) / 4), 0.5]
     assert reports == list(zip(fractions, ["epoch 2/4, 0%", "epoch 2/4, 77%", "epoch 2/4"], strict=True))
 

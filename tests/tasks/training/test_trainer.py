@@ -72,7 +72,7 @@ def test_whitening_bias_is_trained_at_first_and_the_filters_never(states: list[d
 def test_whitening_layer_is_computed_from_the_training_images(small_splits: Path) -> None:
     trainer = build_trainer(small_splits, **AIRBENCH94)
     assert isinstance(trainer.model, CifarNet)
-    inputs = trainer.normalize(trainer.images)
+    inputs = trainer.normalize(load_splits(small_splits).train.images)
     with torch.inference_mode():
         responses = trainer.model.whiten(inputs)[:, :12].transpose(0, 1).flatten(1).double()
     # Brightness dominates these images: its direction comes out with variance 1.
@@ -132,3 +132,17 @@ def test_last_smaller_batch_counts_by_its_size() -> None:
     metrics = trainer.run_epoch(1)
     assert metrics.train_loss == pytest.approx(expected, rel=1e-5)
     assert metrics.train_accuracy == metrics.val_accuracy
+
+
+def test_training_with_policies_and_mixing_resumes_bit_identically(small_splits: Path) -> None:
+    changes = {"auto_augment": "trivialaugment", "mixup_alpha": 0.2, "cutmix_alpha": 1.0}
+    whole, first, second = (build_trainer(small_splits, **changes) for _ in range(3))
+    for epoch in (1, 2):
+        whole.run_epoch(epoch)
+    first.run_epoch(1)
+    second.load_state_dict(first.state_dict())
+    torch.rand(3)  # the state of the global generator must not matter
+    second.run_epoch(2)
+    assert second.history == whole.history
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
