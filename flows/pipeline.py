@@ -11,7 +11,14 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.runtime import markdown
-from flows.runtime.dvc_repro import commit_data, open_repo, pull_data, repro_stage, topological_stages
+from flows.runtime.dvc_repro import (
+    check_data_recorded,
+    commit_data,
+    open_repo,
+    pull_data,
+    repro_stage,
+    topological_stages,
+)
 from flows.runtime.flow_run import (
     PARAMS,
     ProgressReporter,
@@ -39,7 +46,7 @@ def pipeline(
     download_retries: DownloadRetries = DOWNLOAD_RETRIES,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """CIFAR-10 from download to a benchmarked ONNX model. Stages that are up to date are skipped.
+    """A data set from download to a benchmarked ONNX model. Stages that are up to date are skipped.
 
     Args:
         overrides: parameters to change first; they are written into params.yaml
@@ -91,13 +98,16 @@ def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bo
 )
 @fail_in_one_line
 def download() -> State[Any]:
-    """CIFAR-10 in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
+    """The data in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
     params = read_params(PARAMS)
     with open_repo() as repo:
         pulled = pull_data(repo)
+        if params.dataset == "folder":
+            check_data_recorded(repo)
     metrics = run_stage("download", params)
-    with open_repo() as repo:
-        commit_data(repo)
+    if params.dataset != "folder":  # which only its owner records
+        with open_repo() as repo:
+            commit_data(repo)
     if pulled:
         return Completed(name="Restored", message="from the DVC cache or remote, verified")
     if metrics["source"] is None:

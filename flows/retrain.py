@@ -103,7 +103,7 @@ def ingest_images() -> State[Any]:
     folder = Path(params.ingest.folder)
     if not list_pending(folder):
         return Completed(name="Cached", message="no new images")
-    result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest)
+    result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest, params.split)
     with open_repo() as repo:
         commit_data(repo)
     create_markdown_artifact(markdown.ingest_markdown(result), key="ingest")

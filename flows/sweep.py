@@ -13,6 +13,7 @@ from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
 from flows.runtime.seeds import format_summary, run_sweep
 from tasks.overrides import Overrides, with_overrides
 from tasks.params import read_params
+from tasks.workspace.dataset_name import describe_dataset
 
 NumSeeds = Annotated[int, Field(ge=2, le=1000)]
 Jobs = Annotated[int, Field(ge=1, le=64)]
@@ -59,8 +60,7 @@ def sweep(
 def sweep_markdown(result: dict[str, Any]) -> str:
     """A table with a row per seed, then mean, standard deviation and standard error."""
     network, rows = result["train"]["network"], result["seeds"]
-    dataset = "" if result["dataset"] == "CIFAR-10" else ", on a generated sample, not on CIFAR-10"
-    lines = [f"# {len(rows)} seeds of {network}{dataset}", ""]
+    lines = [f"# {len(rows)} seeds of {network} on {describe_dataset(result['dataset'])}", ""]
     lines += ["| seed | validation | test | training, s |", "| --- | ---: | ---: | ---: |"]
     for row in rows:
         val, test = row["val_accuracy"], row["test_accuracy"]

@@ -1,7 +1,7 @@
-"""The stage `download`: CIFAR-10 in a folder that appears only when it is complete and verified.
+"""The stage `download`: CIFAR in a folder that appears only when it is complete and verified.
 
-Sources, in order: the folder itself; `CIFAR10_URL`; those of `params.yaml`. An interrupted download is kept
-beside the data, and the next run resumes it.
+Sources, in order: the folder itself; `CIFAR10_URL` or `CIFAR100_URL`; those of `params.yaml`. An interrupted
+download is kept beside the data, and the next run resumes it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tasks.dataset import cifar10
+from tasks.dataset import cifar
 from tasks.dataset.archive import ArchiveError, extract
+from tasks.dataset.folder import list_images
 from tasks.dataset.http import DownloadError, ResumableDownload
 from tasks.workspace.errors import RunError
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from tasks.params import DownloadConfig
 
 STAGING_DIR = ".cifar10-download"  # beside the data: downloads that are not complete
-EXTRACTED_BYTES = 186_214_114
 
 
 class DataUnavailableError(RunError):
@@ -35,29 +35,36 @@ class DataUnavailableError(RunError):
 def download(data: Path, dataset: str, config: DownloadConfig) -> dict[str, Any]:
     """Put the data set into the folder `data`, every file verified against its checksum.
 
+    Images of one's own (`folder`) must be there: `InputError`.
+
     Returns the `source`, None if the data was there. A folder that is there but differs is never touched:
     `ChecksumError`.
     """
-    folder = data / cifar10.BASE_FOLDER
-    if folder.exists() or dataset == "sample":
-        cifar10.verify(data, dataset)
+    if dataset == "folder":
+        list_images(data)
         return {"source": None}
-    sources = [*filter(None, [os.environ.get("CIFAR10_URL")]), *config.sources]
+    files = cifar.DATASETS[dataset]
+    folder = data / files.folder
+    if folder.exists() or dataset == "sample":
+        cifar.verify(data, dataset)
+        return {"source": None}
+    published = config.sources if dataset == "CIFAR-10" else config.cifar100_sources
+    sources = [*filter(None, [os.environ.get(files.url_variable)]), *published]
     reasons = []
     for source in sources:
         try:
             with _staging_dir(data) as staging:
-                archive = _fetch(source, staging, config)
+                archive = _fetch(source, staging, config, files.num_bytes)
                 try:
-                    extract(archive, staging / "extracted")
-                    cifar10.verify(staging / "extracted", dataset)
-                except (ArchiveError, cifar10.ChecksumError):
+                    extract(archive, staging / "extracted", files)
+                    cifar.verify(staging / "extracted", dataset)
+                except (ArchiveError, cifar.ChecksumError):
                     if archive.parent == staging:
                         archive.unlink()
                     raise
                 data.mkdir(parents=True, exist_ok=True)
-                (staging / "extracted" / cifar10.BASE_FOLDER).rename(folder)
-        except (DownloadError, ArchiveError, cifar10.ChecksumError) as error:
+                (staging / "extracted" / files.folder).rename(folder)
+        except (DownloadError, ArchiveError, cifar.ChecksumError) as error:
             reasons.append(f"{_redact_url(source)}: {error}")
             print(f"skipping {reasons[-1]}")
         except OSError as error:
@@ -66,7 +73,8 @@ def download(data: Path, dataset: str, config: DownloadConfig) -> dict[str, Any]
             shutil.rmtree(staging)
             return {"source": _redact_url(source)}
     message = (
-        "could not download CIFAR-10 from any source; set CIFAR10_URL to a URL or local path of its archive"
+        f"could not download {dataset} from any source; "
+        f"set {files.url_variable} to a URL or local path of its archive"
     )
     raise DataUnavailableError("\n  ".join([message, *reasons]))
 
@@ -82,14 +90,14 @@ def _staging_dir(data: Path) -> Iterator[Path]:
         shutil.rmtree(staging / "extracted", ignore_errors=True)
 
 
-def _fetch(source: str, staging: Path, config: DownloadConfig) -> Path:
+def _fetch(source: str, staging: Path, config: DownloadConfig, reserve_bytes: int) -> Path:
     """The archive as a local file; one that is local already is used where it is."""
     try:
         address = urlsplit(source)
     except ValueError as error:
         raise DownloadError(f"invalid URL ({error})") from error
     if address.scheme in {"http", "https"}:
-        return ResumableDownload(source, staging, config, reserve_bytes=EXTRACTED_BYTES).run()
+        return ResumableDownload(source, staging, config, reserve_bytes=reserve_bytes).run()
     if address.scheme not in {"", "file"}:
         raise DownloadError(f"{address.scheme} URLs are not supported; use http, https, file or a path")
     try:

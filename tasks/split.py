@@ -1,4 +1,4 @@
-"""The stage `split`: CIFAR-10 as three splits in one file, which training maps into memory."""
+"""The stage `split`: the data set as three splits in one file, which training maps into memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tasks.dataset import cifar10
 from tasks.dataset.additions import load_added_images
+from tasks.dataset.labeled_images import LabeledImages
+from tasks.dataset.load import load_dataset
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import save_tensors
 
@@ -19,46 +20,50 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tasks.dataset.folder import ProgressCallback
     from tasks.params import SplitConfig
 
 
-def split(data: Path, splits: Path, dataset: str, config: SplitConfig) -> dict[str, Any]:
+def split(
+    data: Path, splits: Path, dataset: str, config: SplitConfig, progress: ProgressCallback | None = None
+) -> dict[str, Any]:
     """Write `splits`, a safetensors file that `tasks.workspace.splits.load_splits` loads.
 
-    The test split is the data set's own; validation is a stratified sample of its training images. Added
-    images are all for training, so that validation stays the same.
+    The test split is the data set's own, and so is validation where there is one; else it is a stratified
+    sample of the training images. Added images are all for training, so that validation stays the same.
     """
-    published = cifar10.load(data, dataset)
-    for name, labels in (("training", published.train_labels), ("test", published.test_labels)):
-        counts = np.bincount(labels, minlength=len(published.classes))
+    published = load_dataset(data, dataset, config, progress)
+    for name, part in (("training", published.train), ("test", published.test)):
+        counts = np.bincount(part.labels, minlength=len(published.classes))
         if not counts.all():
             raise RunError(
                 f"{data} has no {name} image of the class {published.classes[int(counts.argmin())]}"
             )
-    train, val = stratified_split(published.train_labels, config.val_fraction, config.seed)
-    added_images, added_labels, added_md5 = load_added_images(
-        data, published.classes, published.train_images.shape[1]
+    train, val = published.train, published.val
+    if val is None:
+        in_train, in_val = stratified_split(train.labels, config.val_fraction, config.seed)
+        val = LabeledImages(train.images[in_val], train.labels[in_val])
+        train = LabeledImages(train.images[in_train], train.labels[in_train])
+    added, added_md5 = load_added_images(data, published.classes, train.images.shape[1])
+    train = LabeledImages(
+        np.concatenate([train.images, added.images]), np.concatenate([train.labels, added.labels])
     )
-    train_images = np.concatenate([published.train_images[train], added_images])
-    mean, std = channel_mean_std(train_images)
-    arrays = {
-        "train_images": train_images,
-        "train_labels": np.concatenate([published.train_labels[train], added_labels]),
-        "val_images": published.train_images[val],
-        "val_labels": published.train_labels[val],
-        "test_images": published.test_images,
-        "test_labels": published.test_labels,
-    }
+    mean, std = channel_mean_std(train.images)
+    tensors = {}
+    for name, part in (("train", train), ("val", val), ("test", published.test)):
+        tensors[f"{name}_images"] = torch.from_numpy(part.images)
+        tensors[f"{name}_labels"] = torch.from_numpy(part.labels)
     md5 = published.md5
     if added_md5:
         md5 = hashlib.md5(f"{md5} {added_md5}".encode(), usedforsecurity=False).hexdigest()
     metadata = {"dataset": dataset, "classes": published.classes, "data_md5": md5, "mean": mean, "std": std}
-    save_tensors(splits, {name: torch.from_numpy(array) for name, array in arrays.items()}, metadata)
+    save_tensors(splits, tensors, metadata)
+    sizes = {"train": len(train.labels), "val": len(val.labels), "test": len(published.test.labels)}
     print(
-        f"{len(train_images):,} training images, {len(added_images):,} of them added, "
-        f"{len(val):,} validation and {len(published.test_labels):,} test images"
+        f"{sizes['train']:,} training images, {len(added.labels):,} of them added, "
+        f"{sizes['val']:,} validation and {sizes['test']:,} test images"
     )
-    return {"train": len(train_images), "val": len(val), "test": len(published.test_labels)}
+    return sizes
 
 
 def stratified_split(

@@ -88,7 +88,7 @@ def prefect_server() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cifar10(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The folder `data` with CIFAR-10: a copy of the project's own, or downloaded from `CIFAR10_URL`."""
-    from tasks.dataset.cifar10 import BASE_FOLDER, verify
+    from tasks.dataset.cifar import CIFAR10, verify
     from tasks.download import download
     from tasks.params import DownloadConfig
 
@@ -96,14 +96,16 @@ def cifar10(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
 
     def make(folder: Path) -> None:
         data = folder / "data"
-        if (ours / BASE_FOLDER).is_dir():
-            shutil.copytree(ours / BASE_FOLDER, data / BASE_FOLDER)
+        if (ours / CIFAR10.folder).is_dir():
+            shutil.copytree(ours / CIFAR10.folder, data / CIFAR10.folder)
             verify(data, "CIFAR-10")
         else:
-            config = DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3)
+            config = DownloadConfig(
+                sources=[], cifar100_sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3
+            )
             download(data, "CIFAR-10", config)
 
-    if not (ours / BASE_FOLDER).is_dir() and "CIFAR10_URL" not in os.environ:
+    if not (ours / CIFAR10.folder).is_dir() and "CIFAR10_URL" not in os.environ:
         if "CIFARFLOW_REQUIRE_DATA" in os.environ:
             pytest.fail("CIFARFLOW_REQUIRE_DATA is set, but there is neither data/ nor CIFAR10_URL")
         pytest.skip("needs CIFAR-10: python -m tasks download, or set CIFAR10_URL to its archive")

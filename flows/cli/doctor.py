@@ -14,11 +14,12 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from flows.runtime.dvc_repro import change_reason, open_repo, topological_stages
+from flows.runtime.dvc_repro import change_reason, check_data_recorded, open_repo, topological_stages
 from flows.runtime.lock import LOCK_FILE
 from flows.server.api import check_api, load_settings
 from flows.server.local import find_local_server
-from tasks.dataset import cifar10
+from tasks.dataset import cifar
+from tasks.dataset.folder import list_images
 from tasks.params import Params, read_params
 from tasks.registry.ledger import LEDGER, resolve_serving_model, truncated_tail
 from tasks.tracking import has_api_key, resolve_mode
@@ -106,8 +107,12 @@ def _satisfies_pin(pin: Requirement) -> bool:
 
 def _data(params: Params) -> Iterator[Check]:
     folder = Path(params.paths.data)
-    if not (folder / cifar10.BASE_FOLDER).exists():
-        source = "CIFAR10_URL" if "CIFAR10_URL" in os.environ else f"{len(params.download.sources)} sources"
+    if params.dataset == "folder":
+        yield from _image_folder(folder)
+        return
+    files = cifar.DATASETS[params.dataset]
+    if not (folder / files.folder).exists():
+        source = files.url_variable if files.url_variable in os.environ else "its sources in params.yaml"
         yield Check(
             "data",
             "warning",
@@ -116,11 +121,22 @@ def _data(params: Params) -> Iterator[Check]:
         )
         return
     try:
-        cifar10.verify(folder, params.dataset)
+        cifar.verify(folder, params.dataset)
     except RunError as error:
         yield Check("data", "error", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
     else:
         yield Check("data", "ok", f"{params.dataset}, every file as published")
+
+
+def _image_folder(folder: Path) -> Iterator[Check]:
+    try:
+        listing = list_images(folder)
+        with open_repo() as repo:
+            check_data_recorded(repo)
+    except RunError as error:
+        yield Check("data", "error", str(error).splitlines()[0], f"dvc add {folder}")
+    else:
+        yield Check("data", "ok", f"{len(listing.files):,} images of your own, as recorded")
 
 
 def _disk(_: Params) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""Commands that run no flow: serve, server, predict, demo, doctor."""
+"""Commands that run no flow: new, serve, server, predict, demo, doctor."""
 
 import os
 from collections.abc import Collection
@@ -30,6 +30,37 @@ def serve(port: int) -> None:
     from flows.cli.serve import serve_deployments
 
     serve_deployments(port)
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--images",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The images: CLASS/* or {train,val,test}/CLASS/*.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 1024),
+    default=32,
+    help="Pixels per side to which they are resized (default: 32).",
+)
+def new(directory: Path, images: Path, image_size: int) -> None:
+    """Make a project in DIR that learns the classes of your own images.
+
+    \b
+    Example:
+      cifarflow new ../flowers --images ~/Pictures/flowers --image-size 64
+    """
+    from flows.runtime.new_project import create_project
+
+    directory, images = directory.absolute(), images.absolute()
+    enter_project()
+    note = create_project(Path.cwd(), directory, images, image_size)
+    if note:
+        print(note)
+    print(f"{directory} is ready. Next: cd {directory} && make run")
 
 
 @click.command()
@@ -109,7 +140,7 @@ def doctor() -> int:
     return check_setup()
 
 
-COMMANDS = (serve, server, predict, demo, doctor)
+COMMANDS = (new, serve, server, predict, demo, doctor)
 
 
 def _find_model() -> tuple[Path, Path, str]:

@@ -211,6 +211,18 @@ def pull_data(repo: Repo) -> bool:
     return True
 
 
+def check_data_recorded(repo: Repo) -> None:
+    """`InputError` unless the data are what data.dvc records."""
+    stage = _data_stage(repo)
+    data = Path(DATA).stem
+    if stage is None:
+        raise InputError(f"{DATA} not found; record the images first: dvc add {data}")
+    if stage.status():
+        raise InputError(
+            f"{data} is not what {DATA} records; if you changed it on purpose, record it: dvc add {data}"
+        )
+
+
 def commit_data(repo: Repo) -> None:
     """Commit the data, verified before, to DVC's cache and data.dvc.
 

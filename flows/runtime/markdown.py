@@ -11,6 +11,7 @@ from rich.table import Table
 from tasks.dataset.ingest import IngestResult, rejected_markdown
 from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry
+from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
 
@@ -37,16 +38,12 @@ def format_table(runs: Sequence[TaskRunSummary]) -> str:
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
     """The run's tasks, and the values of metrics.json and benchmark.json."""
-    lines = [f"# Pipeline on {_dataset_label(params)}", ""]
+    lines = [f"# Pipeline on {describe_dataset(params.dataset)}", ""]
     lines += ["| task | state | seconds | message |", "| --- | --- | ---: | --- |"]
     lines += [f"| {run.name} | {run.state} | {run.seconds:.1f} | {run.message} |" for run in runs]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
     lines += ["", *_benchmark_lines(read_json(Path(params.paths.benchmarks)))]
     return "\n".join(lines) + "\n"
-
-
-def _dataset_label(params: Params) -> str:
-    return params.dataset if params.dataset == "CIFAR-10" else "a generated sample, not CIFAR-10"
 
 
 def _metrics_lines(metrics: dict[str, Any]) -> list[str]:

@@ -1,9 +1,7 @@
 """Publish a retraining: a DVC experiment, a push to the remotes, a commit on a branch of its own."""
 
 import contextlib
-import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from dvc.scm import NoSCMError, SCMError
 from flows.runtime.champion import CHAMPION_DVC_FILE
 from flows.runtime.dvc_repro import DATA, load_repo
 from flows.runtime.flow_run import PARAMS
+from flows.runtime.git import run_git
 from tasks.params import Params
 from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.workspace.errors import RunError, describe_os_error
@@ -128,18 +127,3 @@ def _has_commits() -> bool:
     return shutil.which("git") is not None and bool(
         run_git("rev-parse", "--quiet", "--verify", "HEAD", check=False)
     )
-
-
-def run_git(*arguments: str, env: dict[str, str] | None = None, check: bool = True) -> str:
-    """Git's output, stripped. `RunError` with the last line of its errors if it fails and `check` is set."""
-    done = subprocess.run(  # noqa: S603
-        ["git", *arguments],  # noqa: S607 - the user's own Git
-        env=os.environ | (env or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if check and done.returncode:
-        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise RunError(f"git {arguments[0]} failed: {reason}")
-    return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""Images that retraining added to the training set: `data/additions/CLASS/DIGEST.png`, beside CIFAR-10.
+"""Images that retraining added to the training set: `data/additions/CLASS/DIGEST.png`, beside the data set.
 
 The digest is that of the pixels, so files can be verified, and a class has no image twice.
 """
@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.dataset.cifar10 import ChecksumError
+from tasks.dataset.cifar import ChecksumError
+from tasks.dataset.labeled_images import LabeledImages
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 
 ADDITIONS_DIR = "additions"
 
 
-def load_added_images(
-    data: Path, classes: Sequence[str], size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
-    """Images `(N, size, size, 3)`, labels `(N,)` and an MD5 of all of them, empty if there are none.
+def load_added_images(data: Path, classes: Sequence[str], size: int) -> tuple[LabeledImages, str]:
+    """The images, `(N, size, size, 3)`, and an MD5 of all of them, empty if there are none.
 
     The order is the same on every machine. `ChecksumError` if a file is not what was added.
     """
@@ -42,8 +41,8 @@ def load_added_images(
         labels.append(classes.index(name.parts[0]))
         digest.update(f"{name.as_posix()}\n".encode())
     if not images:
-        return np.empty((0, size, size, 3), np.uint8), np.empty(0, np.int64), ""
-    return np.stack(images), np.array(labels, np.int64), digest.hexdigest()
+        return LabeledImages(np.empty((0, size, size, 3), np.uint8), np.empty(0, np.int64)), ""
+    return LabeledImages(np.stack(images), np.array(labels, np.int64)), digest.hexdigest()
 
 
 def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> Path:

@@ -1,4 +1,4 @@
-"""Safe extraction of CIFAR-10's files from a tar archive."""
+"""Safe extraction of a data set's files from a tar archive."""
 
 import lzma
 import shutil
@@ -6,7 +6,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from tasks.dataset import cifar10
+from tasks.dataset.cifar import CifarFiles
 
 MAX_MEMBER_BYTES = 1_000_000_000
 
@@ -15,24 +15,24 @@ class ArchiveError(Exception):
     """The reason why an archive is of no use: truncated, incomplete or unsafe."""
 
 
-def extract(archive: Path, target: Path) -> None:
-    """Write CIFAR-10's files from a tar (plain, gz, xz, bz2) to `target`, and nothing else that it contains.
+def extract(archive: Path, target: Path, files: CifarFiles) -> None:
+    """Write the published files from a tar (plain, gz, xz, bz2) to `target`, and nothing else in it.
 
     `ArchiveError` if it is not a tar archive, is truncated, lacks a file, or contains unsafe members: an
     absolute path, `..`, a link, a device, a huge file.
     """
-    missing = set(cifar10.PUBLISHED_MD5)
+    missing = set(files.published_md5)
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = _safe_member_name(member)
-                if name.parent != PurePosixPath(cifar10.BASE_FOLDER) or name.name not in missing:
+                if name.parent != PurePosixPath(files.folder) or name.name not in missing:
                     continue
                 missing.remove(name.name)
                 content = tar.extractfile(member)
                 if content is None:
                     raise ArchiveError(f"{name} in the archive is not a file")
-                (target / cifar10.BASE_FOLDER).mkdir(parents=True, exist_ok=True)
+                (target / files.folder).mkdir(parents=True, exist_ok=True)
                 with content, (target / name).open("wb") as file:
                     shutil.copyfileobj(content, file)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
@@ -42,7 +42,7 @@ def extract(archive: Path, target: Path) -> None:
             raise ArchiveError(_truncated_message(error)) from error
         raise
     if missing:
-        raise ArchiveError(f"the archive has no {cifar10.BASE_FOLDER}/{min(missing)}")
+        raise ArchiveError(f"the archive has no {files.folder}/{min(missing)}")
 
 
 def _truncated_message(error: Exception) -> str:

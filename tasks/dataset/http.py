@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BACKOFF_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
-MAX_ARCHIVE_BYTES = 1_000_000_000  # CIFAR-10 has 186 MB unpacked; whoever sends more sends something else
+MAX_ARCHIVE_BYTES = 1_000_000_000  # CIFAR has 187 MB unpacked; whoever sends more sends something else
 CHUNK_BYTES = 1 << 16
 RETRY_STATUS_CODES = {408, 425, 429, 500, 502, 503, 504}
 
@@ -112,7 +112,7 @@ class ResumableDownload:
                 raise requests.ConnectionError("returned the wrong byte range")
             remaining = _content_length(response)
             if offset + remaining > MAX_ARCHIVE_BYTES:
-                raise DownloadError(f"offers {(offset + remaining) / 1e6:,.0f} MB, which cannot be CIFAR-10")
+                raise DownloadError(f"offers {(offset + remaining) / 1e6:,.0f} MB, which cannot be CIFAR")
             self._check_space(remaining)
             self._stream_to_file(response, offset, remaining)
 

@@ -20,9 +20,9 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from tasks.dataset import cifar10
 from tasks.dataset.additions import add_image, addition_file, load_added_images, pixel_sha256
 from tasks.dataset.image import load_image
+from tasks.dataset.load import load_dataset
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json, write_json
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tasks.params import IngestConfig
+    from tasks.params import IngestConfig, SplitConfig
 
 ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
 REASONS = "reasons.csv"
@@ -66,7 +66,9 @@ def list_pending(incoming: Path) -> list[Path]:
     return sorted(pending)
 
 
-def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> IngestResult:
+def ingest(
+    incoming: Path, data: Path, dataset: str, config: IngestConfig, split_config: SplitConfig
+) -> IngestResult:
     """Process every pending file once; add to the training set the images that pass.
 
     Rejected are files that do not decode or are in no class directory, and duplicates of training, validation
@@ -78,13 +80,15 @@ def ingest(incoming: Path, data: Path, dataset: str, config: IngestConfig) -> In
     files = list_pending(incoming)
     if not files:
         return result
-    published = cifar10.load(data, dataset)
+    published = load_dataset(data, dataset, split_config)
     known = DuplicateIndex(config.max_hamming_distance)
-    size = published.train_images.shape[1]
-    known.add(published.test_images, "an image of the test set")
-    known.add(published.train_images, "a training image of the data set")
-    added, _, _ = load_added_images(data, published.classes, size)
-    known.add(added, "an image that was added before")
+    size = published.train.images.shape[1]
+    known.add(published.test.images, "an image of the test set")
+    known.add(published.train.images, "a training image of the data set")
+    if published.val is not None:
+        known.add(published.val.images, "a validation image of the data set")
+    added, _ = load_added_images(data, published.classes, size)
+    known.add(added.images, "an image that was added before")
     for file in files:
         label = file.relative_to(incoming).parts[0]
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.dataset import cifar10
+from tasks.dataset.cifar import CIFAR10, MD5_FILE, write_batch
 from tasks.workspace.files import hash_file
 
 CLASSES = (
@@ -23,16 +23,16 @@ def generate_sample(data: Path, seed: int = 0) -> None:
     rng = np.random.RandomState(seed)
     temp_dir = data.with_name(f".{data.name}.partial")
     shutil.rmtree(temp_dir, ignore_errors=True)
-    folder = temp_dir / cifar10.BASE_FOLDER
+    folder = temp_dir / CIFAR10.folder
     folder.mkdir(parents=True)
-    for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
+    for name in (*CIFAR10.train, CIFAR10.test):
         labels = rng.permutation(np.arange(BATCH_SIZE) % len(CLASSES))
         images = np.stack([_draw_image(int(label), rng) for label in labels])
-        cifar10.write_batch(folder / name, images, labels.tolist(), name)
+        write_batch(folder / name, images, labels.tolist(), name)
     meta = {"num_cases_per_batch": BATCH_SIZE, "label_names": list(CLASSES), "num_vis": 3072}
-    (folder / cifar10.META).write_bytes(pickle.dumps(meta, protocol=3))
+    (folder / CIFAR10.meta).write_bytes(pickle.dumps(meta, protocol=3))
     listing = [f"{hash_file(file, 'md5')}  {file.name}" for file in sorted(folder.iterdir())]
-    (folder / cifar10.MD5_FILE).write_text("\n".join(listing) + "\n", encoding="utf-8")
+    (folder / MD5_FILE).write_text("\n".join(listing) + "\n", encoding="utf-8")
     temp_dir.rename(data)
 
 

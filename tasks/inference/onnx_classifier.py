@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from tasks.inference.batches import Images, Predictor, Probabilities, predict_in_batches
+from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.errors import InputError, RunError
 
 BATCH_SIZE = 256
@@ -42,7 +43,7 @@ class OnnxClassifier:
     @property
     def dataset_label(self) -> str:
         dataset = self.metadata.get("dataset", "unknown data")
-        return f"trained on {'a generated sample, not on CIFAR-10' if dataset == 'sample' else dataset}"
+        return f"trained on {describe_dataset(dataset)}"
 
 
 def load_model(file: Path, threads: int = 0) -> OnnxClassifier:

@@ -42,6 +42,7 @@ class Paths(StrictModel):
 
 class DownloadConfig(StrictModel):
     sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-10-batches-py/, in order")
+    cifar100_sources: list[str] = Field(description="the same of cifar-100-python/")
     timeout_s: Seconds = Field(description="longest wait for a source to answer or to send anything")
     min_speed_kb_per_s: Annotated[float, Field(ge=0, le=10_000_000)] = Field(
         description="slower sources are skipped"
@@ -53,7 +54,11 @@ class DownloadConfig(StrictModel):
 
 class SplitConfig(StrictModel):
     seed: Seed
-    val_fraction: Fraction = Field(description="share of CIFAR-10's training images kept for validation")
+    val_fraction: Fraction = Field(description="share of the training images that is kept for validation")
+    test_fraction: Fraction = Field(description="of a folder's images, where it has no test/")
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(
+        description="pixels, to which the images of a folder are resized; CIFAR has its own"
+    )
 
 
 class EvaluateConfig(StrictModel):
@@ -134,7 +139,7 @@ class TrackingConfig(StrictModel):
 class Params(StrictModel):
     """All of `params.yaml`."""
 
-    dataset: Literal["CIFAR-10", "sample"]
+    dataset: Literal["CIFAR-10", "CIFAR-100", "folder", "sample"]
     paths: Paths
     download: DownloadConfig
     split: SplitConfig

@@ -43,7 +43,7 @@ def test_sweep_markdown_has_a_row_per_seed_and_the_statistics() -> None:
         "train": {"network": "net"},
     }
     lines = sweep_markdown(result).splitlines()
-    assert lines[0] == "# 1 seeds of net, on a generated sample, not on CIFAR-10"
+    assert lines[0] == "# 1 seeds of net on a generated sample, not CIFAR-10"
     assert lines[4:] == [
         "| 3 | 51.00% | 49.00% | 1.2 |",
         "| mean | 50.00% | 50.00% | |",

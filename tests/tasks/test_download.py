@@ -1,13 +1,14 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks import download
-from tasks.dataset import cifar10, http
-from tasks.dataset.cifar10 import ChecksumError
+from tasks.dataset import cifar, http
+from tasks.dataset.cifar import ChecksumError
 from tasks.download import DataUnavailableError
 from tasks.params import DownloadConfig
 from tasks.workspace.errors import RunError
@@ -21,7 +22,9 @@ from tests.tasks.dataset.archives import (
 )
 from tests.tasks.dataset.content_server import Answer, ContentServer, break_off_at, respond, send
 
-CONFIG = DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3)
+CONFIG = DownloadConfig(
+    sources=[], cifar100_sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +43,7 @@ def fetch(*sources: str) -> dict[str, Any]:
 
 
 def assert_complete() -> None:
-    folder = Path("data", cifar10.BASE_FOLDER)
+    folder = Path("data", cifar.CIFAR10.folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == FILES
     assert sorted(path.name for path in Path().iterdir() if path.name != "archive") == ["data"]
 
@@ -76,7 +79,7 @@ def test_download_environment_comes_before_the_sources(
 
 def test_download_altered_data_raises_and_is_not_touched(server: ContentServer) -> None:
     fetch(server.url)
-    file = Path("data", cifar10.BASE_FOLDER, "data_batch_3")
+    file = Path("data", cifar.CIFAR10.folder, "data_batch_3")
     altered = b"X" + FILES["data_batch_3"][1:]
     file.write_bytes(altered)
     with pytest.raises(ChecksumError, match=r"data_batch_3 is not the published file"):
@@ -147,7 +150,8 @@ def test_download_invalid_source_raises(source: str, reason: str) -> None:
 def test_download_insufficient_disk_space_raises(
     server: ContentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "EXTRACTED_BYTES", 10**18)
+    files = replace(cifar.DATASETS["CIFAR-10"], num_bytes=10**18)
+    monkeypatch.setitem(cifar.DATASETS, "CIFAR-10", files)
     with pytest.raises(RunError, match="not enough disk space"):
         fetch(server.url)
     assert not Path("data").exists()
@@ -160,7 +164,7 @@ def test_download_full_disk_is_one_line_and_leaves_no_data(server: ContentServer
         "from tasks.params import DownloadConfig; from tasks.workspace.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
-        f"config = DownloadConfig(sources=[{server.url!r}], timeout_s=30.0, min_speed_kb_per_s=0.0,"
+        f"config = DownloadConfig(sources=[{server.url!r}], cifar100_sources=[], timeout_s=30.0, min_speed_kb_per_s=0.0,"
         " max_attempts=1)\n"
         "try:\n    download(Path('data'), 'CIFAR-10', config)\nexcept RunError as error:\n    print(error)\n"
     )

@@ -48,7 +48,11 @@ def replace_text(file: Path, before: str, after: str) -> None:
             "split.val_fraction should be a number greater than 0 and less than 1, not 1.5",
         ),
         ("  val_fraction: 0.1", "", "split.val_fraction is missing"),
-        ("dataset: CIFAR-10", "dataset: MNIST", "dataset should be 'CIFAR-10' or 'sample', not 'MNIST'"),
+        (
+            "dataset: CIFAR-10",
+            "dataset: MNIST",
+            "dataset should be 'CIFAR-10', 'CIFAR-100', 'folder' or 'sample', not 'MNIST'",
+        ),
         ("  opset: auto", "  opset: 0", "export.opset should be 'auto' or an integer from 1 to 100, not 0"),
         ("  flip: false", "  flip: on", "train.flip should be true, false or 'alternating', not 'on'"),
         ("  flip: false", "  flip: 1", "train.flip should be true, false or 'alternating', not 1"),

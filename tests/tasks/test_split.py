@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.dataset import cifar10 as files
+from tasks.dataset import cifar as files
+from tasks.dataset.labeled_images import LabeledImages
 from tasks.params import SplitConfig
 from tasks.split import channel_mean_std, split, stratified_split
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits
 
-OPTIONS = SplitConfig(seed=0, val_fraction=0.1)
+OPTIONS = SplitConfig(seed=0, val_fraction=0.1, test_fraction=0.1, image_size=32)
 
 
 def test_split_of_cifar10_has_the_documented_sizes(cifar10: Path, tmp_path: Path) -> None:
@@ -25,8 +27,8 @@ def test_split_of_cifar10_has_the_documented_sizes(cifar10: Path, tmp_path: Path
     ]
     assert splits.train.labels.bincount().tolist() == [4_500] * 10
     assert splits.val.labels.bincount().tolist() == [500] * 10
-    assert np.array_equal(splits.test.images.numpy(), data.test_images)
-    assert np.array_equal(splits.test.labels.numpy(), data.test_labels)
+    assert np.array_equal(splits.test.images.numpy(), data.test.images)
+    assert np.array_equal(splits.test.labels.numpy(), data.test.labels)
 
     train = splits.train.images.numpy().reshape(-1, 3) / 255
     assert splits.metadata["mean"] == pytest.approx(train.mean(0))
@@ -39,7 +41,7 @@ def test_split_has_each_training_image_once(sample_data: Path, tmp_path: Path) -
     splits = load_splits(tmp_path / "splits")
     data = files.load(sample_data, "sample")
     known = {
-        image.tobytes(): label for image, label in zip(data.train_images, data.train_labels, strict=True)
+        image.tobytes(): label for image, label in zip(data.train.images, data.train.labels, strict=True)
     }
     seen = [
         (image.numpy().tobytes(), int(label))
@@ -52,7 +54,12 @@ def test_split_has_each_training_image_once(sample_data: Path, tmp_path: Path) -
 
 def test_split_is_deterministic_per_seed(sample_data: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
-        split(sample_data, tmp_path / name, "sample", SplitConfig(seed=seed, val_fraction=0.1))
+        split(
+            sample_data,
+            tmp_path / name,
+            "sample",
+            SplitConfig(seed=seed, val_fraction=0.1, test_fraction=0.1, image_size=32),
+        )
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     assert (tmp_path / "one").read_bytes() != (tmp_path / "other").read_bytes()
 
@@ -97,16 +104,9 @@ def test_split_without_images_of_a_class_names_it(
     sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = files.load(sample_data, "sample")
-    kept = data.train_labels != 3
-    without = files.Cifar10(
-        data.train_images[kept],
-        data.train_labels[kept],
-        data.test_images,
-        data.test_labels,
-        data.classes,
-        data.md5,
-    )
-    monkeypatch.setattr("tasks.dataset.cifar10.load", lambda *_: without)
+    kept = data.train.labels != 3
+    without = replace(data, train=LabeledImages(data.train.images[kept], data.train.labels[kept]))
+    monkeypatch.setattr("tasks.dataset.cifar.load", lambda *_: without)
     with pytest.raises(RunError, match=r"has no training image of the class frame"):
         split(sample_data, tmp_path / "splits", "sample", OPTIONS)
     assert not (tmp_path / "splits").exists()

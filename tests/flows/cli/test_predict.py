@@ -60,7 +60,7 @@ def test_predict_prints_an_aligned_table(
     assert head.split() == ["image", "top-1", "top-2", "top-3"]
     assert [row.split()[0] for row in rows] == ["b.png", "below/a.jpg"]
     assert len({row.index("%") for row in rows}) == 1, "the columns stand below each other"
-    assert captured.err == f"by {model}, trained on a generated sample, not on CIFAR-10\n"
+    assert captured.err == f"by {model}, trained on a generated sample, not CIFAR-10\n"
 
 
 def test_predict_as_json_prints_one_record_per_image(

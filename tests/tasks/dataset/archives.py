@@ -3,25 +3,26 @@
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 
 import pytest
 
-from tasks.dataset import cifar10
+from tasks.dataset import cifar
 
-FILES = {name: f"the content of {name} ".encode() * 2_000 for name in cifar10.PUBLISHED_MD5}
+FILES = {name: f"the content of {name} ".encode() * 2_000 for name in cifar.CIFAR10.published_md5}
 
 
 def replace_published_md5(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checksums that go with FILES."""
     md5s = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in FILES.items()}
-    monkeypatch.setattr(cifar10, "PUBLISHED_MD5", md5s)
+    monkeypatch.setitem(cifar.DATASETS, "CIFAR-10", replace(cifar.CIFAR10, published_md5=md5s))
 
 
 def build_tar(files: dict[str, bytes], mode: str = "w:gz", *extra: tarfile.TarInfo) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{cifar10.BASE_FOLDER}/{name}")
+            member = tarfile.TarInfo(f"{cifar.CIFAR10.folder}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
         for member in extra:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tasks.dataset.additions import ADDITIONS_DIR, add_image, load_added_images
-from tasks.dataset.cifar10 import ChecksumError
+from tasks.dataset.cifar import ChecksumError
 from tasks.params import SplitConfig
 from tasks.split import split
 from tasks.workspace.errors import RunError
@@ -22,18 +22,18 @@ def test_load_added_images_returns_what_was_added(tmp_path: Path) -> None:
     images = random_images(3)
     for image, label in zip(images, ("dog", "cat", "dog"), strict=True):
         add_image(tmp_path, label, image)
-    read, labels, md5 = load_added_images(tmp_path, CLASSES, 32)
-    assert sorted(labels) == [0, 1, 1]
-    assert np.array_equal(read[0], images[1])
-    assert {image.tobytes() for image in read} == {image.tobytes() for image in images}
+    read, md5 = load_added_images(tmp_path, CLASSES, 32)
+    assert sorted(read.labels) == [0, 1, 1]
+    assert np.array_equal(read.images[0], images[1])
+    assert {image.tobytes() for image in read.images} == {image.tobytes() for image in images}
     assert len(md5) == 32
     add_image(tmp_path, "cat", images[1])  # once more changes nothing
-    assert load_added_images(tmp_path, CLASSES, 32)[2] == md5
+    assert load_added_images(tmp_path, CLASSES, 32)[1] == md5
 
 
 def test_load_added_images_of_none_is_empty(tmp_path: Path) -> None:
-    images, labels, md5 = load_added_images(tmp_path, CLASSES, 32)
-    assert (images.shape, labels.shape, md5) == ((0, 32, 32, 3), (0,), "")
+    added, md5 = load_added_images(tmp_path, CLASSES, 32)
+    assert (added.images.shape, added.labels.shape, md5) == ((0, 32, 32, 3), (0,), "")
 
 
 def test_load_added_images_of_altered_content_raises(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_load_added_images_with_a_foreign_file_raises(tmp_path: Path, name: str)
 
 
 def test_split_puts_added_images_into_training_only(sample_data: Path, tmp_path: Path) -> None:
-    config = SplitConfig(seed=0, val_fraction=0.1)
+    config = SplitConfig(seed=0, val_fraction=0.1, test_fraction=0.1, image_size=32)
     split(sample_data, tmp_path / "before", "sample", config)
     data = tmp_path / "data"
     data.mkdir()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset import cifar10
+from tasks.dataset import cifar
 from tasks.dataset.archive import ArchiveError, extract
 from tests.tasks.dataset.archives import FILES, build_member, build_tar, replace_published_md5
 
@@ -17,17 +17,17 @@ def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def extract_content(content: bytes) -> None:
     Path("archive").write_bytes(content)
-    extract(Path("archive"), Path("out"))
+    extract(Path("archive"), Path("out"), cifar.CIFAR10)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
 def test_extract_any_compression_writes_the_files(mode: str) -> None:
     extract_content(build_tar(FILES, mode))
-    assert {file.name: file.read_bytes() for file in Path("out", cifar10.BASE_FOLDER).iterdir()} == FILES
+    assert {file.name: file.read_bytes() for file in Path("out", cifar.CIFAR10.folder).iterdir()} == FILES
 
 
 def test_extract_other_members_are_ignored() -> None:
-    other = build_member(f"{cifar10.BASE_FOLDER}/notes.txt")
+    other = build_member(f"{cifar.CIFAR10.folder}/notes.txt")
     extract_content(build_tar(FILES, "w", other, build_member("elsewhere/data_batch_1")))
     assert {file.name for file in Path("out").rglob("*") if file.is_file()} == FILES.keys()
 
@@ -58,10 +58,10 @@ def test_extract_incomplete_archive_names_the_missing_file() -> None:
     [
         build_member("/etc/passwd"),
         build_member("../outside"),
-        build_member(f"{cifar10.BASE_FOLDER}/../../outside"),
-        build_member(f"{cifar10.BASE_FOLDER}/link", tarfile.SYMTYPE, "/etc/passwd"),
-        build_member(f"{cifar10.BASE_FOLDER}/inner", tarfile.SYMTYPE, "data_batch_1"),
-        build_member(f"{cifar10.BASE_FOLDER}/hard", tarfile.LNKTYPE, "/etc/passwd"),
+        build_member(f"{cifar.CIFAR10.folder}/../../outside"),
+        build_member(f"{cifar.CIFAR10.folder}/link", tarfile.SYMTYPE, "/etc/passwd"),
+        build_member(f"{cifar.CIFAR10.folder}/inner", tarfile.SYMTYPE, "data_batch_1"),
+        build_member(f"{cifar.CIFAR10.folder}/hard", tarfile.LNKTYPE, "/etc/passwd"),
         build_member("device", tarfile.CHRTYPE),
         build_member("pipe", tarfile.FIFOTYPE),
     ],
@@ -75,12 +75,12 @@ def test_extract_unsafe_member_raises(member: tarfile.TarInfo) -> None:
 
 def test_extract_link_in_place_of_a_file_raises() -> None:
     files = {name: content for name, content in FILES.items() if name != "readme.html"}
-    link = build_member(f"{cifar10.BASE_FOLDER}/readme.html", tarfile.SYMTYPE, "/etc/passwd")
+    link = build_member(f"{cifar.CIFAR10.folder}/readme.html", tarfile.SYMTYPE, "/etc/passwd")
     with pytest.raises(ArchiveError, match="unsafe archive"):
         extract_content(build_tar(files, "w", link))
 
 
 def test_extract_archive_bomb_raises() -> None:
-    member = build_member(f"{cifar10.BASE_FOLDER}/data_batch_1", size=50_000_000_000)
+    member = build_member(f"{cifar.CIFAR10.folder}/data_batch_1", size=50_000_000_000)
     with pytest.raises(ArchiveError, match=r"unsafe archive.*50,000,000,000 bytes"):
         extract_content(member.tobuf())

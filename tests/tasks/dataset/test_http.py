@@ -24,7 +24,9 @@ from tests.tasks.dataset.content_server import (
 )
 
 CONTENT = bytes(range(251)) * 1_200
-CONFIG = DownloadConfig(sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3)
+CONFIG = DownloadConfig(
+    sources=[], cifar100_sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3
+)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +63,8 @@ def test_download_killed_is_resumed_by_the_next_run(server: ContentServer, stagi
     program = (
         "from pathlib import Path; from tasks.dataset.http import ResumableDownload;"
         "from tasks.params import DownloadConfig;"
-        "config = DownloadConfig(sources=[], timeout_s=30.0, min_speed_kb_per_s=0.0, max_attempts=1);"
+        "config = DownloadConfig(sources=[], cifar100_sources=[], timeout_s=30.0,"
+        "min_speed_kb_per_s=0.0, max_attempts=1);"
         f"ResumableDownload({server.url!r}, Path({str(staging)!r}), config, 0).run()"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:
@@ -147,7 +150,7 @@ def test_download_failing_server_raises_after_retries(
 ) -> None:
     server.answer = answer
     with pytest.raises(DownloadError, match=rf"^{reason}$"):
-        download(server.url, staging, timeout_s=0.2, min_speed_kb_per_s=100.0)
+        download(server.url, staging, cifar100_sources=[], timeout_s=0.2, min_speed_kb_per_s=100.0)
     assert len(server.ranges) == requests
 
 

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 CONTENT = bytes(range(251)) * 40
 LENGTH = f"Content-Length: {len(CONTENT)}"
-CONFIG = DownloadConfig(sources=[], timeout_s=5.0, min_speed_kb_per_s=0.0, max_attempts=2)
+CONFIG = DownloadConfig(
+    sources=[], cifar100_sources=[], timeout_s=5.0, min_speed_kb_per_s=0.0, max_attempts=2
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +50,8 @@ def test_download_with_the_same_length_twice_succeeds(server: ContentServer, tmp
         (("HTTP/1.1 200 OK", "Content-Length: many"), "sent an invalid Content-Length: many"),
         (("HTTP/1.1 200 OK", "Content-Length: -1"), "sent an invalid Content-Length: -1"),
         (("HTTP/1.1 200 OK", "Content-Length: ٣"), "invalid Content-Length"),
-        (("HTTP/1.1 200 OK", f"Content-Length: {10**13}"), "offers 10,000,000 MB, which cannot be CIFAR-10"),
-        (("HTTP/1.1 200 OK", f"Content-Length: {'9' * 5000}"), "which cannot be CIFAR-10"),
+        (("HTTP/1.1 200 OK", f"Content-Length: {10**13}"), "offers 10,000,000 MB, which cannot be CIFAR"),
+        (("HTTP/1.1 200 OK", f"Content-Length: {'9' * 5000}"), "which cannot be CIFAR"),
         (("HTTP/1.1 302 Found", "Location: http://[::1/x", "Content-Length: 0"), "invalid URL or response"),
         (("HTTP/1.1 302 Found", "Location: ftp://example.org/x", "Content-Length: 0"), "ftp"),
         (("HTTP/1.1 302 Found", "Location: /again", "Content-Length: 0"), "responded 302"),

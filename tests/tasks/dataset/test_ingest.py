@@ -8,14 +8,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.dataset import cifar10 as files
+from tasks.dataset import cifar as files
 from tasks.dataset.additions import load_added_images
 from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
 from tasks.dataset.synthetic import CLASSES
-from tasks.params import IngestConfig
+from tasks.params import IngestConfig, SplitConfig
 from tasks.workspace.errors import InputError, RunError
 
 CONFIG = IngestConfig(folder="incoming", max_hamming_distance=4)
+SPLIT_CONFIG = SplitConfig(seed=0, val_fraction=0.1, test_fraction=0.1, image_size=32)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def blobs(seed: int, side: int = 200) -> NDArray[np.uint8]:
 
 
 def run(incoming: Path, data: Path) -> IngestResult:
-    return ingest(incoming, data, "sample", CONFIG)
+    return ingest(incoming, data, "sample", CONFIG, SPLIT_CONFIG)
 
 
 def reasons(incoming: Path) -> dict[str, str]:
@@ -60,8 +61,8 @@ def test_ingest_accepts_new_images(incoming: Path, data: Path) -> None:
     result = run(incoming, data)
     assert result.accepted == {"ring": 2, "disc": 1}
     assert not result.rejected
-    images, labels, _ = load_added_images(data, CLASSES, 32)
-    assert (images.shape, sorted(labels)) == ((3, 32, 32, 3), [0, 1, 1])
+    added, _ = load_added_images(data, CLASSES, 32)
+    assert (added.images.shape, sorted(added.labels)) == ((3, 32, 32, 3), [0, 1, 1])
     assert sorted(str(f.relative_to(incoming)) for f in incoming.rglob("*.*")) == [
         "accepted/disc/c.jpeg",
         "accepted/ring/a.png",
@@ -73,11 +74,11 @@ def test_ingest_accepts_new_images(incoming: Path, data: Path) -> None:
 
 def test_ingest_rejects_exact_and_near_duplicates(incoming: Path, data: Path) -> None:
     published = files.load(data, "sample")
-    save_image(incoming, "ring/test.png", published.test_images[7])
-    save_image(incoming, "ring/test.jpg", published.test_images[8], quality=75)
-    larger = np.array(Image.fromarray(published.test_images[9]).resize((128, 128), Image.Resampling.BICUBIC))
+    save_image(incoming, "ring/test.png", published.test.images[7])
+    save_image(incoming, "ring/test.jpg", published.test.images[8], quality=75)
+    larger = np.array(Image.fromarray(published.test.images[9]).resize((128, 128), Image.Resampling.BICUBIC))
     save_image(incoming, "ring/larger.png", larger)
-    save_image(incoming, "ring/train.png", published.train_images[3])
+    save_image(incoming, "ring/train.png", published.train.images[3])
     save_image(incoming, "disc/once.png", blobs(1))
     save_image(incoming, "disc/twice.png", blobs(1))
     result = run(incoming, data)
@@ -163,7 +164,7 @@ def test_ingest_interrupted_between_adding_and_moving_is_finished_by_the_next(
     result = run(incoming, data)
     assert (result.accepted, result.rejected) == ({"ring": 2}, {})
     assert sorted(file.name for file in (incoming / "accepted/ring").iterdir()) == ["a.png", "b.png"]
-    assert len(load_added_images(data, CLASSES, 32)[0]) == 2
+    assert len(load_added_images(data, CLASSES, 32)[0].labels) == 2
     assert not list_pending(incoming)
     assert not [file for file in incoming.iterdir() if file.name.startswith(".")]
 

@@ -64,6 +64,6 @@ def test_top_k_sorts_descending_and_keeps_order_of_ties(small_run: Params) -> No
 def test_dataset_label_says_sample_or_dataset(small_run: Params) -> None:
     model = load_model(Path(small_run.paths.onnx_model))
     assert json.loads(model.session.get_modelmeta().custom_metadata_map["run"]) == model.metadata
-    assert model.dataset_label == "trained on a generated sample, not on CIFAR-10"
+    assert model.dataset_label == "trained on a generated sample, not CIFAR-10"
     other = OnnxClassifier(model.session, model.classes, {"dataset": "CIFAR-10"})
     assert other.dataset_label == "trained on CIFAR-10"

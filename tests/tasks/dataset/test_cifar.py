@@ -7,48 +7,48 @@ import numpy as np
 import pytest
 import torchvision
 
-from tasks.dataset import cifar10
-from tasks.dataset.cifar10 import ChecksumError, restricted_loads, write_batch
+from tasks.dataset import cifar
+from tasks.dataset.cifar import ChecksumError, restricted_loads, write_batch
 from tasks.workspace.errors import RunError
 
 
 def write_dataset(data: Path, **changes: bytes) -> None:
     """A data set in CIFAR-10's format, four images a batch, with its checksums."""
-    folder = data / cifar10.BASE_FOLDER
+    folder = data / cifar.CIFAR10.folder
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
-    for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
+    for name in (*cifar.CIFAR10.train, cifar.CIFAR10.test):
         write_batch(
             folder / name, random.integers(256, size=(4, 32, 32, 3), dtype=np.uint8), [0, 1, 2, 1], name
         )
-    (folder / cifar10.META).write_bytes(pickle.dumps({"label_names": ["a", "b", "c"]}, protocol=3))
+    (folder / cifar.CIFAR10.meta).write_bytes(pickle.dumps({"label_names": ["a", "b", "c"]}, protocol=3))
     for name, content in changes.items():
         (folder / name).write_bytes(content)
-    files = sorted(file for file in folder.iterdir() if file.name != cifar10.MD5_FILE)
+    files = sorted(file for file in folder.iterdir() if file.name != cifar.MD5_FILE)
     lines = [f"{hashlib.md5(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files]
-    (folder / cifar10.MD5_FILE).write_text("".join(lines))
+    (folder / cifar.MD5_FILE).write_text("".join(lines))
 
 
 def test_load_returns_what_was_written(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     images = np.random.default_rng(1).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
-    write_batch(tmp_path / cifar10.BASE_FOLDER / "test_batch", images, [2, 0, 1], "test")
-    write_dataset(tmp_path, test_batch=(tmp_path / cifar10.BASE_FOLDER / "test_batch").read_bytes())
-    dataset = cifar10.load(tmp_path, "sample")
-    assert np.array_equal(dataset.test_images, images)
-    assert dataset.test_labels.tolist() == [2, 0, 1]
-    assert dataset.train_images.shape == (20, 32, 32, 3)
-    assert dataset.train_labels.tolist() == [0, 1, 2, 1] * 5
+    write_batch(tmp_path / cifar.CIFAR10.folder / "test_batch", images, [2, 0, 1], "test")
+    write_dataset(tmp_path, test_batch=(tmp_path / cifar.CIFAR10.folder / "test_batch").read_bytes())
+    dataset = cifar.load(tmp_path, "sample")
+    assert np.array_equal(dataset.test.images, images)
+    assert dataset.test.labels.tolist() == [2, 0, 1]
+    assert dataset.train.images.shape == (20, 32, 32, 3)
+    assert dataset.train.labels.tolist() == [0, 1, 2, 1] * 5
     assert dataset.classes == ("a", "b", "c")
 
 
 def test_load_equals_torchvision_on_cifar10(cifar10: Path) -> None:
-    from tasks.dataset.cifar10 import load
+    from tasks.dataset.cifar import load
 
     ours = load(cifar10, "CIFAR-10")
     for train, images, labels in (
-        (True, ours.train_images, ours.train_labels),
-        (False, ours.test_images, ours.test_labels),
+        (True, ours.train.images, ours.train.labels),
+        (False, ours.test.images, ours.test.labels),
     ):
         theirs = torchvision.datasets.CIFAR10(str(cifar10), train=train)
         assert np.array_equal(images, theirs.data)
@@ -58,24 +58,24 @@ def test_load_equals_torchvision_on_cifar10(cifar10: Path) -> None:
 
 def test_verify_of_a_changed_byte_raises(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    file = tmp_path / cifar10.BASE_FOLDER / "data_batch_4"
+    file = tmp_path / cifar.CIFAR10.folder / "data_batch_4"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
-        cifar10.load(tmp_path, "sample")
+        cifar.load(tmp_path, "sample")
     with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
-        cifar10.verify(tmp_path, "sample")
+        cifar.verify(tmp_path, "sample")
 
 
 def test_verify_of_a_missing_file_names_it(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    (tmp_path / cifar10.BASE_FOLDER / "data_batch_5").unlink()
+    (tmp_path / cifar.CIFAR10.folder / "data_batch_5").unlink()
     with pytest.raises(ChecksumError, match=r"data_batch_5 cannot be read \(No such file or directory\)"):
-        cifar10.load(tmp_path, "sample")
+        cifar.load(tmp_path, "sample")
 
 
 def test_verify_of_the_sample_as_cifar10_raises(sample_data: Path) -> None:
     with pytest.raises(ChecksumError, match="is not the published file"):
-        cifar10.load(sample_data, "CIFAR-10")
+        cifar.load(sample_data, "CIFAR-10")
 
 
 class Malicious:
@@ -89,7 +89,7 @@ class Malicious:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_restricted_loads_of_a_pickle_that_calls_raises(tmp_path: Path, protocol: int) -> None:
     content = pickle.dumps({"data": Malicious(tmp_path / "owned")}, protocol=protocol)
-    with pytest.raises(RunError, match="x is not a batch of CIFAR-10: it asks for"):
+    with pytest.raises(RunError, match="x is not a batch of CIFAR: it asks for"):
         restricted_loads(content, "x")
     assert not (tmp_path / "owned").exists()
 
@@ -108,13 +108,13 @@ def test_restricted_loads_of_a_pickle_that_calls_raises(tmp_path: Path, protocol
     ids=lambda held: type(held).__name__,
 )
 def test_restricted_loads_admits_only_arrays_of_bytes(held: object) -> None:
-    with pytest.raises(RunError, match="is not a batch of CIFAR-10"):
+    with pytest.raises(RunError, match="is not a batch of CIFAR"):
         restricted_loads(pickle.dumps({"data": held}, protocol=3), "x")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x02}", b"\x80\x02]q\x01.", b"I1\n."])
 def test_restricted_loads_of_other_content_raises_in_one_line(content: bytes) -> None:
-    with pytest.raises(RunError, match="x is not a batch of CIFAR-10") as caught:
+    with pytest.raises(RunError, match="x is not a batch of CIFAR") as caught:
         restricted_loads(content, "x")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -132,9 +132,9 @@ def test_restricted_loads_of_other_content_raises_in_one_line(content: bytes) ->
 def test_load_of_an_inconsistent_batch_raises(tmp_path: Path, batch: dict[str, Any], message: str) -> None:
     write_dataset(tmp_path, data_batch_2=pickle.dumps(batch, protocol=3))
     with pytest.raises(RunError, match=f"data_batch_2.*{message}"):
-        cifar10.load(tmp_path, "sample")
+        cifar.load(tmp_path, "sample")
 
 
 def test_load_without_data_names_the_command_that_downloads_it(tmp_path: Path) -> None:
     with pytest.raises(ChecksumError, match=r"not found; download it with: python -m tasks download"):
-        cifar10.load(tmp_path / "data", "CIFAR-10")
+        cifar.load(tmp_path / "data", "CIFAR-10")

@@ -1,7 +1,7 @@
-"""CIFAR-10's files: names, published checksums, loading and writing.
+"""The files of CIFAR-10 and CIFAR-100: names, published checksums, loading and writing.
 
 Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Python version". A batch is a pickled dictionary of
-`data`, uint8 `(N, 3072)`, one row per image: its red, green and blue plane; and `labels`.
+`data`, uint8 `(N, 3072)`, one row per image: its red, green and blue plane; and labels.
 """
 
 import hashlib
@@ -15,22 +15,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.dataset.labeled_images import Dataset, LabeledImages
 from tasks.workspace.errors import RunError
 
-BASE_FOLDER = "cifar-10-batches-py"
-TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
-TEST_BATCH = "test_batch"
-META = "batches.meta"
-PUBLISHED_MD5 = {
-    "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "readme.html": "82949b010606e8171045e61c60921d12",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
+
+@dataclass(frozen=True)
+class CifarFiles:
+    folder: str
+    """in the archive and in `data/`"""
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    labels_key: str
+    """in a batch"""
+    classes_key: str
+    """in `meta`"""
+    published_md5: Mapping[str, str]
+    num_bytes: int
+    """of all files"""
+    url_variable: str
+    """environment variable with the archive's URL or path"""
+
+
+CIFAR10 = CifarFiles(
+    folder="cifar-10-batches-py",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test="test_batch",
+    meta="batches.meta",
+    labels_key="labels",
+    classes_key="label_names",
+    published_md5={
+        "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        "readme.html": "82949b010606e8171045e61c60921d12",
+        "test_batch": "40351d587109b95175f43aff81a1287e",
+    },
+    num_bytes=186_214_114,
+    url_variable="CIFAR10_URL",
+)
+CIFAR100 = CifarFiles(
+    folder="cifar-100-python",
+    train=("train",),
+    test="test",
+    meta="meta",
+    labels_key="fine_labels",
+    classes_key="fine_label_names",
+    published_md5={  # as in torchvision.datasets.CIFAR100
+        "meta": "7973b15100ade9c7d40fb424638fde48",
+        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+        "train": "16019d7e3df5f24257cddd939b257f8d",
+    },
+    num_bytes=187_000_000,
+    url_variable="CIFAR100_URL",
+)
+DATASETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100, "sample": CIFAR10}
 MD5_FILE = "md5sums.txt"  # of a generated sample, which has no published checksums
 
 
@@ -38,24 +80,12 @@ class ChecksumError(RunError):
     """A file of the data set is missing or is not the published one."""
 
 
-@dataclass(frozen=True)
-class Cifar10:
-    """`images` are uint8 `(N, 32, 32, 3)`, RGB; `labels` int64 `(N,)`, indices into `classes`."""
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
-    classes: tuple[str, ...]
-    md5: str
-    """of the checksums of all files"""
-
-
 def checksums(data: Path, dataset: str) -> Mapping[str, str]:
     """MD5 by file name: the published ones, or for the sample those written by its generator."""
-    if dataset == "CIFAR-10":
-        return PUBLISHED_MD5
-    file = data / BASE_FOLDER / MD5_FILE
+    files = DATASETS[dataset]
+    if dataset != "sample":
+        return files.published_md5
+    file = data / files.folder / MD5_FILE
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -66,7 +96,7 @@ def checksums(data: Path, dataset: str) -> Mapping[str, str]:
 def verify(data: Path, dataset: str) -> None:
     """Compare every file with its checksum; `ChecksumError` names the first that differs."""
     for name, md5 in checksums(data, dataset).items():
-        read_verified(data / BASE_FOLDER / name, md5)
+        read_verified(data / DATASETS[dataset].folder / name, md5)
 
 
 def read_verified(file: Path, md5: str) -> bytes:
@@ -85,20 +115,22 @@ def read_verified(file: Path, md5: str) -> bytes:
 _FIX = "move the directory away to download it again"
 
 
-def load(data: Path, dataset: str) -> Cifar10:
+def load(data: Path, dataset: str) -> Dataset:
     """All images and labels, unpickled from the very bytes whose checksums were verified."""
-    md5s = checksums(data, dataset)
-    contents = {name: read_verified(data / BASE_FOLDER / name, md5) for name, md5 in md5s.items()}
-    meta = restricted_loads(contents[META], META)
-    classes = tuple(str(name) for name in meta["label_names"])
-    train = [_parse_batch(contents.pop(name), name, classes) for name in TRAIN_BATCHES]
-    test = _parse_batch(contents.pop(TEST_BATCH), TEST_BATCH, classes)
+    files, md5s = DATASETS[dataset], checksums(data, dataset)
+    contents = {name: read_verified(data / files.folder / name, md5) for name, md5 in md5s.items()}
+    meta = restricted_loads(contents[files.meta], files.meta)
+    classes = tuple(str(name) for name in meta[files.classes_key])
+    train = [_parse_batch(contents.pop(name), name, files.labels_key, classes) for name in files.train]
+    test = _parse_batch(contents.pop(files.test), files.test, files.labels_key, classes)
     listing = "".join(f"{md5}  {name}\n" for name, md5 in sorted(md5s.items()))
-    return Cifar10(
-        train_images=np.concatenate([images for images, _ in train]),
-        train_labels=np.concatenate([labels for _, labels in train]),
-        test_images=test[0],
-        test_labels=test[1],
+    return Dataset(
+        train=LabeledImages(
+            np.concatenate([batch.images for batch in train]),
+            np.concatenate([batch.labels for batch in train]),
+        ),
+        val=None,
+        test=test,
         classes=classes,
         md5=hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest(),
     )
@@ -109,14 +141,14 @@ def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
     try:
         batch = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
     except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError) as error:
-        raise RunError(f"{name} is not a batch of CIFAR-10: {error}") from error
+        raise RunError(f"{name} is not a batch of CIFAR: {error}") from error
     if not isinstance(batch, dict):
-        raise RunError(f"{name} is not a batch of CIFAR-10: it holds a {type(batch).__name__}")
+        raise RunError(f"{name} is not a batch of CIFAR: it holds a {type(batch).__name__}")
     return batch
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Admits only arrays of bytes, pickled as in CIFAR-10's files."""
+    """Admits only arrays of bytes, pickled as in the published files."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:
@@ -141,16 +173,14 @@ def _uint8_dtype(code: str, *_: Any) -> np.dtype[np.uint8]:
     return np.dtype(np.uint8)
 
 
-def _parse_batch(
-    content: bytes, name: str, classes: Sequence[str]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _parse_batch(content: bytes, name: str, labels_key: str, classes: Sequence[str]) -> LabeledImages:
     batch = restricted_loads(content, name)
-    rows, labels = batch.get("data"), np.asarray(batch.get("labels", []), dtype=np.int64)
+    rows, labels = batch.get("data"), np.asarray(batch.get(labels_key, []), dtype=np.int64)
     if not isinstance(rows, np.ndarray) or rows.shape != (len(labels), 3072) or not len(labels):
-        raise RunError(f"{name} is not a batch of CIFAR-10: numbers of images and labels differ")
+        raise RunError(f"{name} is not a batch of CIFAR: numbers of images and labels differ")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise RunError(f"{name} has labels beyond its {len(classes)} classes")
-    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+    return LabeledImages(np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels)
 
 
 def write_batch(file: Path, images: NDArray[np.uint8], labels: Sequence[int], label: str) -> None:

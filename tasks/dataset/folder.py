@@ -1,0 +1,235 @@
+"""Images of one's own: `data/CLASS/*` or `data/{train,val,test}/CLASS/*`, as torchvision's ImageFolder.
+
+Classes are sorted by name, images by file name, then class. Where `val` or `test` is missing, it is taken
+from the training images by their content: the same images always give the same splits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+from tqdm import tqdm
+
+from tasks.dataset.additions import ADDITIONS_DIR, pixel_sha256
+from tasks.dataset.dvc_file import check_recorded, hash_listing
+from tasks.dataset.image import load_image
+from tasks.dataset.labeled_images import Dataset, LabeledImages
+from tasks.workspace.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from tasks.params import SplitConfig
+
+    ProgressCallback = Callable[[float, str], None]
+
+SPLITS = ("train", "val", "test")
+MIN_CLASSES, MAX_CLASSES = 2, 1000
+MIN_IMAGES = 3  # different ones per class, to have one in every split
+COPIES = 3  # of the decoded images, that the stage `split` has in memory at most
+IGNORED = {"Thumbs.db", "desktop.ini"}  # which file managers leave behind; and hidden files
+MAX_PROBLEMS = 20  # shown
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    path: Path
+    split: str
+    """`train`, `val`, `test`; empty where the content decides"""
+    label: str
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    files: list[ImageFile]
+    classes: dict[str, set[str]]
+    """the folders' names, by split"""
+
+
+def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = None) -> Dataset:
+    """Decode every image once, in parallel; `progress` receives the fraction done and a description.
+
+    `InputError` with one line for each problem, all found in one pass: what is no image or lies in no class,
+    an image in two splits or two classes, a class without images, or one that training does not have. Before
+    anything is decoded: if the images do not fit into memory.
+    """
+    listing = list_images(data)
+    files = listing.files
+    classes, problems = _check_classes(listing)
+    _check_memory(len(files), config.image_size)
+    images = np.empty((len(files), config.image_size, config.image_size, 3), np.uint8)
+    digests: list[str] = []
+    md5s: dict[Path, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = pool.map(lambda i: _decode(files[i].path, images[i]), range(len(files)))
+        for file, image in zip(files, _show_progress(decoded, len(files), progress), strict=True):
+            md5s[file.path] = image.md5
+            digests.append(image.digest)
+            if image.problem:
+                problems.append(f"{file.path.relative_to(data)}: {image.problem}")
+    check_recorded(data, md5s)
+    problems += _find_duplicates(data, files, digests)
+    splits = _split_by_content(files, digests, config)
+    problems += _check_counts(files, splits, classes)
+    if problems:
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise InputError("\n  ".join([f"{data} cannot be used:", *problems[:MAX_PROBLEMS], *more]))
+    indices = {name: classes.index(name) for name in classes}
+    labels = np.array([indices[file.label] for file in files], np.int64)
+    train, val, test = (
+        LabeledImages(images[members], labels[members])
+        for members in (np.flatnonzero(np.array(splits) == name) for name in SPLITS)
+    )
+    md5 = hash_listing({file.path.relative_to(data).as_posix(): md5s[file.path] for file in files})
+    return Dataset(train, val, test, tuple(classes), md5.removesuffix(".dir"))
+
+
+def list_images(data: Path) -> ImageFolder:
+    """Every file of the classes' folders. `InputError` where there is none, or a file in no class."""
+    if not data.is_dir():
+        raise InputError(f"{data} not found; it should hold your images as {data}/CLASS/*")
+    tops = _list_folders(data)
+    by_split = "train" in tops and tops <= set(SPLITS)
+    roots = {name: data / name for name in sorted(tops)} if by_split else {"": data}
+    classes = {split: _list_folders(root) for split, root in roots.items()}
+    files, strays = [], []
+    for split, root in roots.items():
+        for path in _list_files(root):
+            parts = path.relative_to(root).parts
+            if len(parts) == 2:
+                files.append(ImageFile(path, split, parts[0]))
+            else:
+                strays.append(f"{path}: not in the folder of a class")
+    if strays:
+        raise InputError("\n  ".join([f"{len(strays)} files are out of place:", *strays[:MAX_PROBLEMS]]))
+    if not files:
+        raise InputError(f"{data} has no images; they should be in {data}/CLASS/")
+    return ImageFolder(sorted(files, key=lambda file: (file.path.name, file.label, file.split)), classes)
+
+
+def _list_folders(root: Path) -> set[str]:
+    return {
+        entry.name
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != ADDITIONS_DIR
+    }
+
+
+def _list_files(root: Path) -> Iterable[Path]:
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if Path(folder) == root and ADDITIONS_DIR in folders:
+            folders.remove(ADDITIONS_DIR)
+        yield from (Path(folder, name) for name in names if not name.startswith(".") and name not in IGNORED)
+
+
+def _check_classes(listing: ImageFolder) -> tuple[list[str], list[str]]:
+    """The classes, those of training, sorted; and what is wrong with them."""
+    classes = sorted(listing.classes.get("train", set()) | listing.classes.get("", set()))
+    problems = [
+        f"{split}/{label}: a class that train does not have"
+        for split in ("val", "test")
+        for label in sorted(listing.classes.get(split, set()) - set(classes))
+    ]
+    if not MIN_CLASSES <= len(classes) <= MAX_CLASSES:
+        problems.append(f"{len(classes):,} classes; {MIN_CLASSES} to {MAX_CLASSES:,} can be trained")
+    return classes, problems
+
+
+def _check_memory(num_images: int, size: int) -> None:
+    needed, available = COPIES * num_images * size * size * 3, psutil.virtual_memory().available
+    if needed > available:
+        raise InputError(
+            f"{num_images:,} images of {size} x {size} pixels need {needed / 1e9:.1f} GB of memory, "
+            f"{available / 1e9:.1f} GB are available; lower split.image_size"
+        )
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    md5: str
+    """of the file"""
+    digest: str = ""
+    """of the pixels"""
+    problem: str = ""
+
+
+def _decode(file: Path, target: NDArray[np.uint8]) -> _Decoded:
+    """Write the image into `target`."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return _Decoded("", problem=error.strerror or str(error))
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    try:
+        target[:] = load_image(io.BytesIO(content), len(target))
+    except InputError as error:
+        return _Decoded(md5, problem=str(error))
+    return _Decoded(md5, pixel_sha256(target))
+
+
+def _show_progress(
+    decoded: Iterable[_Decoded], count: int, callback: ProgressCallback | None
+) -> Iterable[_Decoded]:
+    if callback is None:
+        yield from tqdm(decoded, "decoding", count, leave=False, unit=" images", disable=None)
+        return
+    for i, result in enumerate(decoded, start=1):
+        yield result
+        if i % 1000 == 0 or i == count:
+            callback(i / count, f"decoding, {i:,} of {count:,} images")
+
+
+def _find_duplicates(data: Path, files: Sequence[ImageFile], digests: Sequence[str]) -> list[str]:
+    first: dict[str, ImageFile] = {}
+    problems = []
+    for file, digest in zip(files, digests, strict=True):
+        other = first.setdefault(digest, file) if digest else file
+        if (file.split, file.label) != (other.split, other.label):
+            names = [image.path.relative_to(data).as_posix() for image in (file, other)]
+            problems.append(f"{names[0]}: the same image as {names[1]}")
+    return problems
+
+
+def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], config: SplitConfig) -> list[str]:
+    """The split of each file; those without one are assigned within their class, in the order of a hash."""
+    splits = [file.split or "train" for file in files]
+    missing = {"val": config.val_fraction, "test": config.test_fraction}
+    for given in {file.split for file in files}:
+        missing.pop(given, None)
+    by_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
+        if splits[i] == "train":
+            by_class[file.label][digest].append(i)
+    for members in by_class.values():
+        order = sorted(
+            members, key=lambda digest: hashlib.sha256(f"{config.seed} {digest}".encode()).digest()
+        )
+        for name, fraction in missing.items():
+            count = max(1, round(fraction * len(members)))
+            for digest in order[:count]:
+                for i in members[digest]:
+                    splits[i] = name
+            order = order[count:]
+    return splits
+
+
+def _check_counts(files: Sequence[ImageFile], splits: Sequence[str], classes: Sequence[str]) -> list[str]:
+    counts = Counter((split, file.label) for split, file in zip(splits, files, strict=True))
+    return [
+        f"{label}: no image for {name}; a class needs {MIN_IMAGES} different images or more"
+        for label in classes
+        for name in SPLITS
+        if not counts[name, label]
+    ]

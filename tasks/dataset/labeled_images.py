@@ -1,0 +1,25 @@
+"""What every data set is once it is loaded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    images: NDArray[np.uint8]
+    """`(N, S, S, 3)`, RGB"""
+    labels: NDArray[np.int64]
+    """`(N,)`, indices into the classes"""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    train: LabeledImages
+    val: LabeledImages | None
+    """None: to be taken from the training images"""
+    test: LabeledImages
+    classes: tuple[str, ...]
+    md5: str
+    """of all files"""
