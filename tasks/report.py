@@ -15,6 +15,7 @@ from tasks.reporting.benchmark import (
     recommend_int8,
 )
 from tasks.reporting.charts import (
+    MAX_LABELED_CLASSES,
     plot_calibration,
     plot_confusion_matrix,
     plot_learning_curves,
@@ -26,6 +27,7 @@ from tasks.reporting.gallery import gallery_items, make_data_uri, most_confident
 from tasks.reporting.inputs import count_confusions, read_history, read_results
 from tasks.reporting.page import render_page
 from tasks.reporting.svg import make_standalone
+from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import atomic_write, hash_file
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier
@@ -67,11 +69,12 @@ def report(
 
     test, rows = results["test"], benchmark["results"]
     by_f1 = sorted(classes, key=lambda name: -test["per_class"][name]["f1"])
-    precision, recall = ([test["per_class"][name][key] for name in by_f1] for key in ("precision", "recall"))
+    shown = by_f1[-MAX_LABELED_CLASSES:]
+    precision, recall = ([test["per_class"][name][key] for name in shown] for key in ("precision", "recall"))
     bins = bin_by_confidence(probabilities, labels, evaluate.calibration_bins)
     svgs = _plot_history(epochs, metadata["epoch"]) | {
         "confusion.svg": plot_confusion_matrix(counts, classes),
-        "classes.svg": plot_precision_and_recall(by_f1, precision, recall),
+        "classes.svg": plot_precision_and_recall(shown, precision, recall),
         "calibration.svg": plot_calibration(*bins),
     }
     svgs |= plot_benchmark(rows)
@@ -89,6 +92,8 @@ def report(
             "results": results,
             "overconfidence": float(probabilities.max(1).mean()) - test["accuracy"],
             "classes": by_f1,
+            "num_shown_classes": len(shown),
+            "dataset": describe_dataset(metadata["dataset"]),
             "diagnosis": diagnose_fit(epochs, metadata["epoch"]),
             "num_parameters": sum(tensor.numel() for tensor in classifier.network.parameters()),
             "model_kb": onnx_model.stat().st_size / 1000,

@@ -152,6 +152,46 @@ def test_tests_mirror_the_tree(test: Path) -> None:
     )
 
 
+# Where 10 or 32 stands, and means neither the number of classes nor the size of every image.
+TENS = {
+    "flows/cli/demo.py": "range of a slider",
+    "flows/cli/local_commands.py": "the default of an option",
+    "flows/retrain.py": "length of a date",
+    "flows/runtime/publish.py": "length of a date",
+    "flows/runtime/sample_workspace.py": "batch size of the sample",
+    "models/cifarnet.py": "CIFAR-10's, unless told otherwise",
+    "models/classifier.py": "CIFAR-10's, unless told otherwise",
+    "models/net.py": "CIFAR-10's, unless told otherwise",
+    "models/torchvision_networks.py": "smallest image",
+    "tasks/dataset/additions.py": "length of a digest",
+    "tasks/dataset/cifar.py": "CIFAR's format",
+    "tasks/dataset/synthetic.py": "CIFAR's format",
+    "tasks/inference/fp32_graph.py": "a graph for this size; others take the exporter's",
+    "tasks/inference/int8_graph.py": "a graph for this size; others take the exporter's",
+    "tasks/params/__init__.py": "length of a list",
+    "tasks/params/types.py": "bits of a seed",
+    "tasks/registry/ledger.py": "length of a date",
+    "tasks/report.py": "decisions shown",
+    "tasks/reporting/charts.py": "size of a marker",
+    "tasks/reporting/svg.py": "size of a font",
+    "tasks/training/checkpoints.py": "bytes of a digest",
+    "tasks/training/loader.py": "MB of a chunk",
+    "tasks/training/mixing.py": "size of a group",
+}
+
+
+def test_number_of_classes_and_size_of_images_come_from_the_data() -> None:
+    """Except for the toys, which have neither."""
+    found = {
+        module.as_posix()
+        for module in MODULES
+        if "toys" not in module.parts
+        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value in {10, 32}
+    }
+    assert found == TENS.keys()
+
+
 def test_lock_holds_no_registry_address() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in re.sub(r"--hash=\S+", "", lock)

@@ -1,5 +1,6 @@
 """A project of one's own images: this one's code, without its data and results."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,7 @@ def _write_params(file: Path, image_size: int) -> None:
 
 def _record(project: Path) -> str:
     """Record the images with DVC, and all in Git; returns what could not be done."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
         run_git("init", "--quiet", folder=project)
         with Repo(str(project)) as repo:

@@ -5,7 +5,9 @@ By ONNX Runtime's own library: activations in uint8, weights in int8 with one sc
 
 import contextlib
 import io
+import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,11 @@ def quantize_custom_graph(
 
 def quantize_static_qdq(onnx_model: Path, calibration: Calibration, weight_bits: int) -> onnx.ModelProto:
     """The file with its convolutions and dense layers in int8, by `quantize_static`."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        _drop_advice(),
+    ):
         int8_model = Path(folder, "int8.onnx")
         quantize_static(
             onnx_model,
@@ -65,6 +71,20 @@ def quantize_static_qdq(onnx_model: Path, calibration: Calibration, weight_bits:
             extra_options={"CalibTensorRangeSymmetric": False, "CalibPercentile": calibration.percentile},
         )
         return onnx.load(int8_model)
+
+
+@contextlib.contextmanager
+def _drop_advice() -> Iterator[None]:
+    """To prepare the graph, which the stage `export` has done."""
+
+    def is_no_advice(record: logging.LogRecord) -> bool:
+        return "pre-processing" not in record.getMessage()
+
+    logging.getLogger().addFilter(is_no_advice)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(is_no_advice)
 
 
 def _remove_redundant_qdq(graph: onnx.GraphProto) -> None:

@@ -57,10 +57,10 @@ class TrainConfig(StrictModel):
         default=False,
         description="augmentation: flip half of the images; `alternating`: the other half in the next epoch",
     )
-    translate: Annotated[int, Field(ge=0, le=8)] = _recipe_field(
+    translate: Annotated[int, Field(ge=0, le=512)] = _recipe_field(
         0, "augmentation: shift by up to so many pixels, reflected at the border"
     )
-    cutout_size: Annotated[int, Field(ge=0, le=32)] = _recipe_field(
+    cutout_size: Annotated[int, Field(ge=0, le=1024)] = _recipe_field(
         0, "augmentation: mask a square of so many pixels; 0: none"
     )
     auto_augment: Literal["none", "trivialaugment", "randaugment"] = _recipe_field(

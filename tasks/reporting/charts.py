@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, WIDTH, render_svg_element
+
+MAX_LABELED_CLASSES = 20
 
 
 @rc_context(STYLE)
@@ -54,9 +57,21 @@ def plot_learning_curves(
 
 @rc_context(STYLE)
 def plot_confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """`counts` `(actual, predicted)` with the numbers in the cells, tinted by their share of the row."""
+    """`counts` `(actual, predicted)` with the numbers in the cells, tinted by their share of the row.
+
+    Of more than `MAX_LABELED_CLASSES` the tint alone.
+    """
     figure, axes = _figure(height=WIDTH)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("actual")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    if len(classes) > MAX_LABELED_CLASSES:
+        tints = LinearSegmentedColormap.from_list("share", [PAPER, BLUE])
+        axes.imshow(shares, cmap=tints, vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        return render_svg_element(figure)
     for (row, column), share in np.ndenumerate(shares):
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=float(share), linewidth=0)
@@ -74,10 +89,6 @@ def plot_confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> 
     axes.set(xlim=(-0.5, len(classes) - 0.5), ylim=(len(classes) - 0.5, -0.5), aspect="equal")
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("actual")
-    axes.grid(visible=False)
-    axes.tick_params(length=0)
     return render_svg_element(figure)
 
 

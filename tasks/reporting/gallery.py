@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+MAX_THUMBNAIL = 64  # pixels per side, in the page
+
 
 def select_gallery(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
@@ -34,9 +36,11 @@ def gallery_items(
     classes: Sequence[str],
 ) -> list[dict[str, Any]]:
     """What the page shows of each of these images."""
+    shown = {int(index): _make_thumbnail(images[index]) for index in indices}
     return [
         {
-            "uri": make_data_uri(encode_png(Image.fromarray(images[index]))),
+            "uri": make_data_uri(encode_png(shown[int(index)])),
+            "size": shown[int(index)].width,
             "actual": classes[labels[index]],
             "predicted": classes[probabilities[index].argmax()],
             "confidence": float(probabilities[index].max()),
@@ -45,6 +49,12 @@ def gallery_items(
         }
         for index in indices
     ]
+
+
+def _make_thumbnail(image: NDArray[np.uint8]) -> Image.Image:
+    thumbnail = Image.fromarray(image)
+    thumbnail.thumbnail((MAX_THUMBNAIL, MAX_THUMBNAIL))
+    return thumbnail
 
 
 def encode_png(image: Image.Image) -> bytes:

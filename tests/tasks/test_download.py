@@ -164,8 +164,8 @@ def test_download_full_disk_is_one_line_and_leaves_no_data(server: ContentServer
         "from tasks.params import DownloadConfig; from tasks.workspace.errors import RunError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50000, 50000))\n"
-        f"config = DownloadConfig(sources=[{server.url!r}], cifar100_sources=[], timeout_s=30.0, min_speed_kb_per_s=0.0,"
-        " max_attempts=1)\n"
+        f"config = DownloadConfig(sources=[{server.url!r}], cifar100_sources=[], timeout_s=30.0,"
+        " min_speed_kb_per_s=0.0, max_attempts=1)\n"
         "try:\n    download(Path('data'), 'CIFAR-10', config)\nexcept RunError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

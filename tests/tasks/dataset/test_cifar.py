@@ -1,15 +1,18 @@
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torchvision
+from torchvision.datasets import CIFAR100
 
 from tasks.dataset import cifar
 from tasks.dataset.cifar import ChecksumError, restricted_loads, write_batch
 from tasks.workspace.errors import RunError
+from tasks.workspace.files import hash_file
 
 
 def write_dataset(data: Path, **changes: bytes) -> None:
@@ -138,3 +141,36 @@ def test_load_of_an_inconsistent_batch_raises(tmp_path: Path, batch: dict[str, A
 def test_load_without_data_names_the_command_that_downloads_it(tmp_path: Path) -> None:
     with pytest.raises(ChecksumError, match=r"not found; download it with: python -m tasks download"):
         cifar.load(tmp_path / "data", "CIFAR-10")
+
+
+def test_load_of_cifar100_reads_fine_labels_and_checks_its_own_md5s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files in its format, since it is not part of the repository."""
+    files = cifar.CIFAR100
+    folder = tmp_path / files.folder
+    folder.mkdir()
+    names = [f"class {i}" for i in range(100)]
+    contents: dict[str, Any] = {"meta": {"fine_label_names": names, "coarse_label_names": ["coarse"] * 20}}
+    for i, name in enumerate(("train", "test")):
+        labels = list(range(100))
+        rows = np.full((100, 3072), i, np.uint8)
+        contents[name] = {"data": rows, "fine_labels": labels, "coarse_labels": [0] * 100}
+    for name, content in contents.items():
+        (folder / name).write_bytes(pickle.dumps(content, protocol=3))
+    with pytest.raises(ChecksumError, match="is not the published file"):
+        cifar.load(tmp_path, "CIFAR-100")
+    md5s = {name: hash_file(folder / name, "md5") for name in files.published_md5}
+    monkeypatch.setitem(cifar.DATASETS, "CIFAR-100", replace(files, published_md5=md5s))
+    dataset = cifar.load(tmp_path, "CIFAR-100")
+    assert dataset.classes == tuple(names)
+    assert dataset.train.labels.tolist() == dataset.test.labels.tolist() == list(range(100))
+    assert (dataset.train.images == 0).all()
+    assert (dataset.test.images == 1).all()
+
+
+def test_cifar100_checksums_are_those_of_torchvision() -> None:
+    published = dict([*CIFAR100.train_list, *CIFAR100.test_list])
+    published[CIFAR100.meta["filename"]] = CIFAR100.meta["md5"]
+    assert cifar.CIFAR100.published_md5 == published
+    assert cifar.CIFAR100.folder == CIFAR100.base_folder
