@@ -30,6 +30,6 @@ def test_format_table_lists_every_key_with_default_and_values(script: ModuleType
     assert cells["lr_schedule"] == ["`constant`", "`constant`, `cosine`, `linear`"]
     assert cells["flip"] == ["`false`", "`false`, `true`, `alternating`"]
     assert cells["ema_decay"] == ["`0.0`", "≥ 0, < 1"]
-    assert cells["translate"] == ["`0`", "≥ 0, ≤ 8"]
+    assert cells["translate"] == ["`0`", "≥ 0, ≤ 512"]
     assert cells["lr"] == ["`0.001`", "> 0, ≤ 1,000"]
     assert cells["seed"] == ["", "≥ 0, < 4,294,967,296"]

@@ -50,7 +50,7 @@ def test_sweep_markdown_has_a_row_per_seed_and_the_statistics() -> None:
         "| standard deviation | 1.00% | 1.00% | |",
         "| standard error | 0.20% | 0.20% | |",
     ]
-    assert sweep_markdown(result | {"dataset": "CIFAR-10"}).startswith("# 1 seeds of net\n")
+    assert sweep_markdown(result | {"dataset": "CIFAR-10"}).startswith("# 1 seeds of net on CIFAR-10\n")
 
 
 @pytest.mark.parametrize("arguments", [["--seeds", "1"], ["--jobs", "0"], ["--recipe", "x"]])
