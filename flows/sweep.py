@@ -24,6 +24,7 @@ Jobs = Annotated[int, Field(ge=1, le=64)]
 def sweep(
     num_seeds: NumSeeds = 5,
     jobs: Jobs = 1,
+    address: str | None = None,
     overrides: Overrides | None = None,
     wait: bool = True,
     workspace: Path = Path(),
@@ -33,6 +34,7 @@ def sweep(
     Args:
         num_seeds: number of seeds, starting at train.seed
         jobs: number of parallel trainings, on the same device
+        address: of a Dask scheduler, such as tcp://host:8786, to train on its workers
         overrides: parameters for this sweep only; params.yaml does not change
         wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder with params.yaml and, in artifacts/, the splits
@@ -52,6 +54,7 @@ def sweep(
             num_seeds,
             jobs,
             Path(paths.pretrained),
+            address,
         )
         create_markdown_artifact(sweep_markdown(result), key="sweep")
     return Completed(message=format_summary(result).splitlines()[-1])

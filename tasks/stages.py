@@ -28,8 +28,8 @@ def run_stage(
     """Call the function `stage` of the module `tasks.<stage>` and return its metrics.
 
     Its arguments are wired by name: `config` is the stage's own section of `params.yaml`, `tracker` opens its
-    W&B run, `progress` is passed on, names in `paths` are passed as `Path`, any other name is that top-level
-    entry.
+    W&B run, `progress` is passed on, names in `paths` are passed as `Path`, names of top-level entries
+    as these; what remains keeps its default.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}
@@ -42,6 +42,6 @@ def run_stage(
             arguments[name] = progress
         elif name in type(params.paths).model_fields:
             arguments[name] = Path(getattr(params.paths, name))
-        else:
+        elif name in type(params).model_fields:
             arguments[name] = getattr(params, name)
     return function(**arguments)  # type: ignore[no-any-return]

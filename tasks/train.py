@@ -34,12 +34,15 @@ def train(
     tracker: Tracker | None = None,
     progress: ProgressCallback | None = None,
     pretrained: Path | None = None,
+    until: int | None = None,
 ) -> dict[str, Any]:
     """Write `weights` (safetensors) of the best validation epoch, and `history` (CSV, one row per epoch).
 
     `progress` receives the fraction done, 0 to 1, and a description; without it, a terminal shows a bar.
 
     `pretrained` is the folder with the file that `config.weights` names, to start from.
+
+    With `until`, it stops after that epoch and writes checkpoints only; a later call goes on.
 
     An interrupted training resumes after its last complete epoch and gives bit-identical files. `RunError` if
     the loss is not finite or the device runs out of memory.
@@ -68,12 +71,22 @@ def train(
             try:
                 if device.type == "cuda":
                     trainer.warm_up()
-                best = trainer.fit(checkpoints, run)
+                best = trainer.fit(checkpoints, run, until)
             except torch.cuda.OutOfMemoryError as error:
                 raise RunError(
                     f"out of memory with batch size {config.batch_size}; lower train.batch_size"
                 ) from error
 
+    result = {
+        "val_accuracy": best.accuracy,
+        "best_epoch": best.epoch,
+        "epochs": len(trainer.history),
+        "training_s": trainer.training_seconds,
+        "set_up_s": trainer.set_up_seconds,
+        "warm_up_s": trainer.warm_up_seconds,
+    }
+    if len(trainer.history) < config.epochs:
+        return result
     metadata = {
         **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
         "network": config.network,
@@ -91,11 +104,4 @@ def train(
     checkpoints.clear()
     if tracker is not None:
         tracker.link_weights(weights)
-    return {
-        "val_accuracy": best.accuracy,
-        "best_epoch": best.epoch,
-        "epochs": len(trainer.history),
-        "training_s": trainer.training_seconds,
-        "set_up_s": trainer.set_up_seconds,
-        "warm_up_s": trainer.warm_up_seconds,
-    }
+    return result

@@ -1,35 +1,22 @@
-"""Commands that run a Prefect flow: run, sweep, retrain, rollback, toys."""
+"""Commands that run a Prefect flow: run, retrain, rollback, toys."""
 
 import contextlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from flows.cli.flow_options import (
+    load_overrides,
+    raise_on_failure,
+    recipe_option,
+    run_flow,
+    set_option,
+    wait_option,
+)
 from flows.cli.project import enter_project
 from tasks.workspace.errors import InputError
-
-CommandT = TypeVar("CommandT", bound=Callable[..., Any])
-
-
-def set_option(metavar: str, text: str) -> Callable[[CommandT], CommandT]:
-    return click.option("-S", "--set", "set_params", multiple=True, metavar=metavar, help=text)
-
-
-def recipe_option(text: str) -> Callable[[CommandT], CommandT]:
-    """A recipe by name, or a YAML file, which is taken from where the user stands."""
-
-    def locate(_context: click.Context, _option: click.Parameter, recipe: str | None) -> str | None:
-        return str(Path(recipe).absolute()) if recipe and recipe.endswith((".yaml", ".yml")) else recipe
-
-    return click.option("--recipe", metavar="NAME", callback=locate, help=text)
-
-
-wait_option = click.option(
-    "--wait", is_flag=True, help="Wait for a running pipeline to finish, instead of failing."
-)
 
 
 @click.command()
@@ -67,7 +54,7 @@ def run(
     enter_project()
     page = Path(read_params(Path("params.yaml")).paths.page)
     arguments: dict[str, Any] = {
-        "overrides": _load_overrides(set_params, recipe),
+        "overrides": load_overrides(set_params, recipe),
         "force": force,
         "wait": wait,
     }
@@ -75,7 +62,7 @@ def run(
         if sample_fallback:
             arguments["download_retries"] = 0
         try:
-            _run_flow("flows.pipeline", "pipeline", **arguments)
+            run_flow("flows.pipeline", "pipeline", **arguments)
         except DataUnavailableError as error:
             if not sample_fallback:
                 raise
@@ -88,38 +75,9 @@ def run(
     from flows.runtime.sample_workspace import prepare_sample_workspace
 
     workspace = prepare_sample_workspace(Path(), wait=wait)
-    _run_flow("flows.pipeline", "pipeline", **arguments, workspace=workspace)
+    run_flow("flows.pipeline", "pipeline", **arguments, workspace=workspace)
     print("These results are for the generated sample, not CIFAR-10. They are in sample/reports/.")
     _print_next_steps("sample" / page)
-
-
-@click.command()
-@click.option(
-    "--seeds",
-    type=click.IntRange(2, 1000),
-    default=5,
-    help="Number of seeds, starting at train.seed (default: 5).",
-)
-@click.option(
-    "-j", "--jobs", type=click.IntRange(1, 64), default=1, help="Number of parallel trainings (default: 1)."
-)
-@set_option("SECTION.KEY=VALUE", "Override a parameter for this sweep only (repeatable).")
-@recipe_option("Use a recipe's parameters for this sweep.")
-@wait_option
-def sweep(*, seeds: int, jobs: int, set_params: tuple[str, ...], recipe: str | None, wait: bool) -> None:
-    """Train with several seeds; write mean and standard deviation to reports/sweep.json.
-
-    It needs the splits: cifarflow run, or python -m tasks split. An interrupted sweep resumes where it
-    stopped.
-
-    \b
-    Examples:
-      cifarflow sweep
-      cifarflow sweep --recipe fast94 --seeds 20 --jobs 4
-    """
-    enter_project()
-    overrides = _load_overrides(set_params, recipe)
-    _run_flow("flows.sweep", "sweep", num_seeds=seeds, jobs=jobs, overrides=overrides, wait=wait)
 
 
 @click.command()
@@ -139,7 +97,7 @@ def retrain(*, push: bool, commit: bool, wait: bool) -> None:
       cifarflow retrain --push --commit
     """
     enter_project()
-    _run_flow("flows.retrain", "retrain", push=push, commit=commit, wait=wait)
+    run_flow("flows.retrain", "retrain", push=push, commit=commit, wait=wait)
 
 
 @click.command()
@@ -158,7 +116,7 @@ def rollback(version: int | None, *, restore: bool) -> None:
     if restore and version is not None:
         raise click.UsageError("give a VERSION or --restore, not both")
     enter_project()
-    _run_flow("flows.retrain", "rollback", version=version, restore=restore, wait=False)
+    run_flow("flows.retrain", "rollback", version=version, restore=restore, wait=False)
 
 
 @click.command()
@@ -199,39 +157,10 @@ def toys(name: str | None, set_params: tuple[str, ...]) -> None:
             flow = load_flow(toy)
             arguments = parse_parameters(flow, set_params)
             update_status(toy)
-            _raise_on_failure(flow(**arguments, return_state=True))
+            raise_on_failure(flow(**arguments, return_state=True))
 
 
-COMMANDS = (run, sweep, retrain, rollback, toys)
-
-
-def _load_overrides(set_params: tuple[str, ...], recipe: str | None) -> Any:
-    from tasks.overrides import merge_overrides, parse_overrides, read_recipe
-
-    overrides = parse_overrides(set_params) if set_params else None
-    if recipe is not None:
-        overrides = merge_overrides(read_recipe(recipe), overrides or parse_overrides(()))
-    return overrides
-
-
-def _run_flow(module: str, name: str, **arguments: Any) -> None:
-    """Import Prefect and the flow, and run it; raises what it failed with."""
-    from importlib import import_module
-
-    from flows.cli.console import prefect_console
-    from flows.server.connection import connect_to_server
-
-    with prefect_console(), connect_to_server(preload=[module]):
-        flow = getattr(import_module(module), name)
-        _raise_on_failure(flow(**arguments, return_state=True))
-
-
-def _raise_on_failure(state: Any) -> None:
-    if state.is_completed():
-        return
-    error = state.result(raise_on_failure=False)
-    assert isinstance(error, BaseException)
-    raise error
+COMMANDS = (run, retrain, rollback, toys)
 
 
 def _print_next_steps(page: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from click_didyoumean import DYMGroup
 
-from flows.cli import flow_commands, local_commands
+from flows.cli import flow_commands, local_commands, training_commands
 from flows.server.proxies import exclude_loopback_from_proxies
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 from tasks.workspace.process import interrupt_on_termination
@@ -47,7 +47,7 @@ def cli(directory: Path | None) -> None:
         os.chdir(directory)
 
 
-for command in (*flow_commands.COMMANDS, *local_commands.COMMANDS):
+for command in (*flow_commands.COMMANDS, *training_commands.COMMANDS, *local_commands.COMMANDS):
     cli.add_command(command)
 
 

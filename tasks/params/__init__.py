@@ -36,6 +36,8 @@ class Paths(StrictModel):
     predictions: str
     benchmarks: str
     sweep: str
+    search: str
+    recipes: str
     page: str
     figures: str
 

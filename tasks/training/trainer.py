@@ -128,11 +128,13 @@ class Trainer:
         self.warm_up_seconds = time.perf_counter() - began
         print(f"warmed up in {self.warm_up_seconds:.1f} s")
 
-    def fit(self, checkpoints: CheckpointStore, wandb_run: WandbRun | None = None) -> BestCheckpoint:
-        """Run the remaining epochs, with a checkpoint and a printed line after each."""
+    def fit(
+        self, checkpoints: CheckpointStore, wandb_run: WandbRun | None = None, until: int | None = None
+    ) -> BestCheckpoint:
+        """Run the remaining epochs, or those up to `until`; after each a checkpoint and a printed line."""
         num_saved = len(self.history)
         try:
-            while num_saved < self.config.epochs:
+            while num_saved < (until or self.config.epochs):
                 metrics = self.run_epoch(num_saved + 1)
                 seconds = self.epoch_seconds[-1]
                 if wandb_run is not None:

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from prefect.settings import get_current_settings
 
 from flows.runtime.seeds import divide_threads, mean_std_sem, run_sweep
 from tasks.evaluate import evaluate
@@ -19,7 +21,7 @@ from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 EVALUATE_CONFIG = read_params(ROOT / "params.yaml").evaluate
 CONFIG: dict[str, object] = {"epochs": 2, "batch_size": 20, "seed": 3}
@@ -129,12 +131,16 @@ if __name__ == "__main__":  # the worker imports this file as well, but not what
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_run_sweep_killed_leaves_no_process_and_resumes(tmp_path: Path, signal_number: int) -> None:
     splits, program = save_brightness_splits(tmp_path / "splits", 200, 60, 50), tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(ROOT), splits=str(splits)))
-    process = subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, program],
+        env=os.environ | {"PREFECT_API_URL": str(get_current_settings().api.url)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     folder = tmp_path / "sweep"
     deadline = time.monotonic() + 120
     while not list(folder.glob("*/seed-4/checkpoints/*/epoch-*.pt")):  # the second seed is in training

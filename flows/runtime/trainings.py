@@ -1,0 +1,183 @@
+"""Many trainings on a Dask cluster: a local one that ends with the flow, or one that stands.
+
+One Prefect task per training. A worker keeps the splits and its checkpoints, so a training whose worker was
+killed goes on from its last checkpoint; rows of finished ones are kept by whoever asked for them.
+"""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from distributed import KilledWorker
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
+from prefect_dask.task_runners import DaskTaskRunner
+
+from flows.runtime.cluster import check_workers, fetch_splits, send_splits
+from flows.runtime.flow_run import fail_in_one_line
+from tasks.evaluate import evaluate
+from tasks.params import EvaluateConfig
+from tasks.params.train import TrainConfig
+from tasks.train import train
+from tasks.workspace.files import hash_file, read_json, write_json
+
+ROW = "row.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of many. On a cluster that stands, paths are below the worker's own folder."""
+
+    name: str
+    config: TrainConfig
+    evaluate_config: EvaluateConfig
+    splits: Path
+    folder: Path
+    pretrained: Path | None = None
+    until: int | None = None
+    """the epoch after which it stops, to go on later"""
+    test: bool = True
+    """whether the test split is evaluated"""
+    splits_sha256: str = ""
+    """set by the cluster"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    runner: DaskTaskRunner
+    splits_sha256: str
+    """of the splits that workers have to fetch; empty where they read the file itself"""
+
+
+@contextmanager
+def training_cluster(jobs: int, address: str | None, splits: Path) -> Iterator[Cluster]:
+    """For `jobs` parallel trainings. Without an `address` it is local: a process per job.
+
+    On one that stands, workers are checked first, and get the splits. `RunError` if they do not fit.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports every connection
+    if address is None:
+        local = {
+            "n_workers": jobs,
+            "threads_per_worker": 1,
+            "memory_limit": 0,  # PyTorch's memory is not what Dask measures
+            "dashboard_address": None,
+            "silence_logs": "CRITICAL",
+            # Lines of a training go to the server; the terminal shows one per training.
+            "env": {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
+        }
+        with DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=local) as runner:
+            yield Cluster(runner, "")
+        return
+    check_workers(address)
+    sha256 = hash_file(splits, "sha256")
+    with send_splits(address, splits, sha256), DaskTaskRunner(address=address) as runner:
+        yield Cluster(runner, sha256)
+
+
+def run_trainings(
+    cluster: Cluster, trainings: Sequence[Training]
+) -> Iterator[tuple[Training, dict[str, Any] | str]]:
+    """Each training with its row, or with the reason why it failed, as they end."""
+    submitted: dict[Any, Training] = {}
+    for training in trainings:
+        sent = replace(training, splits_sha256=cluster.splits_sha256)
+        if not cluster.splits_sha256:  # the same folders, but not the same current one
+            pretrained = training.pretrained and training.pretrained.absolute()
+            sent = replace(
+                training,
+                splits=training.splits.absolute(),
+                folder=training.folder.absolute(),
+                pretrained=pretrained,
+            )
+        submitted[cluster.runner.submit(train_one, parameters={"training": sent})] = training
+    for future in as_completed(list(submitted)):
+        yield submitted[future], _read_outcome(future)
+
+
+def _read_outcome(future: Any) -> dict[str, Any] | str:
+    row = future.result(raise_on_failure=False)
+    if isinstance(row, dict):
+        return row
+    if isinstance(row, KilledWorker):
+        return "its process was killed again and again, possibly out of memory"
+    return str(row)
+
+
+@task(task_run_name="{training.name}", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+@fail_in_one_line
+def train_one(training: Training) -> Any:
+    """Train, evaluate, and return the row of it; the weights are deleted."""
+    return run_training(training)
+
+
+def run_training(training: Training) -> dict[str, Any]:
+    """Train, evaluate, and keep the row in `row.json`; a training that has one is not trained again.
+
+    The row has `val_accuracy`, `best_epoch` and seconds; with `test`, the accuracies as in `evaluate`. Lines
+    of the training are printed, and appended to `log.txt`.
+    """
+    splits, folder = training.splits, training.folder
+    if training.splits_sha256:
+        splits, folder = fetch_splits(training.splits_sha256, folder)
+    torch.set_num_threads(training.config.num_threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, row_file = folder / "model.safetensors", folder / ROW
+    row: dict[str, Any] = read_json(row_file) if row_file.is_file() else {}
+    if "test_accuracy" in row or (row and not training.test):
+        return row
+    with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(_Tee(log)):
+        if not (row and weights.is_file()):
+            history = folder / "history.csv"
+            row = train(
+                splits,
+                weights,
+                history,
+                training.config,
+                progress=lambda *_: None,
+                pretrained=training.pretrained,
+                until=training.until,
+            )
+        if training.until is not None and training.until < training.config.epochs:
+            return row
+        if training.test:
+            row |= _evaluate(splits, weights, folder, training.evaluate_config)
+            weights.unlink()
+    write_json(row_file, row, indent=None)
+    return row
+
+
+def _evaluate(splits: Path, weights: Path, folder: Path, config: EvaluateConfig) -> dict[str, float]:
+    """The accuracies on validation and test, also without test-time augmentation."""
+    metrics_file, predictions = folder / "metrics.json", folder / "predictions.csv"
+    evaluate(splits, weights, metrics_file, predictions, config)
+    metrics = read_json(metrics_file)
+    metrics_file.unlink()
+    predictions.unlink()
+    return {
+        f"{split}_{name}": metrics[split][name]
+        for split in ("val", "test")
+        for name in ("accuracy", "accuracy_no_tta")
+        if name in metrics[split]
+    }
+
+
+class _Tee(io.TextIOBase):
+    """Lines go to a file, and to where they went before, which is the server's log of the task."""
+
+    def __init__(self, log: io.TextIOBase) -> None:
+        self._log, self._stdout = log, sys.stdout
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._stdout.write(text)
+
+    def flush(self) -> None:
+        self._stdout.flush()

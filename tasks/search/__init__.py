@@ -1,0 +1,1 @@
+"""Hyperparameter search: what is searched, and which trials come next."""

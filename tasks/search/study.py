@@ -1,0 +1,126 @@
+"""Which trials come next: Optuna, asked and told in batches, so that a study is the same twice.
+
+All trials of a batch are asked for before any of them is told, by a sampler whose seed follows from the
+number of the batch's first trial. What runs in parallel, in which order it ends, and whether the study was
+interrupted then makes no difference.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from tasks.search.space import grid
+from tasks.workspace.errors import InputError, RunError
+
+REDUCTION_FACTOR = 3  # of successive halving: the best third goes on, three times as long
+NUM_RUNGS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    number: int
+    values: dict[str, Any]
+    """of the parameters of `train` that are searched"""
+
+
+class Study:
+    """A search for the highest validation accuracy. `storage` is a file, or the URL of a database."""
+
+    def __init__(
+        self, storage: str, name: str, space: Mapping[str, BaseDistribution], sampler: str, seed: int
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space, self._sampler, self._seed = dict(space), sampler, seed
+        try:
+            self._study = optuna.create_study(
+                storage=_open_storage(storage), study_name=name, direction="maximize", load_if_exists=True
+            )
+        except Exception as error:  # whatever the database's driver raises
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"cannot open the study in {storage}: {reason}") from error
+
+    def next_batch(self, size: int, num_trials: int) -> list[Trial]:
+        """The trials of an interrupted batch, or up to `size` new ones; none after `num_trials`."""
+        known = self._study.get_trials(deepcopy=False)
+        unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
+        count = min(size, num_trials - len(known))
+        if not unfinished and count > 0:
+            self._study.sampler = self._make_sampler(len(known))
+            if self._sampler == "grid":
+                for values in grid(self._space)[len(known) : len(known) + count]:
+                    self._study.enqueue_trial(values)
+            for _ in range(count):
+                self._study.ask(self._space)
+            known = self._study.get_trials(deepcopy=False)
+            unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
+        return [Trial(trial.number, dict(trial.params)) for trial in unfinished]
+
+    def tell(self, trial: Trial, accuracy: float | None, *, pruned: bool = False) -> None:
+        """The trial's validation accuracy; None: it failed, or was pruned."""
+        if accuracy is not None:
+            self._study.tell(trial.number, accuracy)
+        else:
+            self._study.tell(trial.number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+
+    def finished(self) -> list[FrozenTrial]:
+        """All trials that were told, in their order."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+    def best(self) -> Trial:
+        """The highest accuracy, of equal ones the first. `RunError` if no trial was trained to its end."""
+        whole = [trial for trial in self.finished() if trial.state == TrialState.COMPLETE]
+        if not whole:
+            raise RunError("no trial was trained to its end")
+        best = max(whole, key=lambda trial: (trial.value, -trial.number))
+        return Trial(best.number, dict(best.params))
+
+    def importances(self) -> dict[str, float]:
+        """How much each parameter decided, summing to 1; empty where there are too few trials to say."""
+        if len({trial.value for trial in self.finished() if trial.state == TrialState.COMPLETE}) < 4:
+            return {}
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        return dict(optuna.importance.get_param_importances(self._study, evaluator=evaluator))
+
+    def _make_sampler(self, first: int) -> BaseSampler:
+        seed = (self._seed * 1_000_003 + first) % 2**32
+        if self._sampler == "random":
+            return RandomSampler(seed=seed)
+        return TPESampler(seed=seed, constant_liar=True)
+
+
+def plan_rungs(epochs: int) -> list[int]:
+    """After how many epochs successive halving looks at a batch; the last are all of them."""
+    rungs = {math.ceil(epochs / REDUCTION_FACTOR**power) for power in range(NUM_RUNGS)}
+    return sorted(rungs)
+
+
+def promote_trials(accuracies: Mapping[int, float]) -> list[int]:
+    """The best third of the trials of a rung, by number; at least one."""
+    order = sorted(accuracies, key=lambda number: (-accuracies[number], number))
+    return sorted(order[: math.ceil(len(order) / REDUCTION_FACTOR)])
+
+
+def _open_storage(storage: str) -> BaseStorage:
+    if "://" in storage:
+        return RDBStorage(storage)
+    Path(storage).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(storage))
+
+
+def check_sampler(sampler: str, space: Mapping[str, BaseDistribution], num_trials: int) -> int:
+    """The number of trials: of a grid, at most as many as it has points."""
+    if sampler != "grid":
+        return num_trials
+    points: Sequence[dict[str, Any]] = grid(space)
+    if not points:
+        raise InputError("the grid has no points")
+    return min(num_trials, len(points))
