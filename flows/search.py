@@ -102,6 +102,7 @@ class SearchTrials:
     ) -> None:
         self.space = parse_space(space)
         check_space(params, self.space)
+        check_sampler(sampler, self.space, 1)
         self._params = params
         device = resolve_device(params.train.device)
         splits = Path(params.paths.splits)

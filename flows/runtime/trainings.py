@@ -6,7 +6,7 @@ killed goes on from its last checkpoint; rows of finished ones are kept by whoev
 
 import io
 import logging
-import sys
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from distributed import KilledWorker
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
 from prefect.futures import as_completed
 from prefect_dask.task_runners import DaskTaskRunner
 
@@ -74,7 +75,12 @@ def training_cluster(jobs: int, address: str | None, splits: Path) -> Iterator[C
             "env": {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
         }
         with DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=local) as runner:
-            yield Cluster(runner, "")
+            try:
+                yield Cluster(runner, "")
+            except BaseException:  # interrupted: Dask would let the trainings that run go on for seconds
+                for process in multiprocessing.active_children():
+                    process.kill()
+                raise
         return
     check_workers(address)
     sha256 = hash_file(splits, "sha256")
@@ -111,7 +117,8 @@ def _read_outcome(future: Any) -> dict[str, Any] | str:
     return str(row)
 
 
-@task(task_run_name="{training.name}", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+# Lines are logged by _LineLog, which also writes them to a file.
+@task(task_run_name="{training.name}", log_prints=False, cache_policy=NO_CACHE, persist_result=False)
 @fail_in_one_line
 def train_one(training: Training) -> Any:
     """Train, evaluate, and return the row of it; the weights are deleted."""
@@ -133,7 +140,7 @@ def run_training(training: Training) -> dict[str, Any]:
     row: dict[str, Any] = read_json(row_file) if row_file.is_file() else {}
     if "test_accuracy" in row or (row and not training.test):
         return row
-    with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(_Tee(log)):
+    with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(_LineLog(log)):
         if not (row and weights.is_file()):
             history = folder / "history.csv"
             row = train(
@@ -169,15 +176,16 @@ def _evaluate(splits: Path, weights: Path, folder: Path, config: EvaluateConfig)
     }
 
 
-class _Tee(io.TextIOBase):
-    """Lines go to a file, and to where they went before, which is the server's log of the task."""
+class _LineLog(io.TextIOBase):
+    """Lines go to a file and to the log of the task run."""
 
-    def __init__(self, log: io.TextIOBase) -> None:
-        self._log, self._stdout = log, sys.stdout
+    def __init__(self, file: io.TextIOBase) -> None:
+        self._file, self._rest = file, ""
+        self._logger = get_run_logger() if TaskRunContext.get() else logging.getLogger(__name__)
 
     def write(self, text: str) -> int:
-        self._log.write(text)
-        return self._stdout.write(text)
-
-    def flush(self) -> None:
-        self._stdout.flush()
+        self._file.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._logger.info("%s", line)
+        return len(text)
