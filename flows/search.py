@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ from pydantic import Field
 from ruamel.yaml import YAML
 
 from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
-from flows.runtime.trainings import Cluster, Training, run_trainings, training_cluster
+from flows.runtime.trainings import ROW, Cluster, Training, run_trainings, training_cluster
 from tasks.overrides import Overrides, recipe_defaults, with_overrides
 from tasks.params import Params, read_params
 from tasks.search.report import result_markdown, save_result
@@ -26,7 +27,7 @@ from tasks.training.checkpoints import training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.pretrained import find_pretrained
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import atomic_write, read_json, write_json
 from tasks.workspace.splits import load_splits
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -71,11 +72,18 @@ def search(
             params = with_overrides(params, overrides)
         trials = SearchTrials(params, space, sampler, address, storage, {"batch": batch, "prune": prune})
         num_trials = check_sampler(sampler, trials.space, num_trials)
-        with training_cluster(jobs, address, Path(params.paths.splits)) as cluster:
-            while proposed := trials.study.next_batch(batch, num_trials):
-                trials.run_batch(cluster, proposed, prune=prune)
-            best = trials.study.best()
-            winner = trials.evaluate(cluster, best)
+        with ExitStack() as stack:
+            cluster: Cluster | None = None  # opened when there is something to train
+            while (proposed := trials.study.next_batch(batch, num_trials)) or trials.winner() is None:
+                if cluster is None:
+                    opened = training_cluster(jobs, address, Path(params.paths.splits))
+                    cluster = stack.enter_context(opened)
+                if proposed:
+                    trials.run_batch(cluster, proposed, prune=prune)
+                else:
+                    trials.evaluate_best(cluster)
+        best, winner = trials.study.best(), trials.winner()
+        assert winner is not None
         recipe = Path(params.paths.recipes, f"{recipe_name}.yaml")
         write_recipe(recipe, trials.config_of(best).model_dump(), winner)
         result = save_result(Path(params.paths.search), trials.study, best, winner, trials.describe())
@@ -161,12 +169,19 @@ class SearchTrials:
             self.study.tell(trial, accuracies.get(trial.number), pruned=pruned)
         self._delete_losers()
 
-    def evaluate(self, cluster: Cluster, best: Trial) -> dict[str, Any]:
-        """The one look at the test split: the winner's row, with test accuracy."""
-        ((_, outcome),) = run_trainings(cluster, [self._training(best, test=True)])
+    def winner(self) -> dict[str, Any] | None:
+        """The row of the best trial with its test accuracy, once there is one."""
+        file = self._folder / f"trial-{self.study.best().number}" / ROW
+        row: dict[str, Any] = read_json(file) if file.is_file() else {}
+        return row if "test_accuracy" in row else None
+
+    def evaluate_best(self, cluster: Cluster) -> None:
+        """The one look at the test split."""
+        training = self._training(self.study.best(), test=True)
+        ((_, outcome),) = run_trainings(cluster, [training])
         if isinstance(outcome, str):
-            raise RunError(f"trial {best.number}, the best, failed when it was evaluated: {outcome}")
-        return outcome
+            raise RunError(f"{training.name}, the best, failed when it was evaluated: {outcome}")
+        write_json(training.folder / ROW, outcome, indent=None)
 
     def _delete_losers(self) -> None:
         """Weights and checkpoints of all but the best trial so far, where they are on this machine."""

@@ -28,6 +28,8 @@ QUICK = [
     "benchmark.server_min_duration_s=0.01",
 ]
 
+# Programs that tests start need not compile the project each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Tests run side by side: OpenMP threads that spin while they wait would slow each other many times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["CIFARFLOW_SERVER"] = "temporary"  # leaves no server behind

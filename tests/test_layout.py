@@ -156,6 +156,7 @@ def test_tests_mirror_the_tree(test: Path) -> None:
 TENS = {
     "flows/cli/demo.py": "range of a slider",
     "flows/cli/local_commands.py": "the default of an option",
+    "flows/cli/training_commands.py": "the default number of trials",
     "flows/retrain.py": "length of a date",
     "flows/runtime/publish.py": "length of a date",
     "flows/runtime/sample_workspace.py": "batch size of the sample",
@@ -171,7 +172,10 @@ TENS = {
     "tasks/params/__init__.py": "length of a list",
     "tasks/params/types.py": "bits of a seed",
     "tasks/registry/ledger.py": "length of a date",
+    "flows/search.py": "the default number of trials",
     "tasks/report.py": "decisions shown",
+    "tasks/search/report.py": "rows of a table",
+    "tasks/search/study.py": "bits of a seed",
     "tasks/reporting/charts.py": "size of a marker",
     "tasks/reporting/svg.py": "size of a font",
     "tasks/training/checkpoints.py": "bytes of a digest",

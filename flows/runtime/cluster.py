@@ -1,23 +1,18 @@
 """A Dask cluster that stands: whether its workers have this project, and the splits for them."""
 
-from __future__ import annotations
-
-import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from distributed import Client, worker_client
+from distributed import Client, Worker, WorkerPlugin
 from filelock import FileLock
 
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write, hash_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CONNECT_TIMEOUT = "10s"
 CODE_STAGES = ("train", "evaluate")
@@ -55,36 +50,46 @@ def check_workers(address: str) -> None:
 
 @contextmanager
 def send_splits(address: str, splits: Path, sha256: str) -> Iterator[None]:
-    """Put the file onto the cluster, once: it stays there for the next call."""
+    """Put the file into the cache of every worker that lacks it, also of those that come meanwhile."""
+    plugin = SplitsPlugin(sha256, splits.read_bytes())
     with _connect(address) as client:
-        name = _dataset_name(sha256)
-        if name not in client.list_datasets():
-            content = client.scatter(splits.read_bytes(), hash=False)
-            client.publish_dataset(content, name=name)
-        yield
+        client.register_plugin(plugin)
+        try:
+            yield
+        finally:
+            client.unregister_worker_plugin(plugin.name)  # the file stays in the caches
 
 
-def fetch_splits(sha256: str, folder: Path) -> tuple[Path, Path]:
-    """On a worker: the splits in its cache, fetched if it has none; and `folder` there.
+class SplitsPlugin(WorkerPlugin):
+    """Writes the splits into a worker's cache when it is registered, or when the worker starts."""
 
-    The cache is `~/.cache/cifarflow`, or what `CIFARFLOW_CACHE` names. `RunError` if the content is another.
+    def __init__(self, sha256: str, content: bytes) -> None:
+        self.name = f"cifarflow-splits-{sha256}"
+        self._sha256, self._content = sha256, content
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's interface
+        file = _cached_splits(self._sha256)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file() or hash_file(file, "sha256") != self._sha256:
+                with atomic_write(file) as temp_path:
+                    temp_path.write_bytes(self._content)
+
+
+def find_splits(sha256: str, folder: Path) -> tuple[Path, Path]:
+    """On a worker: the splits in its cache, and `folder` there. `RunError` if they are not what was sent.
+
+    The cache is `~/.cache/cifarflow`, or what `CIFARFLOW_CACHE` names.
     """
+    file = _cached_splits(sha256)
+    if not file.is_file() or hash_file(file, "sha256") != sha256:
+        raise RunError(f"{file} is not the file of the splits that was sent")
+    return file, file.parent / folder
+
+
+def _cached_splits(sha256: str) -> Path:
     cache = Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
-    file = cache / f"splits-{sha256}.safetensors"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
-        if not file.is_file() or hash_file(file, "sha256") != sha256:
-            with worker_client() as client:
-                content = client.get_dataset(_dataset_name(sha256)).result()
-            if hashlib.sha256(content).hexdigest() != sha256:
-                raise RunError("the splits that arrived are not those that were sent")
-            with atomic_write(file) as temp_path:
-                temp_path.write_bytes(content)
-    return file, cache / folder
-
-
-def _dataset_name(sha256: str) -> str:
-    return f"cifarflow-splits-{sha256}"
+    return cache / f"splits-{sha256}.safetensors"
 
 
 def _connect(address: str) -> Client:

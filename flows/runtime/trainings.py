@@ -21,7 +21,7 @@ from prefect.context import TaskRunContext
 from prefect.futures import as_completed
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.runtime.cluster import check_workers, fetch_splits, send_splits
+from flows.runtime.cluster import check_workers, find_splits, send_splits
 from flows.runtime.flow_run import fail_in_one_line
 from tasks.evaluate import evaluate
 from tasks.params import EvaluateConfig
@@ -69,7 +69,8 @@ def training_cluster(jobs: int, address: str | None, splits: Path) -> Iterator[C
             "n_workers": jobs,
             "threads_per_worker": 1,
             "memory_limit": 0,  # PyTorch's memory is not what Dask measures
-            "dashboard_address": None,
+            "host": "127.0.0.1",
+            "dashboard_address": "127.0.0.1:0",
             "silence_logs": "CRITICAL",
             # Lines of a training go to the server; the terminal shows one per training.
             "env": {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
@@ -133,7 +134,7 @@ def run_training(training: Training) -> dict[str, Any]:
     """
     splits, folder = training.splits, training.folder
     if training.splits_sha256:
-        splits, folder = fetch_splits(training.splits_sha256, folder)
+        splits, folder = find_splits(training.splits_sha256, folder)
     torch.set_num_threads(training.config.num_threads)
     folder.mkdir(parents=True, exist_ok=True)
     weights, row_file = folder / "model.safetensors", folder / ROW

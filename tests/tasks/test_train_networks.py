@@ -27,7 +27,9 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "network", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "regnet_y_400mf"]
+)
 def test_network_goes_from_training_to_int8(splits: Path, tmp_path: Path, network: str) -> None:
     weights, onnx_model, int8_model = (tmp_path / name for name in ("w", "model.onnx", "int8.onnx"))
     train(splits, weights, tmp_path / "history.csv", build_config(network=network, **TINY))
@@ -38,7 +40,7 @@ def test_network_goes_from_training_to_int8(splits: Path, tmp_path: Path, networ
     assert metrics["argmax_agreement"] >= 0.8
     assert int8_model.stat().st_size < 0.4 * onnx_model.stat().st_size
     assert load_model(onnx_model).metadata["network"] == network
-    assert read_json(tmp_path / "metrics.json")["model"].lower().startswith(network[:6])
+    assert read_json(tmp_path / "metrics.json")["model"].lower().startswith(network[:5])
 
 
 def test_training_with_dropout_resumes_bit_identically(splits: Path, tmp_path: Path) -> None:
