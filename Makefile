@@ -55,7 +55,7 @@ test: $(SETUP)  ## all tests but fault injection
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(SETUP)  ## fault injection, which make test leaves out: under 3 minutes
-	$(BIN)/python -m pytest -q -n 2 -m faults tests/e2e
+	$(BIN)/python -m pytest -q -n 2 -m faults
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from models.classifier import Classifier
 from tasks.reporting.gallery import encode_png
 
 CELL, GAP, COLUMNS = 84, 6, 4  # pixels, pixels, filters per row
+MAX_FILTERS = 24  # the first ones are shown
 
 
 @torch.inference_mode()
@@ -19,7 +20,8 @@ def render_filters(classifier: Classifier, image: NDArray[np.uint8]) -> bytes | 
     if conv is None or conv.in_channels != 3:
         return None
     responses = conv(classifier.normalize(torch.from_numpy(image)[None]))[0]
-    return draw_filters(conv.weight.numpy(), image, responses.numpy())
+    weights = conv.weight[:MAX_FILTERS]
+    return draw_filters(weights.numpy(), image, responses[:MAX_FILTERS].numpy())
 
 
 def draw_filters(

@@ -1,5 +1,6 @@
 """What a search found: a JSON file, a picture, a table."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.trial import TrialState
+from ruamel.yaml import YAML
 
+from tasks.overrides import recipe_defaults
 from tasks.reporting.svg import BLUE, MUTED, ORANGE, STYLE, WIDTH, render_svg
 from tasks.search.study import Study, Trial
+from tasks.workspace.errors import InputError
 from tasks.workspace.files import atomic_write, write_json
 
 MAX_ROWS = 10  # of the table
+RECIPE_HEAD = "# Found by cifarflow search"
 
 
 def save_result(
@@ -97,3 +102,23 @@ def plot_search(result: Mapping[str, Any]) -> str:
 
 def _format(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def check_overwrite(recipe: Path) -> None:
+    """`InputError` if the file is a recipe that no search has written."""
+    if recipe.is_file() and not recipe.read_text(encoding="utf-8").startswith(RECIPE_HEAD):
+        raise InputError(f"{recipe} was not written by a search; choose another --name")
+
+
+def write_recipe(file: Path, values: Mapping[str, Any], winner: Mapping[str, Any]) -> None:
+    """What differs from the defaults, as recipes do."""
+    defaults = recipe_defaults()
+    chosen = {key: values[key] for key, default in defaults.items() if values[key] != default}
+    text = io.StringIO()
+    YAML().dump({"train": chosen}, text)
+    head = (
+        f"{RECIPE_HEAD}: {winner['val_accuracy']:.2%} on validation, {winner['test_accuracy']:.2%} on test.\n"
+        "# What it does not set is as in talk.yaml.\n"
+    )
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(head + text.getvalue(), encoding="utf-8")

@@ -15,7 +15,7 @@ from tasks.workspace.code import stage_code
 from tests.conftest import ROOT
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-BUILT_ARGUMENTS = {"tracker", "progress"}  # by run_stage, from no file and no parameter
+BUILT_ARGUMENTS = {"tracker", "progress", "until"}  # by run_stage, from no file and no parameter
 
 
 def test_dvc_yaml_has_the_stages_in_order_without_download() -> None:

@@ -18,6 +18,7 @@ from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
 
 PARAMS = read_params(ROOT / "params.yaml")
+EXPORT = PARAMS.export.model_copy(update={"parity_batch_sizes": [7], "parity_threads": [1]})
 TINY = {"epochs": 1, "batch_size": 32, "lr": 0.001}
 
 
@@ -34,9 +35,9 @@ def test_network_goes_from_training_to_int8(splits: Path, tmp_path: Path, networ
     weights, onnx_model, int8_model = (tmp_path / name for name in ("w", "model.onnx", "int8.onnx"))
     train(splits, weights, tmp_path / "history.csv", build_config(network=network, **TINY))
     evaluate(splits, weights, tmp_path / "metrics.json", tmp_path / "p.csv", PARAMS.evaluate)
-    assert export(splits, weights, onnx_model, PARAMS.export)["max_abs_diff"] <= PARAMS.export.parity_atol
+    assert export(splits, weights, onnx_model, EXPORT)["max_abs_diff"] <= EXPORT.parity_atol
     config = PARAMS.quantize.model_copy(update={"calibration_images": 32})
-    metrics = quantize(splits, weights, onnx_model, int8_model, PARAMS.export, config)
+    metrics = quantize(splits, weights, onnx_model, int8_model, EXPORT, config)
     assert metrics["argmax_agreement"] >= 0.8
     assert int8_model.stat().st_size < 0.4 * onnx_model.stat().st_size
     assert load_model(onnx_model).metadata["network"] == network

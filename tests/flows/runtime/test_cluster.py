@@ -80,7 +80,7 @@ def test_sweep_on_workers_elsewhere_fetches_the_splits_and_survives_a_killed_wor
     cache = tmp_path / "worker-cache"
 
     def sweep(folder: str, where: str | None) -> list[float]:
-        config = build_config(epochs=20, batch_size=20)
+        config = build_config(epochs=10, batch_size=20)
         result = run_sweep(
             splits, Path(folder), Path(f"{folder}.json"), config, evaluate_config, 2, 1, None, where
         )

@@ -131,6 +131,7 @@ if __name__ == "__main__":  # the worker imports this file as well, but not what
 """
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_run_sweep_killed_leaves_no_process_and_resumes(tmp_path: Path, signal_number: int) -> None:
     splits, program = save_brightness_splits(tmp_path / "splits", 200, 60, 50), tmp_path / "program.py"
