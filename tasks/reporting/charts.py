@@ -59,7 +59,7 @@ def plot_learning_curves(
 def plot_confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     """`counts` `(actual, predicted)` with the numbers in the cells, tinted by their share of the row.
 
-    Of more than `MAX_LABELED_CLASSES` the tint alone.
+    Of more than `MAX_LABELED_CLASSES` the tint alone, by the root of the share: small ones would not be seen.
     """
     figure, axes = _figure(height=WIDTH)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -69,7 +69,7 @@ def plot_confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> 
     axes.tick_params(length=0)
     if len(classes) > MAX_LABELED_CLASSES:
         tints = LinearSegmentedColormap.from_list("share", [PAPER, BLUE])
-        axes.imshow(shares, cmap=tints, vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(np.sqrt(shares), cmap=tints, vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         return render_svg_element(figure)
     for (row, column), share in np.ndenumerate(shares):
