@@ -35,7 +35,7 @@ from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import hash_file, read_json
 
-MODEL_RESOURCE_ID = "cifarflow.model.cifar10-classifier"
+MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
 
 
 @flow(name="retrain", log_prints=True)
@@ -159,7 +159,7 @@ def _emit_decision_event(entry: LedgerEntry) -> None:
     """The event that automations can act on: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
     emit_event(
         event=f"cifarflow.model.{entry.decision}",
-        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "CIFAR-10 classifier"},
+        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
         related=[
             {
                 "prefect.resource.id": f"prefect.flow-run.{entry.flow_run_id}",

@@ -93,7 +93,7 @@ def quantize(
     _print_summary(int8_model, metrics, config.max_accuracy_drop)
     if tracker is not None:
         with tracker.resume_run(weights, "quantize", {"data_md5": metadata["data_md5"]}) as run:
-            run.log_model(int8_model, {"precision": "int8", **metrics}, "cifar10-classifier-int8")
+            run.log_model(int8_model, {"precision": "int8", **metrics}, "image-classifier-int8")
     return metrics
 
 

@@ -196,7 +196,7 @@ class WandbRun:
 
         self._call("confusion matrix dropped", log)
 
-    def log_model(self, file: Path, metadata: dict[str, Any], name: str = "cifar10-classifier") -> None:
+    def log_model(self, file: Path, metadata: dict[str, Any], name: str = "image-classifier") -> None:
         """The file as the next version of the model artifact `name`."""
 
         def log() -> None:

@@ -57,8 +57,8 @@ def test_dvc_artifacts_get_champion(project: Path, tmp_path: Path) -> None:
     run_command("git", "add", "registry")
     run_command("git", "commit", "--quiet", "--message", "champion")
     # how DVC's model registry marks a version
-    run_command("git", "tag", "--annotate", "--message", "v1", "cifar10-classifier@v1.0.0")
-    dvc("artifacts", "get", str(project), "cifar10-classifier", "--out", str(tmp_path / "model.onnx"))
+    run_command("git", "tag", "--annotate", "--message", "v1", "image-classifier@v1.0.0")
+    dvc("artifacts", "get", str(project), "image-classifier", "--out", str(tmp_path / "model.onnx"))
     assert (tmp_path / "model.onnx").read_bytes() == Path("artifacts/model.onnx").read_bytes()
 
 
