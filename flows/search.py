@@ -10,12 +10,12 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
+from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
 from flows.runtime.search_trials import SearchTrials
 from flows.runtime.trainings import Cluster, training_cluster
-from tasks.overrides import Overrides, with_overrides
-from tasks.params import read_params
+from tasks.overrides import Overrides
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
+from tasks.search.space import parse_space
 from tasks.search.study import check_sampler
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -55,19 +55,17 @@ def search(
         workspace: the folder with params.yaml and, in artifacts/, the splits
     """
     with exclusive_workspace(workspace, wait=wait):
-        params = read_params(PARAMS)
-        if overrides is not None:
-            params = with_overrides(params, overrides)
+        params = read_params_with(overrides)
         recipe = Path(params.paths.recipes, f"{recipe_name}.yaml")
         check_overwrite(recipe)
+        num_trials = check_sampler(sampler, parse_space(space), num_trials)
         trials = SearchTrials(params, space, sampler, address, storage, {"batch": batch, "prune": prune})
-        num_trials = check_sampler(sampler, trials.space, num_trials)
         with ExitStack() as stack:
             cluster: Cluster | None = None  # opened when there is something to train
             while (proposed := trials.study.next_batch(batch, num_trials)) or trials.winner() is None:
                 if cluster is None:
-                    opened = training_cluster(jobs, address, Path(params.paths.splits))
-                    cluster = stack.enter_context(opened)
+                    splits = Path(params.paths.splits)
+                    cluster = stack.enter_context(training_cluster(jobs, address, splits))
                 if proposed:
                     trials.run_batch(cluster, proposed, prune=prune)
                 else:

@@ -9,10 +9,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
+from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
 from flows.runtime.seeds import format_summary, run_sweep
-from tasks.overrides import Overrides, with_overrides
-from tasks.params import read_params
+from tasks.overrides import Overrides
 from tasks.workspace.dataset_name import describe_dataset
 
 NumSeeds = Annotated[int, Field(ge=2, le=1000)]
@@ -40,9 +39,7 @@ def sweep(
         workspace: the folder with params.yaml and, in artifacts/, the splits
     """
     with exclusive_workspace(workspace, wait=wait):
-        params = read_params(PARAMS)
-        if overrides is not None:
-            params = with_overrides(params, overrides)
+        params = read_params_with(overrides)
         paths = params.paths
         folder = Path(paths.weights).with_name("sweep")
         result = run_sweep(

@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Failed
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 from flows.runtime.logs import filter_prefect_logs
 from flows.runtime.markdown import TaskRunSummary
-from tasks.overrides import Overrides, write_overrides
+from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import Params, read_params
 from tasks.workspace.errors import RunError, describe_os_error
 
@@ -49,6 +49,12 @@ def load_params(overrides: Overrides | None) -> Params:
     if overrides is not None:
         write_overrides(PARAMS, overrides)
     return read_params(PARAMS)
+
+
+def read_params_with(overrides: Overrides | None) -> Params:
+    """`params.yaml` with the overrides, for one run; the file stays as it is."""
+    params = read_params(PARAMS)
+    return params if overrides is None else with_overrides(params, overrides)
 
 
 def fail_in_one_line(function: RunFn) -> RunFn:

@@ -10,7 +10,7 @@ from flows.runtime.trainings import ROW, Cluster, Training, run_trainings
 from tasks.params import Params
 from tasks.params.train import TrainConfig
 from tasks.search.space import check_space, parse_space
-from tasks.search.study import Study, Trial, check_sampler, plan_rungs, promote_trials
+from tasks.search.study import Study, Trial, plan_rungs, promote_trials
 from tasks.training.checkpoints import training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.pretrained import find_pretrained
@@ -31,9 +31,8 @@ class SearchTrials:
         storage: str | None,
         fixed: dict[str, Any],
     ) -> None:
-        self.space = parse_space(space)
-        check_space(params, self.space)
-        check_sampler(sampler, self.space, 1)
+        distributions = parse_space(space)
+        check_space(params, distributions)
         self._params = params
         device = resolve_device(params.train.device)
         splits = Path(params.paths.splits)
@@ -50,7 +49,7 @@ class SearchTrials:
         folder = Path(params.paths.weights).with_name("search") / fingerprint
         self._folder = folder
         self.study = Study(
-            storage or str(folder / "study.log"), fingerprint, self.space, sampler, params.train.seed
+            storage or str(folder / "study.log"), fingerprint, distributions, sampler, params.train.seed
         )
 
     def config_of(self, trial: Trial) -> TrainConfig:

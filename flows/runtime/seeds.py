@@ -112,7 +112,7 @@ def _train_all_seeds(
 ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
     """A row per seed, and the reasons of those that failed."""
     rows: dict[int, dict[str, Any]] = {
-        seed: read_json(training.folder / ROW)
+        seed: {"seed": seed} | read_json(training.folder / ROW)
         for seed, training in trainings.items()
         if (training.folder / ROW).is_file()
     }

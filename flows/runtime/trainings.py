@@ -181,12 +181,12 @@ class _LineLog(io.TextIOBase):
     """Lines go to a file and to the log of the task run."""
 
     def __init__(self, file: io.TextIOBase) -> None:
-        self._file, self._rest = file, ""
+        self._file, self._unfinished = file, ""
         self._logger = get_run_logger() if TaskRunContext.get() else logging.getLogger(__name__)
 
     def write(self, text: str) -> int:
         self._file.write(text)
-        *lines, self._rest = (self._rest + text).split("\n")
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
         for line in lines:
             self._logger.info("%s", line)
         return len(text)
