@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,18 @@ def build_config(params: Params, recipe: str, **changes: object) -> TrainConfig:
     return config.model_copy(update=changes)
 
 
+def build_trainer(data: Splits, config: TrainConfig) -> Trainer:
+    metadata = data.metadata
+    normalize = Normalize(metadata["mean"], metadata["std"], data.image_size, torch.device("cpu"))
+    return Trainer(data.train, data.val, len(metadata["classes"]), normalize, config, lambda *_: None)
+
+
 def measure_epoch(data: Splits, config: TrainConfig, num_images: int) -> float:
     """Seconds per epoch with validation, from an epoch over `num_images` after a first one."""
-    device = torch.device("cpu")
     part = Split(data.train.images[:num_images], data.train.labels[:num_images])
     num_val = max(1, len(data.val.labels) * num_images // len(data.train.labels))
     val = Split(data.val.images[:num_val], data.val.labels[:num_val])
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
-    trainer = Trainer(part, val, len(data.metadata["classes"]), normalize, config, lambda *_: None)
+    trainer = build_trainer(replace(data, train=part, val=val), config)
     trainer.run_epoch(1)
     trainer.run_epoch(2)
     return trainer.epoch_seconds[-1] * len(data.train.labels) / num_images
@@ -94,10 +99,7 @@ def train_recipe(splits: Path, config: TrainConfig, epochs: int, params: Params)
 
 def _train_in_part(data: Splits, config: TrainConfig, epochs: int) -> list[float]:
     torch.set_num_threads(config.num_threads)
-    device = torch.device("cpu")
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
-    classes = data.metadata["classes"]
-    trainer = Trainer(data.train, data.val, len(classes), normalize, config, lambda *_: None)
+    trainer = build_trainer(data, config)
     return [trainer.run_epoch(epoch).val_accuracy for epoch in range(1, epochs + 1)]
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
 from flows.runtime.search_trials import SearchTrials
 from flows.runtime.trainings import Cluster, training_cluster
-from tasks.overrides import Overrides
+from tasks.overrides import RECIPES, Overrides
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
 from tasks.search.space import parse_space
 from tasks.search.study import check_sampler
@@ -56,7 +56,7 @@ def search(
     """
     with exclusive_workspace(workspace, wait=wait):
         params = read_params_with(overrides)
-        recipe = Path(params.paths.recipes, f"{recipe_name}.yaml")
+        recipe = RECIPES / f"{recipe_name}.yaml"
         check_overwrite(recipe)
         num_trials = check_sampler(sampler, parse_space(space), num_trials)
         trials = SearchTrials(params, space, sampler, address, storage, {"batch": batch, "prune": prune})

@@ -1,20 +1,25 @@
 """Initial weights from one generator."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Generator, Tensor, nn
 
 
-def build_with_seed(network: Callable[[], nn.Module], generator: Generator) -> nn.Module:
-    """Build a network that initializes itself from the global generator, which stays as it was.
-
-    Its seed is drawn from `generator`.
-    """
+@contextmanager
+def seed_global_generator(generator: Generator, device: torch.device | None = None) -> Iterator[None]:
+    """Seed PyTorch's global generator, and that of a CUDA `device`; afterwards both are as they were."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
         torch.manual_seed(seed)
+        yield
+
+
+def build_with_seed(network: Callable[[], nn.Module], generator: Generator) -> nn.Module:
+    """Build a network that initializes itself from the global generator, seeded from `generator`."""
+    with seed_global_generator(generator):
         return network()
 
 

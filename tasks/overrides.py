@@ -6,7 +6,7 @@ leaves them as they are.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from tasks.params.types import StrictModel
 from tasks.validation import describe_yaml_error, load_yaml, validate
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import atomic_write
+
+RECIPES = Path("recipes")
 
 
 def _make_optional(section: Any) -> type[StrictModel]:
@@ -68,7 +70,7 @@ def parse_value(assignment: str, text: str) -> Any:
         raise InputError(f"--set {assignment}: the value{describe_yaml_error(error)}") from None
 
 
-def read_recipe(name: str, folder: Path = Path("recipes")) -> Overrides:
+def read_recipe(name: str, folder: Path = RECIPES) -> Overrides:
     """The recipe `folder/NAME.yaml`, or that of a YAML file; what it does not say is at its default."""
     path = Path(name)
     file = path if path.suffix in {".yaml", ".yml"} else folder / f"{name}.yaml"
@@ -115,3 +117,13 @@ def write_overrides(file: Path, overrides: Overrides) -> None:
     validate(Params, YAML(typ="safe").load(text.getvalue()), "--set")  # each value may be right, and not all
     with atomic_write(file) as temp_path:
         temp_path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def copy_params(source: Path, target: Path, dataset: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Copy a `params.yaml` with its comments, for another data set and with these values by section."""
+    yaml = YAML()
+    params = yaml.load(source)
+    params["dataset"] = dataset
+    for section, values in sections.items():
+        params[section].update(values)
+    yaml.dump(params, target)

@@ -49,9 +49,7 @@ def train(
     """
     data = load_splits(splits)
     device = resolve_device(config.device)
-    initial = None
-    if config.weights:
-        initial = find_pretrained(pretrained, config.weights)
+    initial = find_pretrained(pretrained, config.weights)
     checkpoints = CheckpointStore(
         weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device, initial)
     )

@@ -23,6 +23,7 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
+from tasks.dataset.dvc_file import changed_since_recorded, not_recorded
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 
 DATA = "data.dvc"
@@ -214,13 +215,11 @@ def pull_data(repo: Repo) -> bool:
 def check_data_recorded(repo: Repo) -> None:
     """`InputError` unless the data are what data.dvc records."""
     stage = _data_stage(repo)
-    data = Path(DATA).stem
+    data = Path(DATA).with_suffix("")
     if stage is None:
-        raise InputError(f"{DATA} not found; record the images first: dvc add {data}")
+        raise not_recorded(data)
     if stage.status():
-        raise InputError(
-            f"{data} is not what {DATA} records; if you changed it on purpose, record it: dvc add {data}"
-        )
+        raise changed_since_recorded(data)
 
 
 def commit_data(repo: Repo) -> None:

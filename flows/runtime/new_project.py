@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dvc.repo import Repo
-from ruamel.yaml import YAML
 
 from flows.runtime.git import run_git
 from tasks.dataset.folder import list_images
+from tasks.overrides import copy_params
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 
 RESULTS = ("data.dvc", "dvc.lock", "registry", "reports", "docs/images")  # are this project's own
@@ -37,7 +37,9 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(image.path, copy)
         (partial / "reports").mkdir()
-        _write_params(partial / "params.yaml", image_size)
+        copy_params(
+            source / "params.yaml", partial / "params.yaml", "folder", {"split": {"image_size": image_size}}
+        )
         note = _record(partial)
         if target.exists():
             target.rmdir()
@@ -59,14 +61,6 @@ def _list_code(source: Path) -> Iterator[Path]:
         is_result = any(name == result or name.startswith(f"{result}/") for result in RESULTS)
         if not is_result and (source / name).is_file():
             yield Path(name)
-
-
-def _write_params(file: Path, image_size: int) -> None:
-    yaml = YAML()
-    params = yaml.load(file)
-    params["dataset"] = "folder"
-    params["split"]["image_size"] = image_size
-    yaml.dump(params, file)
 
 
 def _record(project: Path) -> str:

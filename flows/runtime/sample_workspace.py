@@ -4,17 +4,18 @@ import contextlib
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from ruamel.yaml import YAML
 
 from flows.runtime.lock import workspace_lock
 from tasks.dataset.synthetic import generate_sample
+from tasks.overrides import copy_params
 from tasks.workspace.errors import InputError, RunError
 
 SAMPLE_DIR = "sample"
-SAMPLE_OVERRIDES = {
+SAMPLE_OVERRIDES: dict[str, dict[str, Any]] = {
     "train": {"epochs": 4, "batch_size": 32},
     "benchmark": {"warmup_s": 0.02, "min_duration_s": 0.1, "threads": [1], "server_min_duration_s": 0.05},
 }
@@ -43,7 +44,7 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
                 shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
             shutil.rmtree("pretrained", ignore_errors=True)
             shutil.copytree(project / "pretrained", "pretrained")
-            _write_params(project / "params.yaml", Path("params.yaml"))
+            copy_params(project / "params.yaml", Path("params.yaml"), "sample", SAMPLE_OVERRIDES)
             if not Path(".dvc/config").is_file():  # nor after a kill while it was made
                 with Repo.init(no_scm=True, force=True):
                     pass
@@ -56,12 +57,3 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
     except DvcException as error:
         raise RunError(f"cannot prepare {workspace}: {' '.join(str(error).split())}; delete it") from error
     return workspace
-
-
-def _write_params(source: Path, target: Path) -> None:
-    yaml = YAML()
-    params = yaml.load(source)
-    params["dataset"] = "sample"
-    for section, values in SAMPLE_OVERRIDES.items():
-        params[section].update(values)
-    yaml.dump(params, target)

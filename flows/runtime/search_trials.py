@@ -37,9 +37,8 @@ class SearchTrials:
         device = resolve_device(params.train.device)
         splits = Path(params.paths.splits)
         dataset = load_splits(splits).metadata["dataset"]
-        weights = params.train.weights
         self._pretrained = Path(params.paths.pretrained)
-        file = find_pretrained(self._pretrained, weights) if weights else None
+        file = find_pretrained(self._pretrained, params.train.weights)
         if file is not None and address is not None:
             raise InputError("train.weights needs a local cluster; leave --on away")
         config = params.train.model_dump()

@@ -47,7 +47,7 @@ def run_sweep(
     device = resolve_device(config.device)
     if address is None:
         config = divide_threads(config, device, jobs)
-    weights = find_pretrained(pretrained, config.weights) if config.weights else None
+    weights = find_pretrained(pretrained, config.weights)
     fingerprint = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device, weights)
     trainings = {
         seed: Training(

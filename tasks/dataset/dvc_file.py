@@ -17,7 +17,7 @@ def check_recorded(folder: Path, known_md5: Mapping[Path, str]) -> None:
     """
     record = folder.with_name(f"{folder.name}.dvc")
     if not record.is_file():
-        raise InputError(f"{record} not found; record the images first: dvc add {folder}")
+        raise not_recorded(folder)
     try:
         recorded = load_yaml(record)["outs"][0]["md5"]
     except (KeyError, IndexError, TypeError):
@@ -27,10 +27,18 @@ def check_recorded(folder: Path, known_md5: Mapping[Path, str]) -> None:
         file.relative_to(folder).as_posix(): known_md5.get(file) or hash_file(file, "md5") for file in files
     }
     if hash_listing(md5s) != recorded:
-        raise InputError(
-            f"{folder} is not what {record} records; "
-            f"if you changed it on purpose, record it: dvc add {folder}"
-        )
+        raise changed_since_recorded(folder)
+
+
+def not_recorded(folder: Path) -> InputError:
+    return InputError(f"{folder}.dvc not found; record the images first: dvc add {folder}")
+
+
+def changed_since_recorded(folder: Path) -> InputError:
+    return InputError(
+        f"{folder} is not what {folder}.dvc records; "
+        f"if you changed it on purpose, record it: dvc add {folder}"
+    )
 
 
 def hash_listing(md5s: Mapping[str, str]) -> str:

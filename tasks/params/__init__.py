@@ -37,7 +37,6 @@ class Paths(StrictModel):
     benchmarks: str
     sweep: str
     search: str
-    recipes: str
     page: str
     figures: str
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.init import build_model, build_with_seed
@@ -16,10 +13,9 @@ from tasks.training.pretrained import load_pretrained
 from tasks.workspace.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, nn
 
     from tasks.params.train import TrainConfig
 
@@ -76,15 +72,6 @@ def set_train_mode(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.bias is not None and not module.bias.requires_grad:
             module.eval()
-
-
-@contextmanager
-def seed_global_generator(generator: Generator, device: torch.device) -> Iterator[None]:
-    """Let what draws from PyTorch's global generator follow from `generator`; afterwards it is as it was."""
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def has_dropout(network: nn.Module) -> bool:

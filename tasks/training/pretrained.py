@@ -42,8 +42,10 @@ def load_pretrained(network: nn.Module, file: Path, name: str) -> None:
     print(f"starting from the weights in {file}{kept}")
 
 
-def find_pretrained(folder: Path | None, name: str) -> Path:
-    """The file that `train.weights` names; `InputError` where there is none."""
+def find_pretrained(folder: Path | None, name: str) -> Path | None:
+    """The file that `train.weights` names, None where it names none; `InputError` where it is missing."""
+    if not name:
+        return None
     if folder is None or not (folder / name).is_file():
         raise InputError(f"train.weights: {(folder or Path()) / name} not found")
     return folder / name

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.cifarnet import WHITENING_IMAGES, CifarNet
+from models.init import seed_global_generator
 from models.step import training_step
 from tasks.training.history import EpochMetrics
 from tasks.training.image_store import ImageStore
@@ -23,7 +24,6 @@ from tasks.training.network import (
     check_last_batch,
     has_dropout,
     initialize_network,
-    seed_global_generator,
     set_train_mode,
 )
 from tasks.training.optimizer import build_optimizer

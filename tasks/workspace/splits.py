@@ -71,12 +71,13 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def load_splits(file: Path) -> Splits:
     """`RunError` if the file is missing, corrupt or holds something else."""
     tensors, metadata = load_tensors(file)
+    offsets = _read_offsets(file)
     try:
         train, val, test = (
             Split(
                 tensors[f"{name}_images"],
                 tensors[f"{name}_labels"],
-                (file, _find_offset(file, f"{name}_images")),
+                (file, offsets[f"{name}_images"]),
             )
             for name in ("train", "val", "test")
         )
@@ -85,9 +86,10 @@ def load_splits(file: Path) -> Splits:
     return Splits(train, val, test, metadata)
 
 
-def _find_offset(file: Path, name: str) -> int:
-    """Where a tensor begins: after the header's length in 8 bytes, the header, and the tensors before it."""
+def _read_offsets(file: Path) -> dict[str, int]:
+    """Where each tensor begins: after 8 bytes of the header's length, the header, and those before it."""
     with file.open("rb") as content:
         header_bytes = int.from_bytes(content.read(8), "little")
         header = json.loads(content.read(header_bytes))
-    return 8 + header_bytes + int(header[name]["data_offsets"][0])
+    header.pop("__metadata__", None)
+    return {name: 8 + header_bytes + tensor["data_offsets"][0] for name, tensor in header.items()}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Generator, nn
 
-from models.init import build_model
+from models.init import build_model, seed_global_generator
 from models.net import Net
 
 
@@ -21,3 +21,17 @@ def test_build_model_rejects_layers_without_a_rule() -> None:
 
     with pytest.raises(TypeError, match="no weight initialization defined for Embedding"):
         build_model(NetWithEmbedding, Generator())
+
+
+def test_seed_global_generator_follows_the_generator_and_leaves_the_global_one() -> None:
+    network = nn.Dropout(0.5)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    results = []
+    for seed in (3, 3, 4):
+        with seed_global_generator(Generator().manual_seed(seed), torch.device("cpu")):
+            results.append(network(torch.ones(100)))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert torch.equal(torch.rand(3), expected)

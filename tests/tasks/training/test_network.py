@@ -9,7 +9,6 @@ from tasks.training.network import (
     freeze,
     has_dropout,
     initialize_network,
-    seed_global_generator,
     set_train_mode,
 )
 from tasks.workspace.errors import InputError
@@ -47,20 +46,6 @@ def test_set_train_mode_keeps_the_statistics_of_frozen_batch_norm() -> None:
     means = network.state_dict()
     assert torch.equal(means["0.running_mean"], torch.zeros(3))
     assert not torch.equal(means["1.running_mean"], torch.zeros(3))
-
-
-def test_seed_global_generator_follows_the_generator_and_leaves_the_global_one() -> None:
-    network = nn.Dropout(0.5)
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    results = []
-    for seed in (3, 3, 4):
-        with seed_global_generator(Generator().manual_seed(seed), CPU):
-            results.append(network(torch.ones(100)))
-    assert torch.equal(results[0], results[1])
-    assert not torch.equal(results[0], results[2])
-    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize(
