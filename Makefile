@@ -10,10 +10,10 @@ SETUP := $(VENV)/.installed
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run check test faults lint format lock clean
+.PHONY: help setup run check test distributed faults lint format lock clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(SETUP)  ## .venv from requirements.lock, again only if that changed
 
@@ -49,12 +49,15 @@ run: $(SETUP)  ## the whole pipeline on CIFAR-10 (if it cannot be downloaded: on
 	$(BIN)/cifarflow run --sample-fallback
 
 check: lint  ## lint, types and the fast tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or faults)"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or distributed or faults)"
 
-test: $(SETUP)  ## all tests but fault injection
+test: $(SETUP)  ## all tests but those of the next two
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: $(SETUP)  ## fault injection, which make test leaves out: under 3 minutes
+distributed: $(SETUP)  ## tests of clusters and of several workers
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "distributed and not faults"
+
+faults: $(SETUP)  ## fault injection: under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 -m faults
 
 lint: $(SETUP)  ## formatting, lint and types

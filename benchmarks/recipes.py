@@ -113,14 +113,14 @@ def draw(results: dict[str, Any], picture: Path) -> None:
         for curve in result["seeds"].values():
             times = [seconds * (epoch + 1) for epoch in range(len(curve["val"]))]
             best = [max(curve["val"][: epoch + 1]) for epoch in range(len(curve["val"]))]
-            axes.plot(times, best, color=color, linestyle=line, linewidth=1.6)
-        axes.annotate(name, (times[-1], best[-1]), xytext=(5, -3), textcoords="offset points", color=color)
+            (drawn,) = axes.plot(times, best, color=color, linestyle=line, linewidth=1.6)
+        drawn.set_label(name)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("validation accuracy, best epoch so far")
-    axes.margins(x=0.12)
+    axes.legend(frameon=False, loc="lower right")
     picture.write_text(make_standalone(render_svg_element(figure)), encoding="utf-8")
 
 

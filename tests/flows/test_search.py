@@ -83,6 +83,7 @@ def test_search_once_more_trains_nothing(workspace: Path, result: dict[str, Any]
     assert {file: file.read_bytes() for file in workspace.rglob("log.txt")} == logs
 
 
+@pytest.mark.distributed
 @pytest.mark.slow
 def test_search_that_was_killed_goes_on_with_two_workers_and_gives_the_same(
     tmp_path: Path, result: dict[str, Any]
@@ -109,6 +110,7 @@ def test_search_that_was_killed_goes_on_with_two_workers_and_gives_the_same(
     assert run_search(folder, jobs=2) == result
 
 
+@pytest.mark.distributed
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_search_with_pruning_stops_the_worse_trials_early(tmp_path: Path) -> None:

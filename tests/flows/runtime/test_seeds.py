@@ -21,7 +21,7 @@ from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.usefixtures("prefect_server")]
 
 EVALUATE_CONFIG = read_params(ROOT / "params.yaml").evaluate
 CONFIG: dict[str, object] = {"epochs": 2, "batch_size": 20, "seed": 3}
