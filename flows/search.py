@@ -59,13 +59,12 @@ def search(
         recipe = RECIPES / f"{recipe_name}.yaml"
         check_overwrite(recipe)
         num_trials = check_sampler(sampler, parse_space(space), num_trials)
-        trials = SearchTrials(params, space, sampler, address, storage, {"batch": batch, "prune": prune})
+        trials = SearchTrials(params, space, sampler, storage, {"batch": batch, "prune": prune})
         with ExitStack() as stack:
             cluster: Cluster | None = None  # opened when there is something to train
             while (proposed := trials.study.next_batch(batch, num_trials)) or trials.winner() is None:
                 if cluster is None:
-                    splits = Path(params.paths.splits)
-                    cluster = stack.enter_context(training_cluster(jobs, address, splits))
+                    cluster = stack.enter_context(training_cluster(jobs, address, trials.files))
                 if proposed:
                     trials.run_batch(cluster, proposed, prune=prune)
                 else:

@@ -52,6 +52,7 @@ def sweep(
             jobs,
             Path(paths.pretrained),
             address,
+            params,
         )
         create_markdown_artifact(sweep_markdown(result), key="sweep")
     return Completed(message=format_summary(result).splitlines()[-1])

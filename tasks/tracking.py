@@ -49,12 +49,19 @@ def has_api_key() -> bool:
 
 
 class Tracker:
-    """Starts and resumes the W&B run for a stage."""
+    """Starts and resumes the W&B run for a stage.
 
-    def __init__(self, params: Params) -> None:
+    A training of many has its own `weights`, whose folder keeps the state, the W&B group of all of them, and
+    a name in it.
+    """
+
+    def __init__(
+        self, params: Params, weights: Path | None = None, group: str | None = None, name: str | None = None
+    ) -> None:
         self._params = params
         self._mode = resolve_mode(params.tracking)
-        self._state_file = Path(params.paths.weights).with_name(STATE_FILE)
+        self._state_file = (weights or Path(params.paths.weights)).with_name(STATE_FILE)
+        self._group, self._name = group, name
 
     @contextmanager
     def start_run(self, stage: str, metadata: dict[str, Any], *, resume: bool = False) -> Iterator[WandbRun]:
@@ -113,6 +120,8 @@ class Tracker:
         return {
             "project": self._params.tracking.project,
             "id": state["run"],
+            "group": self._group,
+            "name": self._name,
             "resume": "allow",
             "mode": mode,
             "job_type": stage,

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.runtime.dvc_repro import change_reason, check_data_recorded, open_repo, topological_stages
-from flows.runtime.lock import LOCK_FILE
+from flows.runtime.lock import LOCK_FILE, read_holder
 from flows.server.api import check_api, load_settings
 from flows.server.local import find_local_server
 from tasks.dataset import cifar
@@ -199,8 +199,7 @@ def _lock(_: Params) -> Iterator[Check]:
         with FileLock(LOCK_FILE, timeout=0):
             yield Check("locks", "ok", "no run in progress")
     except Timeout:
-        holder = LOCK_FILE.read_text(encoding="utf-8").strip()
-        yield Check("locks", "warning", f"{holder} is running; another run would wait or be rejected")
+        yield Check("locks", "warning", f"{read_holder()} is running; another run would wait or be rejected")
 
 
 def _prefect(_: Params) -> Iterator[Check]:

@@ -1,13 +1,14 @@
 """A Dask cluster that stands: whether its workers have this project, and the splits for them."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Client, Status, Worker, WorkerPlugin, get_worker
 from filelock import FileLock
 
 from tasks.workspace.code import code_sha256
@@ -49,47 +50,65 @@ def check_workers(address: str) -> None:
 
 
 @contextmanager
-def send_splits(address: str, splits: Path, sha256: str) -> Iterator[None]:
-    """Put the file into the cache of every worker that lacks it, also of those that come meanwhile."""
-    plugin = SplitsPlugin(sha256, splits.read_bytes())
+def send_files(address: str, files: Iterable[Path]) -> Iterator[dict[Path, str]]:
+    """Put files into the cache of every worker that lacks them, also of those that come meanwhile.
+
+    Yields their SHA-256, by which `find_file` finds them there.
+    """
+    hashes = {file: hash_file(file, "sha256") for file in files}
+    plugins = [FilePlugin(sha256, file.name, file.read_bytes()) for file, sha256 in hashes.items()]
     with _connect(address) as client:
-        client.register_plugin(plugin)
+        for plugin in plugins:
+            client.register_plugin(plugin)
         try:
-            yield
+            yield hashes
         finally:
-            client.unregister_worker_plugin(plugin.name)  # the file stays in the caches
+            with suppress(OSError):  # the scheduler is gone
+                for plugin in plugins:
+                    client.unregister_worker_plugin(plugin.name)  # the files stay in the caches
 
 
-class SplitsPlugin(WorkerPlugin):
-    """Writes the splits into a worker's cache when it is registered, or when the worker starts."""
+class FilePlugin(WorkerPlugin):
+    """Writes a file into a worker's cache when it is registered, or when the worker starts."""
 
-    def __init__(self, sha256: str, content: bytes) -> None:
-        self.name = f"cifarflow-splits-{sha256}"
-        self._sha256, self._content = sha256, content
+    def __init__(self, sha256: str, name: str, content: bytes) -> None:
+        self.name = f"cifarflow-{sha256}-{uuid4()}"  # another command may send the same file
+        self._sha256, self._file_name, self._content = sha256, name, content
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's interface
-        file = _cached_splits(self._sha256)
+        file = cache_folder() / self._sha256 / self._file_name
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
+        with FileLock(file.with_name("lock")):
             if not file.is_file() or hash_file(file, "sha256") != self._sha256:
                 with atomic_write(file) as temp_path:
                     temp_path.write_bytes(self._content)
 
 
-def find_splits(sha256: str, folder: Path) -> tuple[Path, Path]:
-    """On a worker: the splits in its cache, and `folder` there. `RunError` if they are not what was sent.
+def cache_folder() -> Path:
+    """On a worker: `~/.cache/cifarflow`, or what `CIFARFLOW_CACHE` names."""
+    return Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
 
-    The cache is `~/.cache/cifarflow`, or what `CIFARFLOW_CACHE` names.
-    """
-    file = _cached_splits(sha256)
+
+def find_file(sha256: str, name: str) -> Path:
+    """On a worker: a file that was sent. `RunError` if it is not there, or not what was sent."""
+    file = cache_folder() / sha256 / name
     if not file.is_file() or hash_file(file, "sha256") != sha256:
-        raise RunError(f"{file} is not the file of the splits that was sent")
-    return file, file.parent / folder
+        raise RunError(f"{file} is not the file that was sent")
+    return file
 
 
-def _cached_splits(sha256: str) -> Path:
-    cache = Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
-    return cache / f"splits-{sha256}.safetensors"
+def stop_if_unwanted() -> None:
+    """On a worker: `RunError` once nobody waits for the current task, or the scheduler is gone.
+
+    Dask cannot stop a task that runs: it would train on, unseen.
+    """
+    try:
+        worker = get_worker()
+    except ValueError:  # not on a worker
+        return
+    task = worker.state.tasks.get(worker.get_current_task())
+    if task is None or task.state == "cancelled" or worker.status not in (Status.running, Status.paused):
+        raise RunError("stopped: the command that wanted this training is gone, or the scheduler is")
 
 
 def _connect(address: str) -> Client:

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from prefect import Task, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -15,15 +16,13 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Failed
 
+from flows.runtime.killed_runs import end_flow_run, end_task_runs
 from flows.runtime.lock import WorkspaceLockedError, workspace_lock
 from flows.runtime.logs import filter_prefect_logs
 from flows.runtime.markdown import TaskRunSummary
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import Params, read_params
 from tasks.workspace.errors import RunError, describe_os_error
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
 
@@ -40,7 +39,15 @@ def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
     `WorkspaceLockedError` where another run holds the lock.
     """
     filter_prefect_logs()
-    with contextlib.chdir(workspace), workspace_lock(wait=wait and not _is_scheduled()):
+    flow_run_id = current_flow_run_id()
+    with (
+        contextlib.chdir(workspace),
+        workspace_lock(wait=wait and not _is_scheduled(), flow_run_id=str(flow_run_id or "")) as killed,
+    ):
+        if killed == str(flow_run_id):  # the same one, run again
+            end_task_runs(killed)
+        elif killed:
+            end_flow_run(killed)
         yield
 
 
@@ -76,6 +83,11 @@ def fail_in_one_line(function: RunFn) -> RunFn:
         return Failed(message=str(run_error), data=run_error)
 
     return cast("RunFn", run)
+
+
+def current_flow_run_id() -> UUID | None:
+    context = FlowRunContext.get()
+    return None if context is None or context.flow_run is None else context.flow_run.id
 
 
 def _is_scheduled() -> bool:

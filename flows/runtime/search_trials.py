@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.runtime.trainings import ROW, Cluster, Training, run_trainings
+from flows.runtime.trainings import ROW, Cluster, Tracking, Training, run_trainings
 from tasks.params import Params
 from tasks.params.train import TrainConfig
 from tasks.search.space import check_space, parse_space
@@ -14,7 +14,7 @@ from tasks.search.study import Study, Trial, plan_rungs, promote_trials
 from tasks.training.checkpoints import training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.pretrained import find_pretrained
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json, write_json
 from tasks.workspace.splits import load_splits
 
@@ -27,7 +27,6 @@ class SearchTrials:
         params: Params,
         space: list[str],
         sampler: str,
-        address: str | None,
         storage: str | None,
         fixed: dict[str, Any],
     ) -> None:
@@ -39,8 +38,7 @@ class SearchTrials:
         dataset = load_splits(splits).metadata["dataset"]
         self._pretrained = Path(params.paths.pretrained)
         file = find_pretrained(self._pretrained, params.train.weights)
-        if file is not None and address is not None:
-            raise InputError("train.weights needs a local cluster; leave --on away")
+        self.files = [splits] if file is None else [splits, file]
         config = params.train.model_dump()
         searched = {"space": sorted(space), "sampler": sampler, **fixed, "train": config}
         self.description = {"dataset": dataset, **searched}
@@ -133,4 +131,5 @@ class SearchTrials:
             self._pretrained,
             until=until,
             test=test,
+            tracking=Tracking(params, f"search {self.study.name}"),
         )

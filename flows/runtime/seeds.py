@@ -7,7 +7,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from flows.runtime.trainings import ROW, Training, run_trainings, training_cluster
+from flows.runtime.trainings import ROW, Tracking, Training, run_trainings, training_cluster
 from tasks.training.checkpoints import training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.pretrained import find_pretrained
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from tasks.params import EvaluateConfig
+    from tasks.params import EvaluateConfig, Params
     from tasks.params.train import TrainConfig
 
 
@@ -35,13 +35,14 @@ def run_sweep(
     jobs: int,
     pretrained: Path | None = None,
     address: str | None = None,
+    params: Params | None = None,
 ) -> dict[str, Any]:
     """Train with `num_seeds` seeds, starting at the seed of `config`, and write `output` (JSON).
 
     Each is evaluated on validation and test as in the stage `evaluate`. `jobs` are trained in parallel, on a
     local cluster, where on a CPU they share the threads, or on the Dask cluster at `address`. `folder` holds
     the state: an interrupted sweep keeps the finished seeds and resumes the others. `RunError` names the
-    seeds that failed, after the others have finished.
+    seeds that failed, after the others have finished. With `params`, each is tracked in W&B as they say.
     """
     dataset = load_splits(splits).metadata["dataset"]
     device = resolve_device(config.device)
@@ -57,11 +58,13 @@ def run_sweep(
             splits,
             folder / fingerprint / f"seed-{seed}",
             pretrained,
+            tracking=None if params is None else Tracking(params, f"sweep {fingerprint}"),
         )
         for seed in range(config.seed, config.seed + num_seeds)
     }
     began = time.perf_counter()
-    rows, failures = _train_all_seeds(trainings, jobs, address)
+    files = [splits] if weights is None else [splits, weights]
+    rows, failures = _train_all_seeds(trainings, jobs, address, files)
     if failures:
         seed, reason = min(failures.items())
         raise RunError(
@@ -108,7 +111,7 @@ def format_summary(result: dict[str, Any]) -> str:
 
 
 def _train_all_seeds(
-    trainings: dict[int, Training], jobs: int, address: str | None
+    trainings: dict[int, Training], jobs: int, address: str | None, files: list[Path]
 ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
     """A row per seed, and the reasons of those that failed."""
     rows: dict[int, dict[str, Any]] = {
@@ -121,7 +124,7 @@ def _train_all_seeds(
     missing = [training for seed, training in trainings.items() if seed not in rows]
     failures: dict[int, str] = {}
     if missing:
-        with training_cluster(jobs, address, missing[0].splits) as cluster:
+        with training_cluster(jobs, address, files) as cluster:
             for training, outcome in run_trainings(cluster, missing):
                 seed = training.config.seed
                 if isinstance(outcome, str):

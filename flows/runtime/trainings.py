@@ -7,29 +7,42 @@ killed goes on from its last checkpoint; rows of finished ones are kept by whoev
 import io
 import logging
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import dask
 import torch
 from distributed import KilledWorker
+from distributed.client import FutureCancelledError
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.futures import as_completed
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.runtime.cluster import check_workers, find_splits, send_splits
-from flows.runtime.flow_run import fail_in_one_line
+from flows.runtime.cluster import cache_folder, check_workers, find_file, send_files, stop_if_unwanted
+from flows.runtime.flow_run import current_flow_run_id, fail_in_one_line
+from flows.runtime.killed_runs import end_task_runs
 from tasks.evaluate import evaluate
-from tasks.params import EvaluateConfig
+from tasks.params import EvaluateConfig, Params
 from tasks.params.train import TrainConfig
+from tasks.tracking import Tracker
 from tasks.train import train
-from tasks.workspace.files import hash_file, read_json, write_json
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import read_json, write_json
 
 ROW = "row.json"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What a W&B run of the training needs; `params` has all parameters but those of this training."""
+
+    params: Params
+    group: str
 
 
 @dataclass(frozen=True)
@@ -46,22 +59,23 @@ class Training:
     """the epoch after which it stops, to go on later"""
     test: bool = True
     """whether the test split is evaluated"""
-    splits_sha256: str = ""
-    """set by the cluster"""
+    tracking: Tracking | None = None
+    sent: Mapping[Path, str] = field(default_factory=dict)
+    """set by the cluster: SHA-256 of the files that the worker finds in its cache"""
 
 
 @dataclass(frozen=True)
 class Cluster:
     runner: DaskTaskRunner
-    splits_sha256: str
-    """of the splits that workers have to fetch; empty where they read the file itself"""
+    sent: Mapping[Path, str]
+    """SHA-256 of the files that workers have in their caches; none where they read the files themselves"""
 
 
 @contextmanager
-def training_cluster(jobs: int, address: str | None, splits: Path) -> Iterator[Cluster]:
+def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> Iterator[Cluster]:
     """For `jobs` parallel trainings. Without an `address` it is local: a process per job.
 
-    On one that stands, workers are checked first, and get the splits. `RunError` if they do not fit.
+    On one that stands, workers are checked first, and get the `files`. `RunError` if they do not fit.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports every connection
     if address is None:
@@ -75,18 +89,24 @@ def training_cluster(jobs: int, address: str | None, splits: Path) -> Iterator[C
             # Lines of a training go to the server; the terminal shows one per training.
             "env": {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
         }
-        with DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=local) as runner:
+        # Dask would have malloc give memory back at every free, which costs a training a third of its speed.
+        environ = {"distributed.nanny.pre-spawn-environ": {}}
+        with (
+            dask.config.set(environ),
+            DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=local) as runner,
+        ):
             try:
-                yield Cluster(runner, "")
+                yield Cluster(runner, {})
             except BaseException:  # interrupted: Dask would let the trainings that run go on for seconds
                 for process in multiprocessing.active_children():
                     process.kill()
+                if flow_run_id := current_flow_run_id():
+                    end_task_runs(str(flow_run_id))
                 raise
         return
     check_workers(address)
-    sha256 = hash_file(splits, "sha256")
-    with send_splits(address, splits, sha256), DaskTaskRunner(address=address) as runner:
-        yield Cluster(runner, sha256)
+    with send_files(address, files) as sent, DaskTaskRunner(address=address) as runner:
+        yield Cluster(runner, sent)
 
 
 def run_trainings(
@@ -95,8 +115,8 @@ def run_trainings(
     """Each training with its row, or with the reason why it failed, as they end."""
     submitted: dict[Any, Training] = {}
     for training in trainings:
-        sent = replace(training, splits_sha256=cluster.splits_sha256)
-        if not cluster.splits_sha256:  # the same folders, but not the same current one
+        sent = replace(training, sent=cluster.sent)
+        if not cluster.sent:  # the same folders, but not the same current one
             pretrained = training.pretrained and training.pretrained.absolute()
             sent = replace(
                 training,
@@ -110,7 +130,10 @@ def run_trainings(
 
 
 def _read_outcome(future: Any) -> dict[str, Any] | str:
-    row = future.result(raise_on_failure=False)
+    try:
+        row = future.result(raise_on_failure=False)
+    except FutureCancelledError as error:
+        raise RunError("lost the Dask scheduler; the same command goes on where it stopped") from error
     if isinstance(row, dict):
         return row
     if isinstance(row, KilledWorker):
@@ -132,9 +155,9 @@ def run_training(training: Training) -> dict[str, Any]:
     The row has `val_accuracy`, `best_epoch` and seconds; with `test`, the accuracies as in `evaluate`. Lines
     of the training are printed, and appended to `log.txt`.
     """
+    if training.sent:
+        training = _with_sent_files(training)
     splits, folder = training.splits, training.folder
-    if training.splits_sha256:
-        splits, folder = find_splits(training.splits_sha256, folder)
     torch.set_num_threads(training.config.num_threads)
     folder.mkdir(parents=True, exist_ok=True)
     weights, row_file = folder / "model.safetensors", folder / ROW
@@ -143,13 +166,13 @@ def run_training(training: Training) -> dict[str, Any]:
         return row
     with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log, redirect_stdout(_LineLog(log)):
         if not (row and weights.is_file()):
-            history = folder / "history.csv"
             row = train(
                 splits,
                 weights,
-                history,
+                folder / "history.csv",
                 training.config,
-                progress=lambda *_: None,
+                _make_tracker(training, weights),
+                progress=lambda *_: stop_if_unwanted(),
                 pretrained=training.pretrained,
                 until=training.until,
             )
@@ -160,6 +183,26 @@ def run_training(training: Training) -> dict[str, Any]:
             weights.unlink()
     write_json(row_file, row, indent=None)
     return row
+
+
+def _with_sent_files(training: Training) -> Training:
+    """With the files in the worker's cache, and the folder there."""
+    files = {file: find_file(sha256, file.name) for file, sha256 in training.sent.items()}
+    weights = training.config.weights
+    initial = training.pretrained / weights if training.pretrained and weights else None
+    return replace(
+        training,
+        splits=files[training.splits],
+        folder=cache_folder() / training.folder,
+        pretrained=None if initial is None else files[initial].parent,
+    )
+
+
+def _make_tracker(training: Training, weights: Path) -> Tracker | None:
+    if training.tracking is None:
+        return None
+    params = training.tracking.params.model_copy(update={"train": training.config})
+    return Tracker(params, weights, training.tracking.group, training.name)
 
 
 def _evaluate(splits: Path, weights: Path, folder: Path, config: EvaluateConfig) -> dict[str, float]:

@@ -12,7 +12,7 @@ from tasks.reporting.svg import theme_css
 TEMPLATE = Path(__file__).parent / "page.html"
 
 
-def render_page(values: Mapping[str, Any]) -> str:
+def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:
     """The page with these values, which are escaped; a name that the template does not find is an error."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -21,7 +21,7 @@ def render_page(values: Mapping[str, Any]) -> str:
     environment.filters["number"] = _format_number
     environment.filters["inline"] = _inline_svg
     environment.globals["theme"] = Markup(theme_css(":root"))  # noqa: S704 - colors
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
+    return environment.from_string(template.read_text(encoding="utf-8")).render(values)
 
 
 def _format_percent(share: float, digits: int = 1) -> str:

@@ -1,30 +1,30 @@
-"""What a search found: a JSON file, a picture, a table."""
+"""What a search found: a JSON file, a page with pictures, a table, a recipe."""
 
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from tasks.overrides import recipe_defaults
-from tasks.reporting.svg import BLUE, MUTED, ORANGE, STYLE, WIDTH, render_svg
+from tasks.reporting.page import render_page
+from tasks.reporting.svg import make_standalone
+from tasks.search.plots import plot_importances, plot_parallel_coordinates, plot_trials
 from tasks.search.study import Study, Trial
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import atomic_write, write_json
 
 MAX_ROWS = 10  # of the table
+PAGE = Path(__file__).with_name("page.html")
 RECIPE_HEAD = "# Found by cifarflow search"
 
 
 def save_result(
     file: Path, study: Study, best: Trial, winner: Mapping[str, Any], described: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write `file` (JSON; docs/files.md) and a picture beside it; returns the content of the file."""
+    """Write `file` (JSON; docs/files.md), a picture and a page beside it; returns the content of the file."""
     trials = [
         {
             "number": trial.number,
@@ -43,15 +43,27 @@ def save_result(
         "trials": trials,
     }
     write_json(file, result)
+    history = plot_trials(result)
     with atomic_write(file.with_suffix(".svg")) as temp_path:
-        temp_path.write_text(plot_search(result), encoding="utf-8")
+        temp_path.write_text(make_standalone(history), encoding="utf-8")
+    figures = {"history": history, "parallel": plot_parallel_coordinates(result)}
+    if result["importances"]:
+        figures["importances"] = plot_importances(result["importances"])
+    page = render_page({"result": result, "best": sort_trials(result)[:MAX_ROWS], "figures": figures}, PAGE)
+    with atomic_write(file.with_suffix(".html")) as temp_path:
+        temp_path.write_text(page, encoding="utf-8")
     return result
+
+
+def sort_trials(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those that were trained to their end, the best first."""
+    trials = [trial for trial in result["trials"] if trial["val_accuracy"] is not None]
+    return sorted(trials, key=lambda trial: (-trial["val_accuracy"], trial["number"]))
 
 
 def result_markdown(result: Mapping[str, Any]) -> str:
     """The best trials, and how much each parameter decided."""
-    trials = [trial for trial in result["trials"] if trial["val_accuracy"] is not None]
-    trials.sort(key=lambda trial: (-trial["val_accuracy"], trial["number"]))
+    trials = sort_trials(result)
     names = list(trials[0]["values"])
     lines = [
         f"# {len(result['trials'])} trials, best on validation: {result['val_accuracy']:.2%}",
@@ -68,36 +80,6 @@ def result_markdown(result: Mapping[str, Any]) -> str:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in result["importances"].items())
         lines += ["", f"Importance (PED-ANOVA): {shares}"]
     return "\n".join(lines) + "\n"
-
-
-@rc_context(STYLE)
-def plot_search(result: Mapping[str, Any]) -> str:
-    """Validation accuracy by trial, with the best so far; and by the values of each parameter."""
-    trials = [trial for trial in result["trials"] if trial["val_accuracy"] is not None]
-    names = list(trials[0]["values"])
-    figure = Figure(figsize=(WIDTH, 2.2 * (1 + len(names))), layout="constrained")
-    history, *panels = figure.subplots(1 + len(names), 1, squeeze=False)[:, 0]
-    numbers = [trial["number"] for trial in trials]
-    accuracies = [trial["val_accuracy"] for trial in trials]
-    best = [max(accuracies[: i + 1]) for i in range(len(accuracies))]
-    history.plot(numbers, accuracies, "o", color=BLUE, markersize=4)
-    history.step(numbers, best, where="post", color=MUTED, linewidth=1.2)
-    history.set_xlabel("trial")
-    history.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for panel, name in zip(panels, names, strict=True):
-        values = [trial["values"][name] for trial in trials]
-        is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        if is_number and min(values) > 0 and max(values) > 10 * min(values):
-            panel.set_xscale("log")
-        shown = values if is_number else [str(value) for value in values]
-        panel.plot(shown, accuracies, "o", color=BLUE, markersize=4)
-        winner = numbers.index(result["best"])
-        panel.plot([shown[winner]], [accuracies[winner]], "s", color=ORANGE, markersize=7)
-        panel.set_xlabel(name)
-    for axes in (history, *panels):
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_ylabel("validation")
-    return render_svg(figure)
 
 
 def _format(value: object) -> str:

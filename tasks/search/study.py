@@ -40,6 +40,7 @@ class Study:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._sampler, self._seed = dict(space), sampler, seed
+        self.name = name
         try:
             self._study = optuna.create_study(
                 storage=_open_storage(storage), study_name=name, direction="maximize", load_if_exists=True

@@ -77,12 +77,14 @@ def read_finished_run(file: Path) -> list[Record]:
 
 def read_runs(folder: Path) -> dict[str, Any]:
     """Runs, configuration, rows, summary and artifacts of all files under `folder`."""
-    found: dict[str, Any] = {"runs": set(), "config": {}, "rows": [], "summary": {}, "artifacts": []}
+    found: dict[str, Any] = {"runs": set(), "names": set(), "config": {}, "rows": [], "summary": {}}
+    found["artifacts"] = []
     for file in sorted(folder.glob("wandb/*run-*/run-*.wandb"), key=lambda file: file.stat().st_mtime):
         for record in read_finished_run(file):
             if record.HasField("run"):
                 assert record.run.host == "-"  # and no machine's name
                 found["runs"].add(record.run.run_id)
+                found["names"].add((record.run.run_group, record.run.display_name))
                 for item in record.run.config.update:
                     found["config"][item.key] = json.loads(item.value_json)
             elif record.HasField("history"):
@@ -141,6 +143,19 @@ def test_start_run_with_resume_continues_the_run(params: Params, tmp_path: Path)
     found = read_runs(tmp_path)
     assert len(found["runs"]) == 1
     assert [row["val_loss"] for row in found["rows"]] == [2.0, 1.0]
+
+
+def test_tracker_of_a_training_of_many_has_a_group_and_keeps_its_state_by_its_weights(
+    params: Params, tmp_path: Path
+) -> None:
+    for name in ("trial 0", "trial 1"):
+        tracker = Tracker(params, tmp_path / name / "model.safetensors", "search a", name)
+        (tmp_path / name).mkdir()
+        with tracker.start_run("train", {}):
+            pass
+    found = read_runs(tmp_path)
+    assert len(found["runs"]) == 2
+    assert found["names"] == {("search a", "trial 0"), ("search a", "trial 1")}
 
 
 def test_resume_run_of_unknown_weights_starts_a_new_run(params: Params, tmp_path: Path) -> None:

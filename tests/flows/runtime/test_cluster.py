@@ -12,9 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import save_file
 
 from flows.runtime.cluster import check_workers
 from flows.runtime.seeds import run_sweep
+from models.networks import build_network
 from tasks.params import read_params
 from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
@@ -76,21 +78,23 @@ def test_sweep_on_workers_elsewhere_fetches_the_splits_and_survives_a_killed_wor
 ) -> None:
     monkeypatch.chdir(tmp_path)
     splits = save_brightness_splits(Path("splits"), 200, 60, 50)
+    Path("pretrained").mkdir()
+    save_file(build_network("net", 10, 32).state_dict(), "pretrained/start.safetensors")
     evaluate_config = read_params(ROOT / "params.yaml").evaluate
     cache = tmp_path / "worker-cache"
 
     def sweep(folder: str, where: str | None) -> list[float]:
-        config = build_config(epochs=10, batch_size=20)
-        result = run_sweep(
-            splits, Path(folder), Path(f"{folder}.json"), config, evaluate_config, 2, 1, None, where
-        )
+        config = build_config(epochs=10, batch_size=20, weights="start.safetensors")
+        output, pretrained = Path(f"{folder}.json"), Path("pretrained")
+        result = run_sweep(splits, Path(folder), output, config, evaluate_config, 2, 1, pretrained, where)
         return [row["test_accuracy"] for row in result["seeds"]]
 
     with start_worker(tmp_path / "worker", address, CIFARFLOW_CACHE=str(cache)):
         killed = subprocess.Popen([sys.executable, "-c", KILL_IN_TRAINING.format(cache=str(cache))])
         elsewhere = sweep("elsewhere", address)
         assert killed.wait(10) == 0
-    assert list(cache.glob("splits-*.safetensors"))
+    assert list(cache.glob("*/splits"))
+    assert list(cache.glob("*/start.safetensors"))
     (log,) = cache.glob("elsewhere/*/seed-0/log.txt")
     assert "resuming from checkpoint after epoch" in log.read_text()
     assert elsewhere == sweep("here", None)

@@ -12,6 +12,8 @@ from tasks.workspace.files import read_json
 from tests.brightness import build_config
 from tests.conftest import ROOT
 
+DESCRIPTION = {"dataset": "sample", "space": ["train.lr=log:0.001..0.1"], "sampler": "random", "batch": 4}
+DESCRIPTION |= {"prune": True}
 WINNER = {"val_accuracy": 0.8, "test_accuracy": 0.7}
 
 
@@ -25,9 +27,12 @@ def study(tmp_path: Path) -> Study:
     return study
 
 
-def test_save_result_writes_every_trial_and_a_picture(tmp_path: Path, study: Study) -> None:
-    result = save_result(tmp_path / "search.json", study, study.best(), WINNER, {"dataset": "sample"})
+def test_save_result_writes_every_trial_a_picture_and_a_page(tmp_path: Path, study: Study) -> None:
+    result = save_result(tmp_path / "search.json", study, study.best(), WINNER, DESCRIPTION)
     assert read_json(tmp_path / "search.json") == result
+    page = (tmp_path / "search.html").read_text(encoding="utf-8")
+    assert "On test, looked at once: <b>70.00" in page
+    assert page.count("<figure>") == 2
     assert (result["best"], result["dataset"], result["test_accuracy"]) == (1, "sample", 0.7)
     assert [trial["val_accuracy"] for trial in result["trials"]] == [0.5, 0.8, None, 0.6]
     assert [trial["state"] for trial in result["trials"]] == ["complete", "complete", "fail", "complete"]
@@ -37,7 +42,7 @@ def test_save_result_writes_every_trial_and_a_picture(tmp_path: Path, study: Stu
 
 
 def test_result_markdown_lists_the_best_first(tmp_path: Path, study: Study) -> None:
-    result = save_result(tmp_path / "search.json", study, study.best(), WINNER, {})
+    result = save_result(tmp_path / "search.json", study, study.best(), WINNER, DESCRIPTION)
     lines = result_markdown(result).splitlines()
     assert lines[0] == "# 4 trials, best on validation: 80.00%"
     assert "Test accuracy of trial 1, looked at once: **70.00%**" in lines
