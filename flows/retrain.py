@@ -98,7 +98,7 @@ def _skip_reason(params: Params) -> str | None:
 @task(name="ingest", task_run_name="ingest", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
 @fail_in_one_line
 def ingest_images() -> State[Any]:
-    """Check new images from `incoming/`, add them to the training set and commit that to DVC."""
+    """Check new images from `incoming/`, add them to training or validation and commit that to DVC."""
     params = read_params(PARAMS)
     folder = Path(params.ingest.folder)
     if not list_pending(folder):
@@ -126,7 +126,8 @@ def compare_models(push: bool, commit: bool) -> State[Any]:
 def _decide(params: Params) -> LedgerEntry:
     started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
-    champion = ledger.current_champion(ledger.read_ledger())
+    entries = ledger.read_ledger()
+    champion = ledger.current_champion(entries)
     decision = compare(
         load_model(challenger, NUM_THREADS),
         load_model(CHAMPION, NUM_THREADS) if champion else None,
@@ -134,6 +135,7 @@ def _decide(params: Params) -> LedgerEntry:
         read_json(Path(params.paths.benchmarks))["parity"],
         params.compare,
         champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
+        earlier_looks=ledger.look_times(entries),
     )
     with open_repo() as repo:
         entry = _record_decision(repo, decision, challenger, params)
@@ -156,7 +158,7 @@ def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: P
 
 
 def _emit_decision_event(entry: LedgerEntry) -> None:
-    """The event that automations can act on: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
+    """The event that automations can act on: `cifarflow.model.` and the decision."""
     emit_event(
         event=f"cifarflow.model.{entry.decision}",
         resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
@@ -207,3 +209,33 @@ def rollback(
         create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
         _emit_decision_event(entry)
     return Completed(message=f"{CHAMPION} is {earlier.label} again")
+
+
+@flow(name="promote", log_prints=True)
+@fail_in_one_line
+def override(model: str, reason: str, wait: bool = True, workspace: Path = Path()) -> State[Any]:
+    """Promote a model that was rejected: a person overrides the comparison, and the ledger says so.
+
+    Args:
+        model: its version in the ledger, or its ONNX file
+        reason: why, for the ledger
+        wait: wait for another run in the workspace to finish instead of failing
+        workspace: the folder that holds dvc.yaml and params.yaml
+    """
+    if not reason.strip():
+        raise InputError("an override needs a reason, for the ledger")
+    with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
+        rejected = ledger.resolve_rejected(ledger.read_ledger(), model)
+        entry = promote(
+            repo,
+            replace(
+                rejected,
+                decision="overridden",
+                reason=f"{reason.strip()} (version {rejected.version} was rejected: {rejected.reason})",
+                flow_run_name=str(flow_run.name),
+                flow_run_id=str(flow_run.id),
+            ),
+        )
+        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+        _emit_decision_event(entry)
+    return Completed(message=f"{CHAMPION} is {entry.label}")

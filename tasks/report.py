@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.inference.backends import Backend
 from tasks.inference.onnx_classifier import load_model
-from tasks.registry.ledger import read_ledger
+from tasks.registry.ledger import describe_test, read_ledger
 from tasks.reporting.benchmark import (
     format_backend,
     group_by_reason,
@@ -114,6 +114,7 @@ def report(
             "int8": recommend_int8(rows),
             # The ledger is no dependency: most workspaces have none, and no decision outdates a report.
             "decisions": read_ledger()[::-1],
+            "describe_test": describe_test,
             "shown_decisions": SHOWN_DECISIONS,
             "files": {str(file): hash_file(file, "md5") for file in (weights, onnx_model)},
         }

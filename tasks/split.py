@@ -30,7 +30,7 @@ def split(
     """Write `splits`, a safetensors file that `tasks.workspace.splits.load_splits` loads.
 
     The test split is the data set's own, and so is validation where there is one; else it is a stratified
-    sample of the training images. Added images are all for training, so that validation stays the same.
+    sample of the training images. Added images follow the data set's own, in training and in validation.
     """
     published = load_dataset(data, dataset, config, progress)
     for name, part in (("training", published.train), ("test", published.test)):
@@ -44,26 +44,39 @@ def split(
         in_train, in_val = stratified_split(train.labels, config.val_fraction, config.seed)
         val = LabeledImages(train.images[in_val], train.labels[in_val])
         train = LabeledImages(train.images[in_train], train.labels[in_train])
-    added, added_md5 = load_added_images(data, published.classes, train.images.shape[1])
-    train = LabeledImages(
-        np.concatenate([train.images, added.images]), np.concatenate([train.labels, added.labels])
-    )
+    added = load_added_images(data, published.classes, train.images.shape[1])
+    train, val = _concatenate(train, added.train), _concatenate(val, added.val)
     mean, std = channel_mean_std(train.images)
     tensors = {}
     for name, part in (("train", train), ("val", val), ("test", published.test)):
         tensors[f"{name}_images"] = torch.from_numpy(part.images)
         tensors[f"{name}_labels"] = torch.from_numpy(part.labels)
     md5 = published.md5
-    if added_md5:
-        md5 = hashlib.md5(f"{md5} {added_md5}".encode(), usedforsecurity=False).hexdigest()
-    metadata = {"dataset": dataset, "classes": published.classes, "data_md5": md5, "mean": mean, "std": std}
+    if added.md5:
+        md5 = hashlib.md5(f"{md5} {added.md5}".encode(), usedforsecurity=False).hexdigest()
+    metadata: dict[str, Any] = {
+        "dataset": dataset,
+        "classes": published.classes,
+        "data_md5": md5,
+        "mean": mean,
+        "std": std,
+    }
+    if len(added.val.labels):
+        metadata["val_added"] = len(added.val.labels)
     save_tensors(splits, tensors, metadata)
     sizes = {"train": len(train.labels), "val": len(val.labels), "test": len(published.test.labels)}
     print(
-        f"{sizes['train']:,} training images, {len(added.labels):,} of them added, "
-        f"{sizes['val']:,} validation and {sizes['test']:,} test images"
+        f"{sizes['train']:,} training images, {len(added.train.labels):,} of them added, "
+        f"{sizes['val']:,} validation images, {len(added.val.labels):,} of them added, "
+        f"and {sizes['test']:,} test images"
     )
     return sizes
+
+
+def _concatenate(first: LabeledImages, second: LabeledImages) -> LabeledImages:
+    return LabeledImages(
+        np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels])
+    )
 
 
 def stratified_split(

@@ -1,4 +1,4 @@
-"""Commands that run a Prefect flow: run, retrain, rollback, toys."""
+"""Commands that run a Prefect flow: run, retrain, rollback, promote, toys."""
 
 import contextlib
 import sys
@@ -120,6 +120,22 @@ def rollback(version: int | None, *, restore: bool) -> None:
 
 
 @click.command()
+@click.argument("model")
+@click.option("--reason", required=True, help="Why; it is recorded in the ledger.")
+def promote(model: str, *, reason: str) -> None:
+    """Promote a model that was rejected. MODEL is its version in the ledger or its ONNX file.
+
+    \b
+    Examples:
+      cifarflow promote 7 --reason "half of the classes are new"
+      cifarflow promote artifacts/model.onnx --reason "faster on the new machine"
+    """
+    model = model if model.isdecimal() else str(Path(model).absolute())
+    enter_project()
+    run_flow("flows.retrain", "override", model=model, reason=reason, wait=False)
+
+
+@click.command()
 @click.argument("name", required=False)
 @set_option("KEY=VALUE", "Override a toy's parameter (repeatable).")
 def toys(name: str | None, set_params: tuple[str, ...]) -> None:
@@ -160,7 +176,7 @@ def toys(name: str | None, set_params: tuple[str, ...]) -> None:
             raise_on_failure(flow(**arguments, return_state=True))
 
 
-COMMANDS = (run, retrain, rollback, toys)
+COMMANDS = (run, retrain, rollback, promote, toys)
 
 
 def _print_next_steps(page: Path) -> None:

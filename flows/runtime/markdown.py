@@ -1,6 +1,6 @@
 """The text of the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tasks.dataset.ingest import IngestResult, rejected_markdown
 from tasks.params import Params
-from tasks.registry.ledger import LedgerEntry
+from tasks.registry.ledger import LedgerEntry, describe_test
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
@@ -82,13 +82,34 @@ def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
 
 
 def ingest_markdown(result: IngestResult) -> str:
-    """Accepted images per class, and the rejected files with their reasons."""
+    """Accepted images per class, how unevenly classes have grown, and rejected files with their reasons."""
     lines = [f"# {result}", ""]
     if result.accepted:
-        lines += ["| class | accepted |", "| --- | ---: |"]
-        lines += [f"| {label} | {count:,} |" for label, count in sorted(result.accepted.items())]
+        lines += ["| class | accepted | all added: training | validation | of the data set's own |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        for label, grown in sorted(result.growth.items()):
+            if grown.share:
+                counts = f"{result.accepted[label]:,} | {grown.train:,} | {grown.val:,} | {grown.share:+.1%}"
+                lines.append(f"| {label} | {counts} |")
+        unchanged = sum(not grown.share for grown in result.growth.values())
+        lines += [f"| {unchanged:,} other classes | 0 | 0 | 0 | 0% |"] if unchanged else []
     lines += ["", *rejected_markdown(result.rejected.items())]
     return "\n".join(lines) + "\n"
+
+
+def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
+    """Rows for the data set's own validation images and for those that were added, if there are any."""
+    rows = []
+    for key, name in (("val_own", "the data set's own"), ("val_added", "added")):
+        if key in evidence:
+            part = evidence[key]
+            low, high = part["gain_interval"]
+            rows.append(
+                f"| accuracy, val, {name} ({part['images']:,}; gain {part['accuracy_gain']:+.2%}, "
+                f"{low:+.2%} to {high:+.2%}) | {part['challenger_accuracy']:.2%} "
+                f"| {part['champion_accuracy']:.2%} |"
+            )
+    return rows
 
 
 def decision_markdown(entry: LedgerEntry) -> str:
@@ -102,13 +123,18 @@ def decision_markdown(entry: LedgerEntry) -> str:
         cells = ["none" if accuracy is None else f"{accuracy:.2%}" for accuracy in accuracies]
         lines.append(f"| accuracy, {split} | {' | '.join(cells)} |")
     if "accuracy_gain" in evidence:
+        lines += _parts_rows(evidence)
         low, high = evidence["gain_interval"]
         counts = f"{evidence['discordant_challenger']} | {evidence['discordant_champion']}"
         lines += [
             f"| only this model correct, val | {counts} |",
             "",
             f"Gain on validation {evidence['accuracy_gain']:+.2%} (interval {low:+.2%} to {high:+.2%}),",
-            f"McNemar's exact p {evidence['p_value']:.2g}; latency per image",
+            f"McNemar's exact {describe_test(evidence)}; latency per image",
             f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
         ]
+    for name, (own, now) in evidence.get("uneven_classes", {}).items():
+        lines.append(
+            f"Uneven: {name} was {own:.1%} of the validation images and is {now:.1%} with additions."
+        )
     return "\n".join(lines) + "\n"

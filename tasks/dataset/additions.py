@@ -1,11 +1,15 @@
-"""Images that retraining added to the training set: `data/additions/CLASS/DIGEST.png`, beside the data set.
+"""Images that retraining added: `data/additions/CLASS/DIGEST.{train,val}.png`, beside the data set.
 
-The digest is that of the pixels, so files can be verified, and a class has no image twice.
+The digest is that of the pixels, so files can be verified, and no image is there twice. It decides for ever
+whether the image is for training or for validation, so no model is ever trained on an image of validation,
+and validation only grows. `DIGEST.png`, without a split, was added before there was this rule and stays in
+training, whatever its digest says.
 """
 
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,43 +22,80 @@ from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 
 ADDITIONS_DIR = "additions"
+VAL_SHARE = 0.1
+"""of the digests; no parameter, since another value would move images from one split to the other"""
 
 
-def load_added_images(data: Path, classes: Sequence[str], size: int) -> tuple[LabeledImages, str]:
-    """The images, `(N, size, size, 3)`, and an MD5 of all of them, empty if there are none.
+@dataclass(frozen=True)
+class AddedImages:
+    train: LabeledImages
+    val: LabeledImages
+    md5: str
+    """of all of them; empty if there are none"""
 
-    The order is the same on every machine. `ChecksumError` if a file is not what was added.
+
+def load_added_images(data: Path, classes: Sequence[str], size: int) -> AddedImages:
+    """The images, `(N, size, size, 3)`, in an order that is the same on every machine.
+
+    `ChecksumError` if a file is not what was added, `RunError` if one is foreign or there twice.
     """
-    images, labels, digest = [], [], hashlib.md5(usedforsecurity=False)
+    images: dict[str, list[NDArray[np.uint8]]] = {"train": [], "val": []}
+    labels: dict[str, list[int]] = {"train": [], "val": []}
+    files: dict[str, Path] = {}
+    md5 = hashlib.md5(usedforsecurity=False)
     for file in sorted(file for file in (data / ADDITIONS_DIR).rglob("*") if file.is_file()):
         name = file.relative_to(data / ADDITIONS_DIR)
         if len(name.parts) != 2 or name.parts[0] not in classes or name.suffix != ".png":
             raise RunError(f"{file} is not an added image ({ADDITIONS_DIR}/CLASS/DIGEST.png); move it away")
-        try:
-            with Image.open(io.BytesIO(file.read_bytes())) as png:
-                image = np.array(png.convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a corrupt PNG
-            raise ChecksumError(f"{file} cannot be read ({error}); restore it with: dvc checkout") from error
-        if image.shape != (size, size, 3) or name.stem != pixel_sha256(image):
+        digest, _, split = name.stem.partition(".")
+        image = _read_png(file)
+        if (
+            image.shape != (size, size, 3)
+            or digest != pixel_sha256(image)
+            or split not in {"", assign_split(digest)}
+        ):
             raise ChecksumError(f"{file} is not the image that was added; restore it with: dvc checkout")
-        images.append(image)
-        labels.append(classes.index(name.parts[0]))
-        digest.update(f"{name.as_posix()}\n".encode())
-    if not images:
-        return LabeledImages(np.empty((0, size, size, 3), np.uint8), np.empty(0, np.int64)), ""
-    return LabeledImages(np.stack(images), np.array(labels, np.int64)), digest.hexdigest()
+        other = files.setdefault(digest, file)
+        if other != file:  # as after a merge; a model may have been trained on the one without a split
+            later, earlier = (file, other) if split else (other, file)
+            raise RunError(f"{later} is the same image as {earlier}; delete {later}")
+        images[split or "train"].append(image)
+        labels[split or "train"].append(classes.index(name.parts[0]))
+        md5.update(f"{name.as_posix()}\n".encode())
+    train, val = (
+        LabeledImages(
+            np.stack(images[split]) if images[split] else np.empty((0, size, size, 3), np.uint8),
+            np.array(labels[split], np.int64),
+        )
+        for split in ("train", "val")
+    )
+    return AddedImages(train, val, md5.hexdigest() if files else "")
 
 
-def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> Path:
-    """Save an image `(S, S, 3)` as an addition; returns its file."""
-    file = addition_file(data, label, pixel_sha256(image))
-    with atomic_write(file) as temp_path:
+def _read_png(file: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(file.read_bytes())) as png:
+            return np.array(png.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a corrupt PNG
+        raise ChecksumError(f"{file} cannot be read ({error}); restore it with: dvc checkout") from error
+
+
+def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> str:
+    """Save an image `(S, S, 3)` as an addition; returns the split that it is for."""
+    digest = pixel_sha256(image)
+    split = assign_split(digest)
+    with atomic_write(data / ADDITIONS_DIR / label / f"{digest}.{split}.png") as temp_path:
         Image.fromarray(image).save(temp_path, format="PNG")
-    return file
+    return split
 
 
-def addition_file(data: Path, label: str, digest: str) -> Path:
-    return data / ADDITIONS_DIR / label / f"{digest}.png"
+def is_added(data: Path, label: str, digest: str) -> bool:
+    return any((data / ADDITIONS_DIR / label).glob(f"{digest}.*png"))
+
+
+def assign_split(digest: str) -> str:
+    """`val` for `VAL_SHARE` of all digests, else `train`; decided by the first 32 bits."""
+    return "val" if int(digest[:8], 16) < VAL_SHARE * 2**32 else "train"
 
 
 def pixel_sha256(image: NDArray[np.uint8]) -> str:

@@ -1,7 +1,8 @@
-"""New labeled images: from `incoming/CLASS/` into the training set, each checked first.
+"""New labeled images: from `incoming/CLASS/` into training or validation, each checked first.
 
-An accepted image is added to the training set as the network will see it, and its file moves to
-`incoming/accepted/`. A rejected one moves to `incoming/rejected/`, with its reason in `reasons.csv` there.
+An accepted image is added as the network will see it, to the split that its content decides
+(`tasks.dataset.additions`), and its file moves to `incoming/accepted/`. A rejected one moves to
+`incoming/rejected/`, with its reason in `reasons.csv` there.
 Nothing is deleted. A journal names the image between the two steps, so that the next run finishes them.
 """
 
@@ -12,7 +13,7 @@ import datetime as dt
 import itertools
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from tasks.dataset.additions import add_image, addition_file, load_added_images, pixel_sha256
+from tasks.dataset.additions import add_image, is_added, load_added_images, pixel_sha256
 from tasks.dataset.image import load_image
 from tasks.dataset.load import load_dataset
 from tasks.workspace.errors import InputError, RunError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tasks.dataset.labeled_images import LabeledImages
     from tasks.params import IngestConfig, SplitConfig
 
 ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
@@ -39,11 +41,27 @@ JOURNAL = ".accepting.json"
 
 
 @dataclass(frozen=True)
+class ClassGrowth:
+    published: int
+    """training and validation images of the data set itself"""
+    train: int
+    """images that were added to training"""
+    val: int
+
+    @property
+    def share(self) -> float:
+        """Added images over the data set's own."""
+        return (self.train + self.val) / self.published
+
+
+@dataclass(frozen=True)
 class IngestResult:
     accepted: Counter[str]
     """Number of images per class."""
     rejected: dict[str, str]
     """The reason by path below `incoming/`."""
+    growth: dict[str, ClassGrowth] = field(default_factory=dict)
+    """By class, of all additions so far; empty if nothing was pending."""
 
     def __str__(self) -> str:
         return f"{self.accepted.total():,} new images accepted, {len(self.rejected):,} rejected"
@@ -69,7 +87,7 @@ def list_pending(incoming: Path) -> list[Path]:
 def ingest(
     incoming: Path, data: Path, dataset: str, config: IngestConfig, split_config: SplitConfig
 ) -> IngestResult:
-    """Process every pending file once; add to the training set the images that pass.
+    """Process every pending file once; add the images that pass to training or validation.
 
     Rejected are files that do not decode or are in no class directory, and duplicates of training, validation
     and test images: exact ones by their pixels, near ones by perceptual hash (Zauner 2010, ImageHash's
@@ -78,7 +96,7 @@ def ingest(
     result = IngestResult(Counter(), {})
     _finish_interrupted(incoming, data, result)
     files = list_pending(incoming)
-    if not files:
+    if not files and not result.accepted:
         return result
     published = load_dataset(data, dataset, split_config)
     known = DuplicateIndex(config.max_hamming_distance)
@@ -87,8 +105,10 @@ def ingest(
     known.add(published.train.images, "a training image of the data set")
     if published.val is not None:
         known.add(published.val.images, "a validation image of the data set")
-    added, _ = load_added_images(data, published.classes, size)
-    known.add(added.images, "an image that was added before")
+    added = load_added_images(data, published.classes, size)
+    known.add(added.train.images, "an image that was added before")
+    known.add(added.val.images, "an image that was added before")
+    counts = {"train": _count(added.train, published.classes), "val": _count(added.val, published.classes)}
     for file in files:
         label = file.relative_to(incoming).parts[0]
         try:
@@ -101,18 +121,29 @@ def ingest(
             _move(file, incoming, REJECTED_DIR, reason)
             result.rejected[str(file.relative_to(incoming))] = reason
         else:
-            _accept(file, incoming, data, image)
+            counts[_accept(file, incoming, data, image)][label] += 1
             result.accepted[label] += 1
     print(result)
+    own = _count(published.train, published.classes)
+    own += _count(published.val, published.classes) if published.val else Counter()
+    for name in published.classes:
+        result.growth[name] = ClassGrowth(own[name], counts["train"][name], counts["val"][name])
     return result
 
 
-def _accept(file: Path, incoming: Path, data: Path, image: NDArray[np.uint8]) -> None:
+def _count(images: LabeledImages, classes: Sequence[str]) -> Counter[str]:
+    """Number of images per class."""
+    return Counter(classes[label] for label in images.labels)
+
+
+def _accept(file: Path, incoming: Path, data: Path, image: NDArray[np.uint8]) -> str:
+    """Returns the split that the image is for."""
     name = file.relative_to(incoming)
     write_json(incoming / JOURNAL, {"file": str(name), "digest": pixel_sha256(image)})
-    add_image(data, name.parts[0], image)
+    split = add_image(data, name.parts[0], image)
     _move(file, incoming, ACCEPTED_DIR)
     (incoming / JOURNAL).unlink()
+    return split
 
 
 def _finish_interrupted(incoming: Path, data: Path, result: IngestResult) -> None:
@@ -125,7 +156,7 @@ def _finish_interrupted(incoming: Path, data: Path, result: IngestResult) -> Non
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"cannot read {incoming / JOURNAL}: {error}; delete it") from error
     label = file.relative_to(incoming).parts[0]
-    if file.exists() and addition_file(data, label, digest).exists():
+    if file.exists() and is_added(data, label, digest):
         _move(file, incoming, ACCEPTED_DIR)
         result.accepted[label] += 1
     (incoming / JOURNAL).unlink()

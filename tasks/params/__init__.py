@@ -124,7 +124,9 @@ class IngestConfig(StrictModel):
 
 
 class CompareConfig(StrictModel):
-    confidence: Fraction = Field(description="of the test that a challenger's gain is not due to chance")
+    confidence: Fraction = Field(
+        description="chance of a year without a promotion that is due to chance, at least"
+    )
     min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
     max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
         description="challenger's over champion's"

@@ -5,6 +5,7 @@ The test split takes no part in any decision; its accuracy is reported beside it
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import math
 import time
@@ -12,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import binomtest
 
+from tasks.registry.paired import PairedAccuracy, mcnemar_exact, paired_accuracy
+from tasks.registry.sequential import allocate_look
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_splits
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 NUM_THREADS = 2
 """of the models that are compared, so that their latencies can be"""
+UNEVEN_RATIO = 1.25
 
 
 class ExportedModel(Protocol):
@@ -45,7 +47,9 @@ class Comparison:
     """What a decision is based on. Accuracies are shares; a gain is the challenger's minus the champion's."""
 
     val_sha256: str
-    """of the validation images and labels"""
+    """of the data set's own validation images and labels; those that were added follow them"""
+    val_images: int
+    """all of them"""
     challenger_val_accuracy: float
     challenger_test_accuracy: float
     parity_max_abs_diff: float
@@ -58,6 +62,18 @@ class Comparison:
     accuracy_gain: float | None = None
     gain_interval: tuple[float, float] | None = None
     p_value: float | None = None
+    look: int | None = None
+    """its number among those of the year that ends with it, as in `tasks.registry.sequential`"""
+    threshold: float | None = None
+    """the p-value that a promotion needs at this look"""
+    error_spent: float | None = None
+    """chance that any look of this year promotes a challenger that is no better"""
+    val_own: PairedAccuracy | None = None
+    """on the data set's own validation images alone; None where there are no others"""
+    val_added: PairedAccuracy | None = None
+    """on those that were added"""
+    uneven_classes: dict[str, tuple[float, float]] | None = None
+    """share of the data set's own validation images and of all, where additions have changed it by much"""
     latency_ratio: float | None = None
     """the challenger's time per image over the champion's"""
 
@@ -80,21 +96,31 @@ def compare(
     config: CompareConfig,
     *,
     champion_val_sha256: str | None = None,
+    earlier_looks: Sequence[dt.datetime] = (),
+    now: dt.datetime | None = None,
 ) -> Decision:
     """Decide whether to promote the challenger.
 
     It is promoted where its file agrees with PyTorch (`parity`, as in the benchmark's file), where its
     validation accuracy is higher by at least `config.min_gain`, where an exact one-sided McNemar test on
-    the discordant images gives that gain `config.confidence`, and where its latency is at most
+    the discordant images passes this look's threshold (`tasks.registry.sequential`, which keeps a year
+    without a false promotion at `config.confidence`), and where its latency is at most
     `config.max_latency_ratio` times the champion's. The first champion needs only the first of these.
 
-    `champion_val_sha256` is the validation split that the champion was promoted on: on another one the two
-    cannot be compared, since the champion may have been trained on its images.
+    `champion_val_sha256` is that of the champion's promotion: where the data set's own validation images are
+    others the two cannot be compared, since the champion may have been trained on them. On images that were
+    added to validation no model was ever trained (`tasks.dataset.additions`), so the champion is compared on
+    those that came after it as well.
+
+    `earlier_looks` are the times of the comparisons before this one, against whichever champion, `now` is
+    this one's.
     """
     data = load_splits(splits)
-    images, labels = data.val.images.numpy(), data.val.labels.numpy()
+    num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
+    images, labels = data.val.images[:num_own].numpy(), data.val.labels[:num_own].numpy()
     values: dict[str, Any] = {
         "val_sha256": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
+        "val_images": len(data.val.labels),
         "challenger_val_accuracy": float(_is_correct(challenger, data.val).mean()),
         "challenger_test_accuracy": float(_is_correct(challenger, data.test).mean()),
         "parity_max_abs_diff": float(parity["max_abs_diff"]),
@@ -105,37 +131,60 @@ def compare(
         incomparable_reason = f"its classes differ from the champion's: {', '.join(challenger.classes)}"
     elif champion_val_sha256 not in {None, values["val_sha256"]}:
         incomparable_reason = (
-            "the validation split differs from the champion's, whose training images may be in it, "
-            "so the models cannot be compared"
+            "the data set's own validation images differ from the champion's, whose training images may be "
+            "among them, so the models cannot be compared"
         )
     elif champion is not None:
-        values |= _paired_comparison(challenger, champion, data, config.confidence)
+        look = allocate_look(earlier_looks, now or dt.datetime.now(dt.UTC), config.confidence)
+        values |= _paired_comparison(challenger, champion, data, num_own, config.confidence)
+        values |= {"look": look.number, "threshold": look.threshold, "error_spent": look.error_spent}
     evidence = Comparison(**values)
     rejection = next(_rejection_reasons(evidence, incomparable_reason, config), None)
     if rejection is not None:
         return Decision(promote=False, reason=rejection, evidence=evidence)
     if evidence.accuracy_gain is None:
         return Decision(promote=True, reason="the first model", evidence=evidence)
-    reason = f"{evidence.accuracy_gain:+.2%} on validation (p = {evidence.p_value:.2g})"
+    reason = f"{evidence.accuracy_gain:+.2%} on validation ({_describe_test(evidence)})"
     return Decision(promote=True, reason=reason, evidence=evidence)
 
 
 def _paired_comparison(
-    challenger: ExportedModel, champion: ExportedModel, data: Splits, confidence: float
+    challenger: ExportedModel, champion: ExportedModel, data: Splits, num_own: int, confidence: float
 ) -> dict[str, Any]:
     challenger_correct, champion_correct = _is_correct(challenger, data.val), _is_correct(champion, data.val)
-    challenger_only = int((challenger_correct & ~champion_correct).sum())
-    champion_only = int((champion_correct & ~challenger_correct).sum())
-    n = len(challenger_correct)
-    return {
-        "champion_val_accuracy": float(champion_correct.mean()),
+    found = paired_accuracy(challenger_correct, champion_correct, confidence)
+    values: dict[str, Any] = {
+        "champion_val_accuracy": found.champion_accuracy,
         "champion_test_accuracy": float(_is_correct(champion, data.test).mean()),
-        "discordant_challenger": challenger_only,
-        "discordant_champion": champion_only,
-        "accuracy_gain": (challenger_only - champion_only) / n,
-        "gain_interval": bonett_price_interval(challenger_only, champion_only, n, confidence),
-        "p_value": mcnemar_exact(challenger_only, champion_only),
+        "discordant_challenger": found.discordant_challenger,
+        "discordant_champion": found.discordant_champion,
+        "accuracy_gain": found.accuracy_gain,
+        "gain_interval": found.gain_interval,
+        "p_value": mcnemar_exact(found.discordant_challenger, found.discordant_champion),
         "latency_ratio": _latency_ratio(challenger, champion, data.val.images[:1].numpy()),
+    }
+    if num_own < found.images:
+        own, added = (
+            paired_accuracy(challenger_correct[part], champion_correct[part], confidence)
+            for part in (slice(num_own), slice(num_own, None))
+        )
+        uneven = find_uneven_classes(data.val.labels.numpy(), num_own, challenger.classes)
+        values |= {"val_own": own, "val_added": added, "uneven_classes": uneven}
+    return values
+
+
+def find_uneven_classes(
+    labels: NDArray[np.int64], num_own: int, classes: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """Both shares of the classes whose share of the first `num_own` labels differs much from that of all.
+
+    Accuracy counts such a class for more, or for less, than it did.
+    """
+    own, now = (np.bincount(part, minlength=len(classes)) / len(part) for part in (labels[:num_own], labels))
+    return {
+        name: (float(before), float(after))
+        for name, before, after in zip(classes, own, now, strict=True)
+        if not before / UNEVEN_RATIO <= after <= before * UNEVEN_RATIO
     }
 
 
@@ -150,16 +199,16 @@ def _rejection_reasons(
         )
     if incomparable_reason is not None:
         yield incomparable_reason
-    if evidence.accuracy_gain is None or evidence.p_value is None or evidence.latency_ratio is None:
+    if evidence.accuracy_gain is None:
         return
+    assert evidence.p_value is not None
+    assert evidence.threshold is not None
+    assert evidence.latency_ratio is not None
     gain = f"{evidence.accuracy_gain:+.2%} on validation"
     if evidence.accuracy_gain <= 0 or evidence.accuracy_gain < config.min_gain:
         yield f"{gain} is {f'below the required {config.min_gain:.2%}' if config.min_gain else 'no gain'}"
-    if evidence.p_value > 1 - config.confidence:
-        yield (
-            f"{gain} is not significant (p = {evidence.p_value:.2g}, required: at most "
-            f"{1 - config.confidence:.2g})"
-        )
+    if evidence.p_value > evidence.threshold:
+        yield f"{gain} is not significant ({_describe_test(evidence)})"
     if evidence.latency_ratio > config.max_latency_ratio:
         yield (
             f"latency is {evidence.latency_ratio:.2f} times the champion's "
@@ -167,21 +216,8 @@ def _rejection_reasons(
         )
 
 
-def mcnemar_exact(challenger_only: int, champion_only: int) -> float:
-    """One-sided p of McNemar's exact test: the probability of such a gain, were both models equally good."""
-    discordant = challenger_only + champion_only
-    if discordant == 0:
-        return 1.0
-    return float(binomtest(challenger_only, discordant, 0.5, alternative="greater").pvalue)
-
-
-def bonett_price_interval(
-    challenger_only: int, champion_only: int, n: int, confidence: float
-) -> tuple[float, float]:
-    """For the difference of two paired shares: the adjusted Wald interval of Bonett and Price (2012)."""
-    p12, p21 = (challenger_only + 1) / (n + 2), (champion_only + 1) / (n + 2)
-    half_width = float(ndtri((1 + confidence) / 2)) * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
-    return max(p12 - p21 - half_width, -1.0), min(p12 - p21 + half_width, 1.0)
+def _describe_test(evidence: Comparison) -> str:
+    return f"p = {evidence.p_value:.2g}, required: {evidence.threshold:.2g} at look {evidence.look} of a year"
 
 
 def _is_correct(model: ExportedModel, subset: Split) -> NDArray[np.bool_]:

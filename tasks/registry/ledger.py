@@ -20,7 +20,8 @@ CONFLICT_MARKERS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 TRUNCATED_SUFFIX = ".truncated"
 RESTORE_COMMAND = "cifarflow rollback --restore"
 
-DecisionKind = Literal["promoted", "rejected", "rolled_back"]
+DecisionKind = Literal["promoted", "rejected", "rolled_back", "overridden"]
+"""overridden: a person promoted a model that had been rejected"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class LedgerEntry:
     decision: DecisionKind
     reason: str
     model_md5: str
-    """of the challenger, or of the model that a rollback restored"""
+    """of the challenger, or of the model that a rollback or an override made the champion"""
     model_bytes: int
     flow_run_name: str
     flow_run_id: str
@@ -96,6 +97,39 @@ def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
     return next((entry for entry in reversed(entries) if entry.is_promotion), None)
 
 
+def look_times(entries: list[LedgerEntry]) -> list[dt.datetime]:
+    """When challengers were compared with a champion, for `tasks.registry.sequential`.
+
+    Entries of earlier versions, which had no threshold per look, count; a rollback or an override, which
+    repeats evidence, does not. `RunError` for a time that is not ISO 8601.
+    """
+    times = []
+    for entry in entries:
+        if entry.decision in {"rolled_back", "overridden"} or "p_value" not in entry.evidence:
+            continue
+        try:
+            time = dt.datetime.fromisoformat(entry.time)
+        except ValueError as error:
+            raise RunError(f"{LEDGER}, line {entry.version}: the time is not ISO 8601: {error}") from None
+        times.append(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
+    return times
+
+
+def describe_test(evidence: Mapping[str, Any]) -> str:
+    """The significance test of a comparison in words; empty where there was none.
+
+    Entries of earlier versions have no look.
+    """
+    if "p_value" not in evidence:
+        return ""
+    if "look" not in evidence:
+        return f"p = {evidence['p_value']:.2g}"
+    return (
+        f"p = {evidence['p_value']:.2g}, required: {evidence['threshold']:.2g}, "
+        f"look {evidence['look']} of a year, error spent: {evidence['error_spent']:.2%}"
+    )
+
+
 def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
     """Add a decision; returns it with version and time. On return it is on disk."""
     entries = read_ledger(file)
@@ -145,6 +179,26 @@ def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = No
             f"{version} is not a promoted version; choose one of: {', '.join(map(str, by_version))}"
         )
     return by_version[version]
+
+
+def resolve_rejected(entries: list[LedgerEntry], model: str) -> LedgerEntry:
+    """The entry that rejected a model, by its version or by its file; `InputError` where there is none."""
+    if model.isdecimal():
+        found = [entry for entry in entries if entry.version == int(model)]
+    elif Path(model).is_file():
+        md5 = hash_file(Path(model), "md5")
+        found = [entry for entry in entries if entry.model_md5 == md5]
+    else:
+        raise InputError(f"{model} is neither a version of {LEDGER} nor a file")
+    if not found:
+        raise InputError(f"{model} has not been compared with the champion; first run: cifarflow retrain")
+    promoted = [entry for entry in entries if entry.is_promotion and entry.model_md5 == found[-1].model_md5]
+    if promoted:
+        version = promoted[-1].version
+        raise InputError(
+            f"{model} was promoted as version {version}; cifarflow rollback {version} does it again"
+        )
+    return found[-1]
 
 
 def require_champion(entries: list[LedgerEntry]) -> LedgerEntry:

@@ -47,7 +47,7 @@ def test_retrain_promotes_rejects_and_skips(champion_copy: Path) -> None:
 
 
 def test_retrain_new_images_lead_to_new_model(champion_copy: Path) -> None:
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(7)
     folder = Path("incoming/ring")
     folder.mkdir(parents=True)
     for i in range(20):
@@ -62,8 +62,14 @@ def test_retrain_new_images_lead_to_new_model(champion_copy: Path) -> None:
     entry = ledger.read_ledger()[-1]
     assert entry.provenance["data"] != ledger.read_ledger()[0].provenance["data"]
     assert (Path("incoming/rejected/ring/broken.png")).is_file()
-    page = str(read_artifacts(state)["ingest"].data)
-    assert "| ring | 20 |" in page
+    val = [*Path("data/additions/ring").glob("*.val.png")]
+    assert val, "none of these images is for validation"
+    assert entry.evidence["val_images"] == ledger.read_ledger()[0].evidence["val_images"] + len(val)
+    assert entry.evidence["val_added"]["images"] == len(val), "the champion is compared on them, too"
+    artifacts = read_artifacts(state)
+    assert f"accuracy, val, added ({len(val)};" in str(artifacts["decision"].data)
+    page = str(artifacts["ingest"].data)
+    assert f"| ring | 20 | {20 - len(val)} | {len(val)} |" in page
     assert "ring/broken.png" in page
 
     # Added images that are gone fail the next run: they must not vanish silently.
@@ -127,5 +133,6 @@ def test_decisions_are_events_and_artifacts(champion_copy: Path, monkeypatch: py
     assert page.startswith("# Promoted: +")
     assert "| accuracy, val |" in page
     evidence = ledger.read_ledger()[1].evidence
+    assert ", look 1 of a year, error spent: 0.66%" in page
     assert f"| {json.dumps(evidence['discordant_challenger'])} |" in page
     assert str(read_artifacts(rolled_back)["decision"].data).startswith("# Rolled back: manual rollback to ")

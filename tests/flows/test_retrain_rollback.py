@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.retrain import rollback
+from flows.retrain import override, rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
+from tasks.workspace.files import hash_file
 from tests.flows.conftest import GET_WORSE, IMPROVE, run_retrain
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
@@ -24,10 +25,20 @@ def test_rollback_promotes_previous_champion(champion_copy: Path) -> None:
     assert decisions == ["promoted", "promoted", "rejected", "rolled_back"]
     assert rollback(2, return_state=True).is_completed()
     assert CHAMPION.read_bytes() == second
+    # What the comparison rejected, a person can still promote.
+    state = override("3", "for a demonstration", return_state=True)
+    assert state.is_completed(), state.message
+    entry = ledger.read_ledger()[-1]
+    assert (entry.decision, entry.model_md5) == ("overridden", hash_file(CHAMPION, "md5"))
+    assert entry.reason.startswith("for a demonstration (version 3 was rejected: -")
+    assert entry.model_md5 == ledger.read_ledger()[2].model_md5
+    state = override("3", " ", return_state=True)
+    assert state.is_failed()
+    assert state.message == "an override needs a reason, for the ledger"
     state = rollback(9, return_state=True)
     assert state.is_failed()
     assert str(state.message).startswith("9 is ")
-    assert str(state.message).endswith(": 1, 2, 4, 5")
+    assert str(state.message).endswith(": 1, 2, 4, 5, 6")
 
 
 def test_rollback_restore_brings_back_champion_file(champion_copy: Path) -> None:

@@ -91,13 +91,15 @@ def test_report_with_a_ledger_shows_and_escapes_its_entries(
 ) -> None:
     assert 'id="registry"' not in Path(reported.paths.page).read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    entry = append(LedgerEntry("rejected", "no <b>gain</b>", "a" * 32, 1, "otter", "id", {}, {}))
+    evidence = {"p_value": 0.2, "look": 3, "threshold": 0.002, "error_spent": 0.01}
+    entry = append(LedgerEntry("rejected", "no <b>gain</b>", "a" * 32, 1, "otter", "id", {}, evidence))
     values = reported.model_dump()
     values["paths"] |= {"page": str(tmp_path / "index.html"), "figures": str(tmp_path / "figures")}
     run_stage("report", Params.model_validate(values))
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert entry.time in html
     assert "no &lt;b&gt;gain&lt;/b&gt;" in html
+    assert "p = 0.2, required: 0.002, look 3 of a year, error spent: 1.00%" in html
 
 
 @pytest.fixture(params=[(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")], ids=str)

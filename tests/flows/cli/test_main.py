@@ -29,6 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["fly"], "No such command 'fly'"),
         (["pradict"], "No such command 'pradict'. Did you mean one of these? predict (see --help)"),
         (["run", "--fast"], "No such option '--fast'"),
+        (["promote", "7"], "Missing option '--reason'"),
         (["run", "--set", "train.epoch=5"], "train.epoch is not a parameter; did you mean epochs?"),
         (
             ["run", "--set", "train.epochs=many"],

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset import cifar as files
-from tasks.dataset.additions import load_added_images
-from tasks.dataset.ingest import IngestResult, ingest, list_pending, rejected_markdown
+from tasks.dataset.additions import assign_split, load_added_images, pixel_sha256
+from tasks.dataset.ingest import ClassGrowth, IngestResult, ingest, list_pending, rejected_markdown
 from tasks.dataset.synthetic import CLASSES
 from tasks.params import IngestConfig, SplitConfig
 from tasks.workspace.errors import InputError, RunError
@@ -61,8 +61,8 @@ def test_ingest_accepts_new_images(incoming: Path, data: Path) -> None:
     result = run(incoming, data)
     assert result.accepted == {"ring": 2, "disc": 1}
     assert not result.rejected
-    added, _ = load_added_images(data, CLASSES, 32)
-    assert (added.images.shape, sorted(added.labels)) == ((3, 32, 32, 3), [0, 1, 1])
+    added = load_added_images(data, CLASSES, 32)
+    assert sorted([*added.train.labels, *added.val.labels]) == [0, 1, 1]
     assert sorted(str(f.relative_to(incoming)) for f in incoming.rglob("*.*")) == [
         "accepted/disc/c.jpeg",
         "accepted/ring/a.png",
@@ -70,6 +70,26 @@ def test_ingest_accepts_new_images(incoming: Path, data: Path) -> None:
     ]
     assert not list_pending(incoming)
     assert run(incoming, data) == IngestResult(result.accepted - result.accepted, {})
+
+
+def test_ingest_lets_content_decide_the_split_and_counts_growth(incoming: Path, data: Path) -> None:
+    images: dict[str, list[NDArray[np.uint8]]] = {"train": [], "val": []}
+    for seed in range(60):
+        image = blobs(seed, 32)
+        images[assign_split(pixel_sha256(image))].append(image)
+    added = [*images["train"][:3], *images["val"][:2]]
+    for i, image in enumerate(added[1:]):
+        save_image(incoming, f"ring/{i}.png", image)
+    run(incoming, data)
+    save_image(incoming, "ring/last.png", added[0])
+    result = run(incoming, data)
+    assert result.accepted == {"ring": 1}
+    published = files.load(data, "sample").train.labels
+    assert result.growth["ring"] == ClassGrowth(int((published == CLASSES.index("ring")).sum()), 3, 2)
+    assert result.growth["ring"].share == 5 / result.growth["ring"].published
+    assert result.growth["disc"].share == 0
+    assert result.growth.keys() == {*CLASSES}
+    assert len(load_added_images(data, CLASSES, 32).val.labels) == 2
 
 
 def test_ingest_rejects_exact_and_near_duplicates(incoming: Path, data: Path) -> None:
@@ -164,7 +184,8 @@ def test_ingest_interrupted_between_adding_and_moving_is_finished_by_the_next(
     result = run(incoming, data)
     assert (result.accepted, result.rejected) == ({"ring": 2}, {})
     assert sorted(file.name for file in (incoming / "accepted/ring").iterdir()) == ["a.png", "b.png"]
-    assert len(load_added_images(data, CLASSES, 32)[0].labels) == 2
+    added = load_added_images(data, CLASSES, 32)
+    assert len(added.train.labels) + len(added.val.labels) == 2
     assert not list_pending(incoming)
     assert not [file for file in incoming.iterdir() if file.name.startswith(".")]
 

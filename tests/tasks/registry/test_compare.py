@@ -1,24 +1,18 @@
-import math
+import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tasks.params import CompareConfig
-from tasks.registry.compare import (
-    Comparison,
-    Decision,
-    _rejection_reasons,
-    bonett_price_interval,
-    compare,
-    mcnemar_exact,
-)
-from tasks.workspace.splits import save_tensors
+from tasks.registry.compare import Comparison, Decision, _rejection_reasons, compare, find_uneven_classes
+from tasks.registry.paired import mcnemar_exact
+from tasks.registry.sequential import allocate_look
+from tasks.workspace.splits import load_splits, save_tensors
 
 CONFIG = CompareConfig(confidence=0.95, min_gain=0.0, max_latency_ratio=100.0, parity_atol=1e-5)
 PARITY = {"max_abs_diff": 1e-6, "argmax_agreement": 1.0}
@@ -44,16 +38,19 @@ def make_model(*wrong: int) -> FixedModel:
     return FixedModel(predicted)
 
 
-CHAMPION = make_model(*range(10, 40))
+CHAMPION = make_model(*range(10, 50))
 CHALLENGER = make_model(*range(15))
 
 
-def save_splits(file: Path, test_labels: NDArray[np.int64] = LABELS) -> Path:
+def save_splits(
+    file: Path, test_labels: NDArray[np.int64] = LABELS, metadata: dict[str, int] | None = None
+) -> Path:
     images = torch.zeros(NUM_IMAGES, 32, 32, 3, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(NUM_IMAGES)
     tensors = {f"{split}_images": images.clone() for split in ("train", "val", "test")}
     labels = {"train": LABELS, "val": LABELS, "test": test_labels}
-    save_tensors(file, tensors | {f"{split}_labels": torch.tensor(y) for split, y in labels.items()}, {})
+    tensors |= {f"{split}_labels": torch.tensor(y) for split, y in labels.items()}
+    save_tensors(file, tensors, metadata or {})
     return file
 
 
@@ -83,16 +80,32 @@ def test_compare_without_champion_and_parity_rejects(splits: Path) -> None:
 def test_compare_significant_gain_promotes(splits: Path) -> None:
     decision = decide(splits, CHAMPION)
     assert decision.promote, decision.reason
-    assert decision.reason.startswith("+7.50% on validation (p = ")
+    assert decision.reason == "+12.50% on validation (p = 0.00012, required: 0.0066 at look 1 of a year)"
     found = decision.evidence
-    assert (found.challenger_val_accuracy, found.champion_val_accuracy) == (185 / 200, 170 / 200)
-    assert (found.discordant_challenger, found.discordant_champion) == (25, 10)
-    assert found.accuracy_gain == 15 / 200
+    assert (found.challenger_val_accuracy, found.champion_val_accuracy) == (185 / 200, 160 / 200)
+    assert (found.discordant_challenger, found.discordant_champion) == (35, 10)
+    assert found.accuracy_gain == 25 / 200
     assert found.gain_interval is not None
     assert found.gain_interval[0] < found.accuracy_gain < found.gain_interval[1]
-    assert found.p_value == mcnemar_exact(25, 10)
+    assert found.p_value == mcnemar_exact(35, 10)
     assert found.latency_ratio is not None
     assert 0.1 < found.latency_ratio < 10
+
+
+def test_compare_gain_that_enough_looks_make_likely_rejects(splits: Path) -> None:
+    """The same evidence, once among few looks and once as one of many in one day."""
+    now = dt.datetime(2026, 1, 5, 3, tzinfo=dt.UTC)
+    earlier = [now - dt.timedelta(hours=hours) for hours in range(1, 9)]
+    assert decide(splits, CHAMPION, earlier_looks=earlier[:1], now=now).promote
+    decision = decide(splits, CHAMPION, earlier_looks=earlier, now=now)
+    assert not decision.promote
+    expected = allocate_look(earlier, now, CONFIG.confidence)
+    found = decision.evidence
+    assert (found.look, found.threshold, found.error_spent) == (9, expected.threshold, expected.error_spent)
+    assert decision.reason == (
+        f"+12.50% on validation is not significant (p = 0.00012, required: {expected.threshold:.2g} "
+        "at look 9 of a year)"
+    )
 
 
 def test_compare_same_model_rejects(splits: Path) -> None:
@@ -103,7 +116,7 @@ def test_compare_same_model_rejects(splits: Path) -> None:
 
 def test_compare_worse_model_rejects(splits: Path) -> None:
     decision = decide(splits, CHALLENGER, challenger=CHAMPION)
-    assert (decision.promote, decision.reason) == (False, "-7.50% on validation is no gain")
+    assert (decision.promote, decision.reason) == (False, "-12.50% on validation is no gain")
 
 
 def test_compare_other_validation_split_rejects_as_incomparable(splits: Path) -> None:
@@ -111,8 +124,41 @@ def test_compare_other_validation_split_rejects_as_incomparable(splits: Path) ->
     assert decide(splits, CHAMPION, champion_val_sha256=same.evidence.val_sha256).promote
     decision = decide(splits, CHAMPION, champion_val_sha256="0" * 64)
     assert not decision.promote
-    assert "the validation split differs from the champion's" in decision.reason
+    assert "the data set's own validation images differ from the champion's" in decision.reason
     assert decision.evidence.accuracy_gain is None
+
+
+def test_compare_on_a_grown_split_is_with_the_champion_of_before(splits: Path, tmp_path: Path) -> None:
+    """The last 160 of the 200 images were added after the champion, which was promoted on the first 40."""
+    before = tmp_path / "before"
+    images, labels = load_splits(splits).val.images[:40], torch.tensor(LABELS[:40])
+    tensors = {f"{split}_images": images.clone() for split in ("train", "val", "test")}
+    save_tensors(before, tensors | {f"{s}_labels": labels.clone() for s in ("train", "val", "test")}, {})
+    first = decide(before, None)
+    grown = save_splits(tmp_path / "grown", metadata={"val_added": 160})
+    decision = decide(grown, CHAMPION, champion_val_sha256=first.evidence.val_sha256)
+    assert decision.promote, decision.reason
+    found = decision.evidence
+    assert found.val_sha256 == first.evidence.val_sha256
+    assert (first.evidence.val_images, found.val_images) == (40, 200)
+    assert found.val_own is not None
+    assert found.val_added is not None
+    assert (found.val_own.discordant_challenger, found.val_own.discordant_champion) == (25, 10)
+    assert (found.val_added.discordant_challenger, found.val_added.discordant_champion) == (10, 0)
+    assert (found.discordant_challenger, found.discordant_champion) == (35, 10)
+    assert found.val_added.images == 160
+    assert found.as_dict()["val_added"]["accuracy_gain"] == 10 / 160
+    assert found.uneven_classes == {}
+
+
+def test_compare_without_additions_has_no_parts(splits: Path) -> None:
+    assert not {"val_own", "val_added", "uneven_classes"} & decide(splits, CHAMPION).evidence.as_dict().keys()
+
+
+def test_uneven_classes_are_those_whose_share_changed() -> None:
+    labels = np.array([0, 1, 2, 3] * 25 + [0] * 20 + [1] * 5)
+    assert find_uneven_classes(labels, 100, "abcd") == {"a": (0.25, 45 / 125)}
+    assert find_uneven_classes(labels[:104], 100, "abcd") == {}
 
 
 def test_compare_other_classes_rejects_as_incomparable(splits: Path) -> None:
@@ -131,12 +177,15 @@ def test_compare_ignores_test_accuracy(splits: Path, tmp_path: Path) -> None:
 
 GAIN = Comparison(
     val_sha256="",
+    val_images=5000,
     challenger_val_accuracy=0.7,
     challenger_test_accuracy=0.7,
     parity_max_abs_diff=1e-6,
     parity_argmax_agreement=1.0,
     accuracy_gain=0.02,
     p_value=0.04,
+    look=3,
+    threshold=0.05,
     latency_ratio=1.2,
 )
 
@@ -145,7 +194,10 @@ GAIN = Comparison(
     ("changes", "reason"),
     [
         ({"min_gain": 0.03}, "+2.00% on validation is below the required 3.00%"),
-        ({"confidence": 0.99}, "+2.00% on validation is not significant (p = 0.04, required: at most 0.01)"),
+        (
+            {"threshold": 0.01},
+            "+2.00% on validation is not significant (p = 0.04, required: 0.01 at look 3 of a year)",
+        ),
         ({"max_latency_ratio": 1.1}, "latency is 1.20 times the champion's (allowed: 1.1)"),
         (
             {"parity_atol": 1e-7},
@@ -155,27 +207,12 @@ GAIN = Comparison(
 )
 def test_rejection_reasons_name_the_condition_that_failed(changes: dict[str, float], reason: str) -> None:
     assert list(_rejection_reasons(GAIN, None, CONFIG)) == []
-    assert list(_rejection_reasons(GAIN, None, CONFIG.model_copy(update=changes))) == [reason]
+    evidence = replace(GAIN, threshold=changes.pop("threshold", 0.05))
+    assert list(_rejection_reasons(evidence, None, CONFIG.model_copy(update=changes))) == [reason]
 
 
 def test_rejection_reasons_are_ordered_by_severity() -> None:
-    config = CompareConfig(confidence=0.99, min_gain=0.03, max_latency_ratio=1.0, parity_atol=1e-7)
-    first_words = [reason.split()[0] for reason in _rejection_reasons(GAIN, "incomparable", config)]
+    config = CompareConfig(confidence=0.95, min_gain=0.03, max_latency_ratio=1.0, parity_atol=1e-7)
+    evidence = replace(GAIN, threshold=0.01)
+    first_words = [reason.split()[0] for reason in _rejection_reasons(evidence, "incomparable", config)]
     assert first_words == ["ONNX/PyTorch", "incomparable", "+2.00%", "+2.00%", "latency"]
-
-
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_mcnemar_exact_is_the_binomial_tail(challenger_only: int, champion_only: int) -> None:
-    n = challenger_only + champion_only
-    tail = sum(math.comb(n, k) for k in range(challenger_only, n + 1)) / 2**n
-    assert mcnemar_exact(challenger_only, champion_only) == pytest.approx(tail)
-
-
-def test_bonett_price_interval_covers_as_often_as_it_says() -> None:
-    random = np.random.default_rng(0)
-    p12, p21, n, hits, trials = 0.06, 0.04, 1000, 0, 2000
-    for _ in range(trials):
-        challenger_only, champion_only, _ = random.multinomial(n, [p12, p21, 1 - p12 - p21])
-        low, high = bonett_price_interval(int(challenger_only), int(champion_only), n, 0.95)
-        hits += low <= p12 - p21 <= high
-    assert 0.935 < hits / trials < 0.965

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from tasks.registry.ledger import (
     LedgerEntry,
     append,
     current_champion,
+    describe_test,
+    look_times,
     read_ledger,
     require_champion,
+    resolve_rejected,
     resolve_rollback_target,
     resolve_serving_model,
     truncated_tail,
@@ -111,6 +115,56 @@ def test_rollback_target_is_previous_champion_or_version() -> None:
     assert require_champion(entries) == entries[2]
     with pytest.raises(InputError, match="2 is not a promoted version; choose one of: 1, 3"):
         resolve_rollback_target(entries, 2)
+
+
+def test_rejected_model_is_found_by_version_or_file(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"model")
+    with pytest.raises(InputError, match=r"model\.onnx has not been compared .* cifarflow retrain"):
+        resolve_rejected([], str(file))
+    rejected = replace(make_entry("rejected", "b"), model_md5=hash_file(file, "md5"))
+    entries = [append(make_entry("promoted", "a")), append(rejected)]
+    assert resolve_rejected(entries, "2") == resolve_rejected(entries, str(file)) == entries[1]
+    with pytest.raises(InputError, match="1 was promoted as version 1; cifarflow rollback 1 does it again"):
+        resolve_rejected(entries, "1")
+    with pytest.raises(InputError, match="7 has not been compared with the champion"):
+        resolve_rejected(entries, "7")
+    with pytest.raises(InputError, match=r"nothing is neither a version of .* nor a file"):
+        resolve_rejected(entries, "nothing")
+    entries.append(append(replace(rejected, decision="overridden")))
+    assert current_champion(entries) == entries[2]
+    with pytest.raises(InputError, match="2 was promoted as version 3"):
+        resolve_rejected(entries, "2")
+
+
+LEDGER_OF_AN_EARLIER_VERSION = """\
+{"decision": "promoted", "time": "2026-01-05T03:00:00+00:00", "evidence": {"challenger_val_accuracy": 0.6}}
+{"decision": "rejected", "time": "2026-01-12T03:00:00+00:00", "evidence": {"p_value": 0.2}}
+{"decision": "promoted", "time": "2026-01-19T03:00:00", "evidence": {"p_value": 0.04}}
+{"decision": "rolled_back", "time": "2026-01-20T03:00:00+00:00", "evidence": {"p_value": 0.04}}
+{"decision": "overridden", "time": "2026-01-21T03:00:00+00:00", "evidence": {"p_value": 0.2}}
+"""
+
+
+def test_look_times_of_an_earlier_versions_ledger_are_its_comparisons() -> None:
+    rest = vars(make_entry("rejected", "a")).items()
+    lines = [dict(rest) | json.loads(line) for line in LEDGER_OF_AN_EARLIER_VERSION.splitlines()]
+    LEDGER.parent.mkdir()
+    LEDGER.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert [time.isoformat() for time in look_times(read_ledger())] == [
+        "2026-01-12T03:00:00+00:00",
+        "2026-01-19T03:00:00+00:00",
+    ]
+    LEDGER.write_text(LEDGER.read_text().replace("2026-01-12T03:00:00+00:00", "last Monday"))
+    with pytest.raises(RunError, match=r"line 2: the time is not ISO 8601: .*last Monday"):
+        look_times(read_ledger())
+
+
+def test_describe_test_says_look_threshold_and_error_spent() -> None:
+    evidence = {"p_value": 0.0312, "look": 12, "threshold": 0.00161, "error_spent": 0.0143}
+    assert describe_test(evidence) == "p = 0.031, required: 0.0016, look 12 of a year, error spent: 1.43%"
+    assert describe_test({"p_value": 0.0312}) == "p = 0.031"
+    assert describe_test({"challenger_val_accuracy": 0.6}) == ""
 
 
 def write_champion(content: bytes) -> str:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.registry.ledger import LEDGER, LedgerEntry, append, read_ledger
+from tasks.registry.ledger import LEDGER, LedgerEntry, append, look_times, read_ledger
 from tasks.workspace.errors import RunError
 from tests.conftest import ROOT
 
 
 def make_entry(name: str) -> LedgerEntry:
-    return LedgerEntry("promoted", "better", name * 32, 1, name, name, provenance={}, evidence={})
+    return LedgerEntry(
+        "promoted", "better", name * 32, 1, name, name, provenance={}, evidence={"p_value": 0.001}
+    )
 
 
 def git(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
@@ -51,6 +53,7 @@ def test_ledger_with_the_projects_gitattributes_merges_without_a_person(diverged
     git("merge", "--quiet", "--no-edit", "other")
     assert [entry.version for entry in read_ledger()] == [1, 2, 3]
     assert append(make_entry("d")).version == 4
+    assert len(look_times(read_ledger())) == 4, "looks of both branches count from then on"
 
 
 def test_read_ledger_with_a_corrupt_line_prints_a_remedy_that_works_in_mid_merge(diverged: None) -> None:
