@@ -11,14 +11,8 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.runtime import markdown
-from flows.runtime.dvc_repro import (
-    check_data_recorded,
-    commit_data,
-    open_repo,
-    pull_data,
-    repro_stage,
-    topological_stages,
-)
+from flows.runtime.dvc_data import check_data_recorded, commit_data, pull_data, require_data
+from flows.runtime.dvc_repro import open_repo, repro_stage, topological_stages
 from flows.runtime.flow_run import (
     PARAMS,
     ProgressReporter,
@@ -27,6 +21,8 @@ from flows.runtime.flow_run import (
     fail_in_one_line,
     load_params,
 )
+from flows.runtime.portable import open_branch, publish_results, push_stage
+from tasks.dataset.ingest import list_pending
 from tasks.download import DataUnavailableError
 from tasks.overrides import Overrides
 from tasks.params import read_params
@@ -44,6 +40,7 @@ def pipeline(
     force: bool = False,
     wait: bool = True,
     download_retries: DownloadRetries = DOWNLOAD_RETRIES,
+    branch: str | None = None,
     workspace: Path = Path(),
 ) -> State[Any]:
     """A data set from download to a benchmarked ONNX model. Stages that are up to date are skipped.
@@ -53,12 +50,19 @@ def pipeline(
         force: re-run every stage, even if it is up to date
         wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
         download_retries: how often to retry the sources of the data, after a delay
+        branch: pull what the run needs from the DVC remote, push what it makes there, and dvc.lock and the
+            reports to this branch of the Git remote; for a run in a clone of its own
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     chain = TaskChain()
     with exclusive_workspace(workspace, wait=wait):
+        target = open_branch(branch, overrides) if branch else None
         params = load_params(overrides)
-        failed = run_download(chain, download_retries) or run_stages(chain, force=force)
+        pull = target is not None
+        failed = run_download(chain, download_retries, pull=pull, force=force)
+        failed = failed or run_stages(chain, pull=pull, force=force)
+        if target is not None:
+            failed = failed or chain.run_task("publish", publish_results, target)
         get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
         if failed is not None:
             return failed
@@ -66,18 +70,23 @@ def pipeline(
     return Completed(message=chain.message)
 
 
-def run_download(chain: TaskChain, retries: int) -> State[Any] | None:
-    """Bring the data into the workspace. If that fails, return the state with which the flow should fail."""
-    return chain.run_task("download", download.with_options(retries=retries))
+def run_download(
+    chain: TaskChain, retries: int, *, pull: bool = False, force: bool = False
+) -> State[Any] | None:
+    """Bring the data into the workspace, with `pull` only if a stage needs them.
+
+    If that fails, return the state with which the flow should fail.
+    """
+    return chain.run_task("download", download.with_options(retries=retries), pull and not force)
 
 
-def run_stages(chain: TaskChain, *, force: bool = False) -> State[Any] | None:
+def run_stages(chain: TaskChain, *, pull: bool = False, force: bool = False) -> State[Any] | None:
     """Run the stages in DVC's order. If one fails, return the state with which the flow should fail."""
     with open_repo() as repo:
         names = [str(stage.name) for stage in topological_stages(repo)]
     for name in names:
         stage = reproduce_stage.with_options(name=name, task_run_name=name)
-        failed = chain.run_task(name, stage, name, force)
+        failed = chain.run_task(name, stage, name, pull, force)
         if failed is not None:
             return failed
     return None
@@ -97,10 +106,12 @@ def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bo
     retry_condition_fn=_is_retryable,
 )
 @fail_in_one_line
-def download() -> State[Any]:
+def download(if_needed: bool) -> State[Any]:
     """The data in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
     params = read_params(PARAMS)
     with open_repo() as repo:
+        if if_needed and not require_data(repo) and not list_pending(Path(params.ingest.folder)):
+            return Completed(name="Cached", message="not needed: what is made from them is up to date")
         pulled = pull_data(repo)
         if params.dataset == "folder":
             check_data_recorded(repo)
@@ -117,11 +128,17 @@ def download() -> State[Any]:
 
 @task(log_prints=True, cache_policy=NO_CACHE, persist_result=False)
 @fail_in_one_line
-def reproduce_stage(name: str, force: bool) -> State[Any]:
-    """Bring one stage of dvc.yaml up to date."""
+def reproduce_stage(name: str, pull: bool, force: bool) -> State[Any]:
+    """Bring one stage of dvc.yaml up to date; with `pull` from the DVC remote, which gets what it made."""
     params = read_params(PARAMS)
+
+    def run() -> dict[str, Any]:
+        return run_stage(name, params, ProgressReporter(name))
+
     with open_repo() as repo:
-        result = repro_stage(repo, name, lambda: run_stage(name, params, ProgressReporter(name)), force=force)
+        result = repro_stage(repo, name, run, force=force, pull=pull)
+    if pull and result.state == "ran":
+        push_stage(name)
     match result.state:
         case "cached":
             return Completed(name="Cached", message=result.reason)

@@ -1,7 +1,6 @@
 """Retraining: ingest new images, run the pipeline, decide which model is the champion; roll back."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,30 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
 from flows.runtime import markdown, publish
-from flows.runtime.champion import promote, provenance_hashes, restore_champion, sync_champion
-from flows.runtime.dvc_repro import changed_stages, commit_data, open_repo
+from flows.runtime.champion import promote, provenance_hashes, sync_champion
+from flows.runtime.dvc_data import commit_data
+from flows.runtime.dvc_repro import changed_stages, find_output, open_repo
 from flows.runtime.flow_run import (
     PARAMS,
     TaskChain,
     exclusive_workspace,
     fail_in_one_line,
     load_params,
+)
+from flows.runtime.portable import (
+    REMOTE_RETRY_DELAYS_S,
+    PublishBranch,
+    is_retryable,
+    open_branch,
+    publish_decision,
+    pull_models,
+    push_results,
+    result_files,
 )
 from tasks.dataset.ingest import ingest, list_pending
 from tasks.inference.onnx_classifier import load_model
@@ -32,10 +41,7 @@ from tasks.params import Params, read_params
 from tasks.registry import ledger
 from tasks.registry.compare import NUM_THREADS, Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry
-from tasks.workspace.errors import InputError
 from tasks.workspace.files import hash_file, read_json
-
-MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
 
 
 @flow(name="retrain", log_prints=True)
@@ -46,6 +52,7 @@ def retrain(
     commit: bool = False,
     wait: bool = True,
     download_retries: DownloadRetries = DOWNLOAD_RETRIES,
+    branch: str | None = None,
     workspace: Path = Path(),
 ) -> State[Any]:
     """Ingest new images, run the pipeline and promote the new model if it is better than the champion.
@@ -57,32 +64,38 @@ def retrain(
             never to the one checked out
         wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
         download_retries: how often to retry the sources of the data, after a delay
+        branch: pull what the run needs from the DVC remote, push there what it makes, and the decision to
+            this branch of the Git remote, whose ledger counts; for a run in a clone of its own
         workspace: the folder that holds dvc.yaml and params.yaml
     """
     chain = TaskChain()
     with exclusive_workspace(workspace, wait=wait):
+        target = open_branch(branch, overrides) if branch else None
         params = load_params(overrides)
-        with open_repo() as repo:
-            sync_champion(repo)
-        failed = run_download(chain, download_retries) or chain.run_task("ingest", ingest_images)
+        pull = target is not None
+        if not pull:
+            with open_repo() as repo:
+                sync_champion(repo)
+        failed = run_download(chain, download_retries, pull=pull) or chain.run_task("ingest", ingest_images)
         if failed is None:
-            skip_reason = _skip_reason(params)
+            skip_reason = _skip_reason(params, pull=pull)
             if skip_reason is not None:
                 return Completed(name="Skipped", message=skip_reason)
-            failed = run_stages(chain) or chain.run_task("compare", compare_models, push, commit)
+            failed = run_stages(chain, pull=pull) or chain.run_task(
+                "compare", compare_models, push, commit, target
+            )
         get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
         if failed is not None:
             return failed
-    return Completed(message=chain.runs[-1].message)
+    return Completed(name=chain.runs[-1].state, message=chain.runs[-1].message)
 
 
-def _skip_reason(params: Params) -> str | None:
+def _skip_reason(params: Params, *, pull: bool) -> str | None:
     """Why there is nothing to do; None unless all stages are up to date and their model has been compared."""
-    model = Path(params.paths.onnx_model)
     with open_repo() as repo:
-        if changed_stages(repo) or not model.is_file():
+        if changed_stages(repo, pull=pull):
             return None
-    md5 = hash_file(model, "md5")
+        md5 = find_output(repo, params.paths.onnx_model).hash_info.value
     entries = ledger.read_ledger()
     champion = ledger.current_champion(entries)
     if champion is None:
@@ -110,17 +123,42 @@ def ingest_images() -> State[Any]:
     return Completed(message=str(result))
 
 
-@task(name="compare", task_run_name="compare", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="compare",
+    task_run_name="compare",
+    log_prints=True,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(REMOTE_RETRY_DELAYS_S),
+    retry_delay_seconds=REMOTE_RETRY_DELAYS_S,
+    retry_condition_fn=is_retryable,
+)
 @fail_in_one_line
-def compare_models(push: bool, commit: bool) -> State[Any]:
+def compare_models(push: bool, commit: bool, target: PublishBranch | None) -> State[Any]:
     """Challenger against champion: record the decision in the ledger, then publish it as asked for."""
     params = read_params(PARAMS)
-    entry = _decide(params)
+    entry = _decide(params) if target is None else _decide_on_branch(params, target)
+    if entry.flow_run_id != str(flow_run.id):
+        message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
+        return Completed(name="Skipped", message=message)
     print(f"{entry.decision}: {entry.reason}")
     create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-    _emit_decision_event(entry)
-    publish.save_experiment(entry, params, push=push, commit=commit)
+    publish.emit_decision_event(entry)
+    if target is None:
+        publish.save_experiment(entry, params, push=push, commit=commit)
     return Completed(message=f"{entry.decision}: {entry.reason}")
+
+
+def _decide_on_branch(params: Params, branch: PublishBranch) -> LedgerEntry:
+    def decide() -> LedgerEntry:
+        with open_repo() as repo:
+            sync_champion(repo)
+        return _decide(params)
+
+    pull_models(params)
+    push_results()
+    md5 = hash_file(Path(params.paths.onnx_model), "md5")
+    return publish_decision(branch, result_files(params), decide, md5)
 
 
 def _decide(params: Params) -> LedgerEntry:
@@ -155,87 +193,3 @@ def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: P
         evidence=decision.evidence.as_dict(),
     )
     return promote(repo, entry) if decision.promote else ledger.append(entry)
-
-
-def _emit_decision_event(entry: LedgerEntry) -> None:
-    """The event that automations can act on: `cifarflow.model.` and the decision."""
-    emit_event(
-        event=f"cifarflow.model.{entry.decision}",
-        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
-        related=[
-            {
-                "prefect.resource.id": f"prefect.flow-run.{entry.flow_run_id}",
-                "prefect.resource.role": "flow-run",
-            }
-        ],
-        payload={
-            "version": entry.version,
-            "reason": entry.reason,
-            "model_md5": entry.model_md5,
-            "evidence": dict(entry.evidence),
-        },
-    )
-
-
-@flow(name="rollback", log_prints=True)
-@fail_in_one_line
-def rollback(
-    version: int | None = None, restore: bool = False, wait: bool = True, workspace: Path = Path()
-) -> State[Any]:
-    """Promote an earlier champion again; its model comes from DVC's cache or remote.
-
-    Args:
-        version: its number in the ledger; by default the champion before the current one
-        restore: only restore the current champion's file; the ledger stays as it is
-        wait: wait for another run in the workspace to finish instead of failing
-        workspace: the folder that holds dvc.yaml and params.yaml
-    """
-    if restore and version is not None:
-        raise InputError("restore brings back the current champion: give a version or restore, not both")
-    with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
-        if restore:
-            return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
-        earlier = ledger.resolve_rollback_target(ledger.read_ledger(), version)
-        entry = promote(
-            repo,
-            replace(
-                earlier,
-                decision="rolled_back",
-                reason=f"manual rollback to {earlier.label}",
-                flow_run_name=str(flow_run.name),
-                flow_run_id=str(flow_run.id),
-            ),
-        )
-        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-        _emit_decision_event(entry)
-    return Completed(message=f"{CHAMPION} is {earlier.label} again")
-
-
-@flow(name="promote", log_prints=True)
-@fail_in_one_line
-def override(model: str, reason: str, wait: bool = True, workspace: Path = Path()) -> State[Any]:
-    """Promote a model that was rejected: a person overrides the comparison, and the ledger says so.
-
-    Args:
-        model: its version in the ledger, or its ONNX file
-        reason: why, for the ledger
-        wait: wait for another run in the workspace to finish instead of failing
-        workspace: the folder that holds dvc.yaml and params.yaml
-    """
-    if not reason.strip():
-        raise InputError("an override needs a reason, for the ledger")
-    with exclusive_workspace(workspace, wait=wait), open_repo() as repo:
-        rejected = ledger.resolve_rejected(ledger.read_ledger(), model)
-        entry = promote(
-            repo,
-            replace(
-                rejected,
-                decision="overridden",
-                reason=f"{reason.strip()} (version {rejected.version} was rejected: {rejected.reason})",
-                flow_run_name=str(flow_run.name),
-                flow_run_id=str(flow_run.id),
-            ),
-        )
-        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-        _emit_decision_event(entry)
-    return Completed(message=f"{CHAMPION} is {entry.label}")

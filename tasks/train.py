@@ -12,6 +12,7 @@ from tasks.training.device import resolve_device
 from tasks.training.history import write_history
 from tasks.training.normalize import Normalize
 from tasks.training.pretrained import find_pretrained
+from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tasks.training.trainer import Trainer
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file
@@ -50,9 +51,13 @@ def train(
     data = load_splits(splits)
     device = resolve_device(config.device)
     initial = find_pretrained(pretrained, config.weights)
-    checkpoints = CheckpointStore(
-        weights.with_name("checkpoints"), training_fingerprint(splits, config.model_dump(), device, initial)
+    fingerprint = training_fingerprint(splits, config.model_dump(), device, initial)
+    remote = (
+        RemoteCheckpoints(config.checkpoint_url, fingerprint, config.checkpoint_interval_s)
+        if config.checkpoint_url
+        else None
     )
+    checkpoints = CheckpointStore(weights.with_name("checkpoints"), fingerprint, remote)
     with num_threads(config.num_threads), deterministic_algorithms(device, enabled=config.deterministic):
         normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
         trainer = Trainer(

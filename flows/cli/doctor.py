@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from flows.runtime.dvc_repro import change_reason, check_data_recorded, open_repo, topological_stages
+from flows.runtime.dvc_data import check_data_recorded
+from flows.runtime.dvc_repro import change_reason, open_repo, topological_stages
 from flows.runtime.lock import LOCK_FILE, read_holder
 from flows.server.api import check_api, load_settings
 from flows.server.local import find_local_server

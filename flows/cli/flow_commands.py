@@ -116,7 +116,7 @@ def rollback(version: int | None, *, restore: bool) -> None:
     if restore and version is not None:
         raise click.UsageError("give a VERSION or --restore, not both")
     enter_project()
-    run_flow("flows.retrain", "rollback", version=version, restore=restore, wait=False)
+    run_flow("flows.rollback", "rollback", version=version, restore=restore, wait=False)
 
 
 @click.command()
@@ -132,7 +132,7 @@ def promote(model: str, *, reason: str) -> None:
     """
     model = model if model.isdecimal() else str(Path(model).absolute())
     enter_project()
-    run_flow("flows.retrain", "override", model=model, reason=reason, wait=False)
+    run_flow("flows.rollback", "override", model=model, reason=reason, wait=False)
 
 
 @click.command()

@@ -44,11 +44,12 @@ def serve_deployments(port: int) -> None:
 
 
 def _load_deployments() -> list[dict[str, Any]]:
+    """Those that run in this directory, not in a clone."""
     try:
         entries: list[dict[str, Any]] = YAML(typ="safe").load(DEPLOYMENTS)["deployments"]
     except Exception as error:
         raise InputError(f"{DEPLOYMENTS} cannot be read: {' '.join(str(error).split())}") from error
-    return entries
+    return [entry for entry in entries if "pull" not in entry]
 
 
 def _job_env() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""DVC: the order of the stages, what changed and why, running a stage, `dvc.lock`, the data.
+"""DVC: the order of the stages, what changed and why, running a stage, `dvc.lock`.
 
 Around a stage's command everything is DVC's own: removing outputs, run cache, hashing, linking, `dvc.lock`.
 Only the command is replaced: where `dvc repro` starts `python -m tasks STAGE`, a flow calls the same
@@ -17,16 +17,15 @@ import dvc.stage.run
 from dvc.dependency.param import ParamsDependency, read_param_file
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
+from dvc.output import Output
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
-from tasks.dataset.dvc_file import changed_since_recorded, not_recorded
+from flows.runtime.dvc_remote import fetch_run_cache, find_lost_outputs, pull_outputs
 from tasks.workspace.errors import InputError, RunError, describe_os_error
-
-DATA = "data.dvc"
 
 
 @dataclass(frozen=True)
@@ -77,43 +76,69 @@ def topological_stages(repo: Repo) -> list[PipelineStage]:
 
 
 def repro_stage(
-    repo: Repo, name: str, stage_fn: Callable[[], dict[str, Any]], *, force: bool = False
+    repo: Repo,
+    name: str,
+    stage_fn: Callable[[], dict[str, Any]],
+    *,
+    force: bool = False,
+    pull: bool = False,
 ) -> StageResult:
     """Bring the stage up to date as `dvc repro --single-item` does, with `stage_fn` in place of its command.
 
+    With `pull` as with its `--pull --allow-missing`: outputs that only the remote has are up to date, what
+    the stage needs is pulled, and its results are restored where a run on any machine has pushed them.
     Exceptions from `stage_fn` propagate; the outputs are then removed and nothing is recorded.
     """
     (stage,) = (stage for stage in topological_stages(repo) if stage.name == name)
-    reason = "forced" if force else change_reason(stage)
+    reason = "forced" if force else change_reason(stage, pull=pull)
     if reason is None:
         return StageResult("cached", "up to date", {})
     if not force and stage.already_cached():  # the outputs are missing in the workspace only
         stage.checkout(force=True)
         return StageResult("restored", reason, {})
     _remove_empty_run_cache(Path(repo.cache.legacy.path))
-    with _patched_cmd_run(stage, stage_fn) as results, _raise_failed_transfers():
-        stage.reproduce(force=force)
+    if pull:
+        pull_outputs(repo, [dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)])
+        fetch_run_cache(stage)
+    with _patched_cmd_run(stage, stage_fn) as results, raise_failed_transfers():
+        stage.reproduce(force=force, pull=pull, upstream=repo.index.stages)
     stage.dump(update_pipeline=False)
     if not results:  # DVC restored the outputs from its run cache
         return StageResult("restored", reason, {})
     return StageResult("ran", reason, results[0])
 
 
-def change_reason(stage: PipelineStage) -> str | None:
-    """Why DVC would run the stage, such as `params train.lr changed`; None if it would not."""
-    if not stage.changed():
-        return None
+def change_reason(stage: PipelineStage, *, pull: bool = False) -> str | None:
+    """Why DVC would run the stage, such as `params train.lr changed`; None if it would not.
+
+    With `pull`, what is missing in the workspace is no reason where the remote has it.
+    """
+    if not stage.changed(pull, stage.repo.index.stages if pull else None):
+        lost = find_lost_outputs(stage) if pull else []
+        return f"{', '.join(lost)} is neither in the DVC cache nor in the remote" if lost else None
     if not any(out.hash_info for out in stage.outs):
         return "never run before"
     reasons = ["its command changed"] if stage.changed_stage() else []
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             reasons += [f"params {key} changed" for key in _diff_params(stage.repo, dep)]
-        else:
-            reasons += [f"{dep.def_path} {_STATUS_TEXT.get(state, state)}" for state in dep.status().values()]
+        elif not pull or dep.exists:
+            reasons += _describe_status(dep)
+        elif _differs_from_upstream(dep):
+            reasons.append(f"{dep.def_path} changed")
     for out in stage.outs:
-        reasons += [f"{out.def_path} {_STATUS_TEXT.get(state, state)}" for state in out.status().values()]
+        if not pull or out.exists:
+            reasons += _describe_status(out)
     return ", ".join(reasons) or "changed, according to DVC"
+
+
+def _describe_status(file: Output) -> list[str]:
+    return [f"{file.def_path} {_STATUS_TEXT.get(state, state)}" for state in file.status().values()]
+
+
+def _differs_from_upstream(dep: Output) -> bool:
+    outs = (out for stage in dep.repo.index.stages for out in stage.outs if out.fs_path == dep.fs_path)
+    return any(out.hash_info != dep.hash_info for out in outs)
 
 
 _STATUS_TEXT = {
@@ -175,7 +200,7 @@ def _remove_empty_run_cache(cache: Path) -> None:
 
 
 @contextmanager
-def _raise_failed_transfers() -> Iterator[None]:
+def raise_failed_transfers() -> Iterator[None]:
     """Where a file cannot be written to its cache, DVC logs that and records the output all the same."""
 
     def raise_error(record: logging.LogRecord) -> bool:
@@ -191,60 +216,12 @@ def _raise_failed_transfers() -> Iterator[None]:
         logger.removeFilter(raise_error)
 
 
-def pull_data(repo: Repo) -> bool:
-    """Check the tracked data out of DVC's cache or remote.
-
-    False where the data are in the workspace already, are not tracked, or neither cache nor remote has them.
-    """
-    stage = _data_stage(repo)
-    if stage is None or stage.outs[0].exists:
-        return False
-    remote = repo.config["core"].get("remote")
-    if stage.outs[0].changed_cache():
-        if not remote:
-            return False
-        try:
-            repo.fetch([stage.path])
-        except DvcException as error:
-            print(f"the DVC remote {remote} does not have the data: {str(error).splitlines()[0]}")
-            return False
-    repo.checkout([stage.path])
-    return True
-
-
-def check_data_recorded(repo: Repo) -> None:
-    """`InputError` unless the data are what data.dvc records."""
-    stage = _data_stage(repo)
-    data = Path(DATA).with_suffix("")
-    if stage is None:
-        raise not_recorded(data)
-    if stage.status():
-        raise changed_since_recorded(data)
-
-
-def commit_data(repo: Repo) -> None:
-    """Commit the data, verified before, to DVC's cache and data.dvc.
-
-    `RunError` where data.dvc records more files than there are: added images must not vanish silently.
-    """
-    stage = _data_stage(repo)
-    if stage is None or not stage.status():
-        return
-    recorded = stage.outs[0].meta.nfiles or 0
-    present = sum(1 for file in Path(stage.outs[0].fspath).rglob("*") if file.is_file())
-    if present < recorded:
-        raise RunError(
-            f"{DATA} records {recorded} files, but only {present} exist; restore the missing ones: "
-            f"dvc pull {DATA} && dvc checkout --force {DATA}; or accept the loss: dvc commit --force {DATA}"
-        )
-    with _raise_failed_transfers():
-        repo.commit(stage.path, force=True)
-
-
-def changed_stages(repo: Repo) -> list[str]:
+def changed_stages(repo: Repo, *, pull: bool = False) -> list[str]:
     """The stages that are not up to date. Stages downstream of these may have to run as well."""
-    return [str(stage.name) for stage in topological_stages(repo) if stage.changed()]
+    return [str(stage.name) for stage in topological_stages(repo) if change_reason(stage, pull=pull)]
 
 
-def _data_stage(repo: Repo) -> Stage | None:
-    return next((stage for stage in repo.index.stages if stage.path_in_repo == DATA), None)
+def find_output(repo: Repo, path: str) -> Output:
+    """The output of dvc.yaml at the path, with the hash that dvc.lock records."""
+    (output,) = repo.find_outs_by_path(path)
+    return output

@@ -1,8 +1,7 @@
-"""Publish a retraining: a DVC experiment, a push to the remotes, a commit on a branch of its own."""
+"""Publish a retraining: an event, a DVC experiment, a push to the remotes, a commit on its own branch."""
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +9,40 @@ from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCMError, SCMError
+from prefect.events import emit_event
 
 from flows.runtime.champion import CHAMPION_DVC_FILE
-from flows.runtime.dvc_repro import DATA, load_repo
+from flows.runtime.dvc_data import DATA
+from flows.runtime.dvc_repro import load_repo
 from flows.runtime.flow_run import PARAMS
-from flows.runtime.git import run_git
+from flows.runtime.git import run_git, write_commit
 from tasks.params import Params
 from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.workspace.errors import RunError, describe_os_error
 from tasks.workspace.files import atomic_write
 
+MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
 REPORTS_DIR = "reports"
+
+
+def emit_decision_event(entry: LedgerEntry) -> None:
+    """The event that automations can act on: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
+    emit_event(
+        event=f"cifarflow.model.{entry.decision}",
+        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
+        related=[
+            {
+                "prefect.resource.id": f"prefect.flow-run.{entry.flow_run_id}",
+                "prefect.resource.role": "flow-run",
+            }
+        ],
+        payload={
+            "version": entry.version,
+            "reason": entry.reason,
+            "model_md5": entry.model_md5,
+            "evidence": dict(entry.evidence),
+        },
+    )
 
 
 def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: bool) -> None:
@@ -86,26 +108,26 @@ def _git_remote(repo: Repo) -> str | None:
 def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
     """Commit ledger, lock and reports to `retrain/DATE`, on top of it or of HEAD; return the branch's name.
 
-    Uses an index of its own: the user's staged changes and the branch that is checked out stay as they are.
+    The user's staged changes and the branch that is checked out stay as they are.
     """
     branch = f"retrain/{entry.time[:10]}"
     if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
         raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
     ref = f"refs/heads/{branch}"
-    files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *_report_paths(params)]
+    files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *report_paths(params)]
     parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
-    with tempfile.TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-        run_git("read-tree", parent, env=index)
-        run_git("add", "--force", "--", *(str(file) for file in files if file.exists()), env=index)
-        tree = run_git("write-tree", env=index)
-    message = f"Retrain: {entry.decision}\n\n{entry.reason}\nFlow run {entry.flow_run_name}"
-    commit = run_git("commit-tree", tree, "-p", parent, "-m", message)
-    run_git("update-ref", ref, commit)
+    commit = write_commit(parent, files, decision_message(entry))
+    if commit is not None:
+        run_git("update-ref", ref, commit)
     return branch
 
 
-def _report_paths(params: Params) -> list[Path]:
+def decision_message(entry: LedgerEntry) -> str:
+    """The message of the commit with a decision."""
+    return f"Retrain: {entry.decision}\n\n{entry.reason}\nFlow run {entry.flow_run_name}"
+
+
+def report_paths(params: Params) -> list[Path]:
     paths = [Path(path) for _, path in params.paths]
     return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
 

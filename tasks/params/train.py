@@ -16,6 +16,19 @@ def _recipe_field(default: JsonValue, description: str) -> Any:
     return Field(description=description, json_schema_extra={"default": default})
 
 
+def _unrecorded_field(default: JsonValue, description: str) -> Any:
+    """A parameter that changes no result: not dumped, so neither in checkpoints' names nor in any file.
+
+    Its default stays out of the schema, since recipes leave it as it is.
+    """
+    return Field(
+        default=default,
+        description=description,
+        exclude=True,
+        json_schema_extra=lambda schema: schema.pop("default", None),
+    )
+
+
 class TrainConfig(StrictModel):
     """The defaults are the talk's recipe: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
 
@@ -93,6 +106,14 @@ class TrainConfig(StrictModel):
     deterministic: bool = Field(
         description="on CUDA: PyTorch's deterministic algorithms; without them cuDNN's fastest. "
         "What they cost is unmeasured, as is all of CUDA so far"
+    )
+
+    checkpoint_url: Annotated[str, Field(max_length=2000)] = _unrecorded_field(
+        "",
+        "where checkpoints are kept as well: any URL that fsspec knows, such as `s3://`; empty: nowhere",
+    )
+    checkpoint_interval_s: Annotated[float, Field(ge=0, le=86_400)] = _unrecorded_field(
+        60.0, "seconds between two uploads at least"
     )
 
     @model_validator(mode="after")

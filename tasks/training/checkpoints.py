@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from tasks.training.remote_checkpoints import KEEP_LAST, RemoteCheckpoints
 from tasks.workspace.code import code_sha256
 from tasks.workspace.files import atomic_write, hash_file
 
-KEEP_LAST = 2  # per training: if the newest is corrupt, the previous one is used
 KEEP_RUNS = 3  # trainings whose checkpoints are kept, including the current one
 DIGEST_BYTES = 32
 
@@ -34,10 +34,11 @@ class CheckpointStore:
     """The checkpoints of one training, in `root/fingerprint/`.
 
     Other trainings' checkpoints in `root` are deleted, oldest first, until `KEEP_RUNS` trainings are left.
+    `remote` has copies of this one's.
     """
 
-    def __init__(self, root: Path, fingerprint: str) -> None:
-        self._root = root
+    def __init__(self, root: Path, fingerprint: str, remote: RemoteCheckpoints | None = None) -> None:
+        self._root, self._remote = root, remote
         self._folder = root / fingerprint
         others = (other for other in root.glob("*/") if other != self._folder)
         for old in sorted(others, key=lambda other: other.stat().st_mtime)[: -(KEEP_RUNS - 1)]:
@@ -45,6 +46,8 @@ class CheckpointStore:
 
     def load_latest(self) -> Any:
         """The newest intact state, or None. A corrupt checkpoint is renamed and reported in one line."""
+        if self._remote is not None:
+            self._remote.download(self._folder)
         for file in self._newest_first():
             stored = file.read_bytes()
             digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
@@ -58,13 +61,18 @@ class CheckpointStore:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        with atomic_write(self._folder / f"epoch-{epoch:06}.pt") as temp_path:
-            temp_path.write_bytes(hashlib.sha256(content).digest() + content)
+        name, stored = f"epoch-{epoch:06}.pt", hashlib.sha256(content).digest() + content
+        with atomic_write(self._folder / name) as temp_path:
+            temp_path.write_bytes(stored)
+        if self._remote is not None:
+            self._remote.upload(name, stored)
         for old in self._newest_first()[KEEP_LAST:]:
             old.unlink()
 
     def clear(self) -> None:
         """Delete this training's checkpoints, once it has finished."""
+        if self._remote is not None:
+            self._remote.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._root.is_dir() and not any(self._root.iterdir()):
             self._root.rmdir()

@@ -1,6 +1,7 @@
 """A Prefect server and a worker as processes of their own, and how tests talk to them."""
 
 import contextlib
+import copy
 import json
 import os
 import signal
@@ -56,9 +57,17 @@ class DeploymentServer:
         if self._server is not None:
             stop_process(self._server)
 
-    def start_worker(self) -> None:
-        command = [str(BIN / "prefect"), "worker", "start", "--pool", "cifarflow"]
+    def start_worker(self, *options: str) -> None:
+        command = [str(BIN / "prefect"), "worker", "start", "--pool", "cifarflow", *options]
         self._worker = start_process(command, self, self.worker_log)
+
+    def at(self, folder: Path, **env: str) -> "DeploymentServer":
+        """The same server as seen from another machine: a folder, and a worker that may be started there."""
+        machine = copy.copy(self)
+        machine.folder = machine.home = folder
+        machine.env = self.env | {"PWD": str(folder), "TMPDIR": str(folder)} | env
+        machine._server = machine._worker = None
+        return machine
 
     def stop_worker(self) -> None:
         if self._worker is not None:

@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: DeploymentServer) -> None:
     found = {deployment["name"]: deployment for deployment in server.request("deployments/filter", {})}
     toys = {file.stem.replace("_", "-") for file in (ROOT / "models/toys").glob("[!_]*.py")}
-    assert found.keys() == {"pipeline", "retrain", "rollback", *toys} == read_deployment_names(ROOT)
+    flows = {f"{flow}{place}" for flow in ("pipeline", "retrain", "rollback") for place in ("", "-anywhere")}
+    assert found.keys() == {*flows, *toys} == read_deployment_names(ROOT)
     schema = found["pipeline"]["parameter_openapi_schema"]
     assert schema["definitions"]["TrainConfig"]["properties"]["epochs"]["anyOf"][0]["minimum"] == 1
     (schedule,) = found["retrain"]["schedules"]

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from flows.retrain import rollback
+from flows.rollback import rollback
 from flows.runtime.lock import LOCK_FILE
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
@@ -119,7 +119,7 @@ def test_retrain_corrupt_ledger_is_one_line(champion_copy: Path) -> None:
 
 def test_decisions_are_events_and_artifacts(champion_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[dict[str, Any]] = []
-    monkeypatch.setattr("flows.retrain.emit_event", lambda **event: events.append(event))
+    monkeypatch.setattr("flows.runtime.publish.emit_event", lambda **event: events.append(event))
     state = run_retrain(*IMPROVE)
     assert state.is_completed()
     rolled_back = rollback(return_state=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.retrain import override, rollback
+from flows.rollback import override, rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
 from tasks.workspace.files import hash_file

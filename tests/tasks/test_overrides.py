@@ -95,6 +95,8 @@ def test_recipe_defaults_cover_all_but_run_and_machine() -> None:
         "device",
         "num_threads",
         "deterministic",
+        "checkpoint_url",
+        "checkpoint_interval_s",
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.retrain import rollback
+from flows.rollback import rollback
 from flows.runtime.champion import CHAMPION_DVC_FILE
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.retrain import rollback
+from flows.rollback import rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION
 from tasks.workspace.files import hash_file

@@ -1,0 +1,126 @@
+"""The flows `rollback` and `promote`: a person's decisions about the champion."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.runtime import markdown, publish
+from flows.runtime.champion import promote, restore_champion
+from flows.runtime.dvc_repro import open_repo
+from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line
+from flows.runtime.portable import open_branch, publish_decision
+from tasks.registry import ledger
+from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.workspace.errors import InputError, RunError
+
+ROLLBACK_REASON = "manual rollback to "
+
+
+@flow(name="rollback", log_prints=True)
+@fail_in_one_line
+def rollback(
+    version: int | None = None,
+    restore: bool = False,
+    wait: bool = True,
+    branch: str | None = None,
+    workspace: Path = Path(),
+) -> State[Any]:
+    """Promote an earlier champion again; its model comes from DVC's cache or remote.
+
+    Args:
+        version: its number in the ledger; by default the champion before the current one
+        restore: only restore the current champion's file; the ledger stays as it is
+        wait: wait for another run in the workspace to finish instead of failing
+        branch: push the decision to this branch of the Git remote, whose ledger counts; for a run in a clone
+        workspace: the folder that holds dvc.yaml and params.yaml
+    """
+    if restore and branch:
+        raise InputError("restore changes only the workspace: give a branch or restore, not both")
+    if restore and version is not None:
+        raise InputError("restore brings back the current champion: give a version or restore, not both")
+    with exclusive_workspace(workspace, wait=wait):
+        if restore:
+            with open_repo() as repo:
+                return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
+        if branch:
+            target = open_branch(branch)
+            champion = ledger.current_champion(ledger.read_ledger())
+            entry = publish_decision(target, [], lambda: _roll_back(version, champion))
+        else:
+            entry = _roll_back(version)
+        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+        publish.emit_decision_event(entry)
+    return Completed(message=f"{CHAMPION} is {entry.reason.removeprefix(ROLLBACK_REASON)} again")
+
+
+def _roll_back(version: int | None, expected: LedgerEntry | None = None) -> LedgerEntry:
+    """Append to the ledger. `RunError` where no version is given and the champion is not the expected one."""
+    entries = ledger.read_ledger()
+    champion = ledger.current_champion(entries)
+    if version is None and expected and champion and champion.version != expected.version:
+        raise RunError(
+            f"nothing was rolled back: {champion.label} has come meanwhile; give the version to roll back to"
+        )
+    earlier = ledger.resolve_rollback_target(entries, version)
+    with open_repo() as repo:
+        return promote(
+            repo,
+            replace(
+                earlier,
+                decision="rolled_back",
+                reason=f"{ROLLBACK_REASON}{earlier.label}",
+                flow_run_name=str(flow_run.name),
+                flow_run_id=str(flow_run.id),
+            ),
+        )
+
+
+@flow(name="promote", log_prints=True)
+@fail_in_one_line
+def override(
+    model: str,
+    reason: str,
+    wait: bool = True,
+    branch: str | None = None,
+    workspace: Path = Path(),
+) -> State[Any]:
+    """Promote a model that was rejected: a person overrides the comparison, and the ledger says so.
+
+    Args:
+        model: its version in the ledger, or its ONNX file
+        reason: why, for the ledger
+        wait: wait for another run in the workspace to finish instead of failing
+        branch: push the decision to this branch of the Git remote, whose ledger counts; for a run in a clone
+        workspace: the folder that holds dvc.yaml and params.yaml
+    """
+    if not reason.strip():
+        raise InputError("an override needs a reason, for the ledger")
+    with exclusive_workspace(workspace, wait=wait):
+        if branch:
+            entry = publish_decision(open_branch(branch), [], lambda: _override(model, reason.strip()))
+        else:
+            entry = _override(model, reason.strip())
+        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+        publish.emit_decision_event(entry)
+    return Completed(message=f"{CHAMPION} is {entry.label}")
+
+
+def _override(model: str, reason: str) -> LedgerEntry:
+    rejected = ledger.resolve_rejected(ledger.read_ledger(), model)
+    with open_repo() as repo:
+        return promote(
+            repo,
+            replace(
+                rejected,
+                decision="overridden",
+                reason=f"{reason} (version {rejected.version} was rejected: {rejected.reason})",
+                flow_run_name=str(flow_run.name),
+                flow_run_id=str(flow_run.id),
+            ),
+        )

@@ -1,0 +1,88 @@
+"""Copies of a training's checkpoints at a URL, so that it survives the machine that it runs on."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import fsspec
+
+from tasks.workspace.errors import InputError
+from tasks.workspace.files import atomic_write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEEP_LAST = 2  # if the newest is corrupt, the previous one is used
+
+
+class RemoteCheckpoints:
+    """The checkpoints of one training in `url/fingerprint/`; any URL that fsspec knows.
+
+    A thread uploads the newest, one per `interval_s` at most. The training neither waits for it nor fails
+    with it: what cannot be uploaded or downloaded is reported in one line.
+    """
+
+    def __init__(self, url: str, fingerprint: str, interval_s: float) -> None:
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"train.checkpoint_url: {' '.join(str(error).split())}") from error
+        self._folder = f"{root.rstrip('/')}/{fingerprint}"
+        self._interval_s = interval_s
+        self._started = -math.inf
+        self._thread: threading.Thread | None = None
+
+    def upload(self, name: str, content: bytes) -> None:
+        """Begin to upload, unless the interval has not passed or the last upload has not ended."""
+        if time.monotonic() - self._started < self._interval_s or self._is_uploading():
+            return
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._upload, args=(name, content), daemon=True)
+        self._thread.start()
+
+    def download(self, folder: Path) -> None:
+        """Bring those that are newer than the folder's own."""
+        newest = max((file.name for file in folder.glob("epoch-*.pt")), default="")
+        try:
+            for file in self._newest_first():
+                name = file.rsplit("/", 1)[-1]
+                if name > newest:
+                    content = self._fs.cat_file(file)
+                    with atomic_write(folder / name) as temp_path:
+                        temp_path.write_bytes(content)
+        except Exception as error:  # noqa: BLE001 - each file system has its own; the training starts anew
+            print(f"no checkpoint could be read from train.checkpoint_url: {_describe(error)}")
+
+    def clear(self) -> None:
+        """Delete them, once the training has finished."""
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            if self._fs.exists(self._folder):
+                self._fs.rm(self._folder, recursive=True)
+        except Exception as error:  # noqa: BLE001 - the training has finished
+            print(f"the checkpoints at train.checkpoint_url could not be deleted: {_describe(error)}")
+
+    def _is_uploading(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _upload(self, name: str, content: bytes) -> None:
+        try:
+            self._fs.makedirs(self._folder, exist_ok=True)
+            self._fs.pipe_file(f"{self._folder}/{name}", content)
+            for old in self._newest_first()[KEEP_LAST:]:
+                self._fs.rm_file(old)
+        except Exception as error:  # noqa: BLE001 - the training goes on, and the next checkpoint is tried
+            print(f"{name} could not be written to train.checkpoint_url: {_describe(error)}")
+
+    def _newest_first(self) -> list[str]:
+        self._fs.invalidate_cache()
+        return sorted(map(str, self._fs.glob(f"{self._folder}/epoch-*.pt")), reverse=True)
+
+
+def _describe(error: Exception) -> str:
+    """The kind of error only: its text may name the URL, and that a secret."""
+    return type(error).__name__
