@@ -9,12 +9,13 @@ import torch
 
 from tasks.training.checkpoints import CheckpointStore, training_fingerprint
 from tasks.training.device import resolve_device
+from tasks.training.distributed import join_ranks
 from tasks.training.history import write_history
 from tasks.training.normalize import Normalize
 from tasks.training.pretrained import find_pretrained
 from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tasks.training.trainer import Trainer
-from tasks.workspace.errors import RunError
+from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file
 from tasks.workspace.splits import load_splits, save_tensors
 from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
     from tasks.tracking import Tracker
+    from tasks.training.distributed import Ranks
     from tasks.training.progress import ProgressCallback
 
 
@@ -46,22 +48,44 @@ def train(
     With `until`, it stops after that epoch and writes checkpoints only; a later call goes on.
 
     An interrupted training resumes after its last complete epoch and gives bit-identical files. `RunError` if
-    the loss is not finite or the device runs out of memory.
+    the loss is not finite or the device runs out of memory, or if one of several processes dies.
     """
-    data = load_splits(splits)
+    arguments = (splits, weights, history, config, tracker, progress, pretrained, until)
     device = resolve_device(config.device)
+    others = (splits, weights, history, config, None, None, pretrained, until)
+    with join_ranks(config.processes, device, _train, others) as ranks:
+        return _train(ranks, *arguments)
+
+
+def _train(
+    ranks: Ranks,
+    splits: Path,
+    weights: Path,
+    history: Path,
+    config: TrainConfig,
+    tracker: Tracker | None,
+    progress: ProgressCallback | None,
+    pretrained: Path | None,
+    until: int | None,
+) -> dict[str, Any]:
+    """As `train`, on one of its ranks. Only rank 0 writes, tracks and reports."""
+    if ranks.rank:
+        tracker, progress = None, lambda *_: None
+    data = load_splits(splits)
+    device = ranks.place(resolve_device(config.device))
+    if len(data.val.labels) < ranks.world_size:
+        raise InputError(
+            f"{len(data.val.labels)} validation images are too few for {ranks.world_size} processes"
+        )
     initial = find_pretrained(pretrained, config.weights)
     fingerprint = training_fingerprint(splits, config.model_dump(), device, initial)
-    remote = (
-        RemoteCheckpoints(config.checkpoint_url, fingerprint, config.checkpoint_interval_s)
-        if config.checkpoint_url
-        else None
-    )
-    checkpoints = CheckpointStore(weights.with_name("checkpoints"), fingerprint, remote)
-    with num_threads(config.num_threads), deterministic_algorithms(device, enabled=config.deterministic):
+    ranks.check_equal(fingerprint)
+    checkpoints = None if ranks.rank else _open_checkpoints(weights, fingerprint, config)
+    threads = max(1, config.num_threads // ranks.world_size)
+    with num_threads(threads), deterministic_algorithms(device, enabled=config.deterministic):
         normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
         trainer = Trainer(
-            data.train, data.val, len(data.metadata["classes"]), normalize, config, progress, initial
+            data.train, data.val, len(data.metadata["classes"]), normalize, config, progress, initial, ranks
         )
         trainer.resume(checkpoints)
         run_config = {"data_md5": data.metadata["data_md5"], "device": device.type}
@@ -88,7 +112,7 @@ def train(
         "set_up_s": trainer.set_up_seconds,
         "warm_up_s": trainer.warm_up_seconds,
     }
-    if len(trainer.history) < config.epochs:
+    if checkpoints is None or len(trainer.history) < config.epochs:
         return result
     metadata = {
         **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
@@ -108,3 +132,10 @@ def train(
     if tracker is not None:
         tracker.link_weights(weights)
     return result
+
+
+def _open_checkpoints(weights: Path, fingerprint: str, config: TrainConfig) -> CheckpointStore:
+    remote = None
+    if config.checkpoint_url:
+        remote = RemoteCheckpoints(config.checkpoint_url, fingerprint, config.checkpoint_interval_s)
+    return CheckpointStore(weights.with_name("checkpoints"), fingerprint, remote)

@@ -5,7 +5,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from tasks.params.networks import NetworkName
-from tasks.params.types import Alpha, BatchSize, BelowOne, Epochs, LearningRate, Seed, StrictModel, Threads
+from tasks.params.types import (
+    Alpha,
+    BatchSize,
+    BelowOne,
+    Epochs,
+    LearningRate,
+    Processes,
+    Seed,
+    StrictModel,
+    Threads,
+)
 
 
 def _recipe_field(default: JsonValue, description: str) -> Any:
@@ -101,7 +111,12 @@ class TrainConfig(StrictModel):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="`auto`: CUDA where there is one")
     num_threads: Threads = Field(
-        description="on a CPU; PyTorch adds in another order with another number, so it changes the result"
+        description="on a CPU; PyTorch adds in another order with another number, so it changes the result. "
+        "Several processes share them"
+    )
+    processes: Processes = Field(
+        description="DistributedDataParallel, each with its share of every batch: on GPUs one per process; "
+        "it changes the result"
     )
     deterministic: bool = Field(
         description="on CUDA: PyTorch's deterministic algorithms; without them cuDNN's fastest. "
@@ -121,6 +136,10 @@ class TrainConfig(StrictModel):
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise ValueError(
                 f"warmup_epochs {self.warmup_epochs:g} must be smaller than epochs ({self.epochs})"
+            )
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"processes {self.processes} must not be greater than batch_size ({self.batch_size})"
             )
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")

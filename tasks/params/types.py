@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Threads = Annotated[int, Field(ge=1, le=1024)]
+Processes = Annotated[int, Field(ge=1, le=1024)]
 BatchSize = Annotated[int, Field(ge=1, le=50_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Epochs = Annotated[float, Field(ge=0, le=100_000)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from tasks.params.train import TrainConfig
 
 GROUP_SIZE = 64  # images for which one of torchvision's transforms is drawn
+
+
+class Share(NamedTuple):
+    """Which of `total` images these are; draws are for all, so that an image has the same in any share."""
+
+    rows: Tensor
+    total: int
 
 
 class Augmentation:
@@ -37,21 +44,22 @@ class Augmentation:
         """Whether it draws from PyTorch's global generator, beside the one that it was given."""
         return self._policy is not None
 
-    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int, share: Share | None = None) -> Tensor:
         """The images, uint8 `(N, H, W, C)`, as this epoch shows them; epochs count from 1.
 
-        `indices` `(N,)` are theirs in the training split.
+        `indices` `(N,)` are theirs in the training split; `share` says of which images they are a part.
         """
         flip = self._flip
         if isinstance(flip, Tensor):
             flip = flip[indices] ^ (epoch % 2 == 0)
         images = random_flip_and_translate(
-            images, flip=flip, max_shift=self._config.translate, generator=self._generator
+            images, flip=flip, max_shift=self._config.translate, generator=self._generator, share=share
         )
         if self._policy is not None:
-            images = transform_in_groups(images, self._policy)
+            images = transform_in_groups(images, self._policy, share)
         if self._config.cutout_size:
-            images = cutout(images, size=self._config.cutout_size, fill=self._fill, generator=self._generator)
+            size = self._config.cutout_size
+            images = cutout(images, size=size, fill=self._fill, generator=self._generator, share=share)
         return images
 
 
@@ -65,21 +73,34 @@ def _build_policy(config: TrainConfig) -> Callable[[Tensor], Tensor] | None:
     return v2.RandAugment(magnitude=config.randaugment_magnitude)
 
 
-def transform_in_groups(images: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
+def transform_in_groups(
+    images: Tensor, transform: Callable[[Tensor], Tensor], share: Share | None = None
+) -> Tensor:
     """Apply a transform that draws once per call to groups of images, uint8 `(N, H, W, C)`.
 
     A group's images lie far apart, so that a batch has few of the same group.
     """
-    num_groups = -(-len(images) // GROUP_SIZE)
+    num_groups = -(-(len(images) if share is None else share.total) // GROUP_SIZE)
     transformed = torch.empty_like(images)
     for group in range(num_groups):
-        planes = images[group::num_groups].permute(0, 3, 1, 2)
-        transformed[group::num_groups] = transform(planes).permute(0, 2, 3, 1)
+        rows: slice | Tensor = slice(group, None, num_groups)
+        if share is not None:
+            rows = (share.rows % num_groups == group).nonzero().flatten()
+            if not len(rows):
+                transform(images[:1].permute(0, 3, 1, 2))  # the draws of the next groups come after its own
+                continue
+        planes = images[rows].permute(0, 3, 1, 2)
+        transformed[rows] = transform(planes).permute(0, 2, 3, 1)
     return transformed
 
 
 def random_flip_and_translate(
-    images: Tensor, *, flip: bool | Tensor, max_shift: int, generator: Generator
+    images: Tensor,
+    *,
+    flip: bool | Tensor,
+    max_shift: int,
+    generator: Generator,
+    share: Share | None = None,
 ) -> Tensor:
     """Mirror each image horizontally with probability 1/2 and translate it by up to `max_shift` pixels.
 
@@ -92,7 +113,7 @@ def random_flip_and_translate(
     side = 2 * max_shift + 1
     if side == 1 and flip is False:
         return images
-    transform_ids = torch.randint(side * side * (2 if flip is True else 1), (count,), generator=generator)
+    transform_ids = _draw(side * side * (2 if flip is True else 1), count, generator, share)
     is_flipped = (transform_ids >= side * side if flip is True else torch.as_tensor(flip).expand(count)).to(
         images.device
     )
@@ -104,7 +125,9 @@ def random_flip_and_translate(
     return images.reshape(count, -1, channels).gather(1, pixels).view(images.shape)
 
 
-def cutout(images: Tensor, *, size: int, fill: Tensor, generator: Generator) -> Tensor:
+def cutout(
+    images: Tensor, *, size: int, fill: Tensor, generator: Generator, share: Share | None = None
+) -> Tensor:
     """Cover a square of `size` pixels at a random position inside each image with the color `fill`, `(C,)`.
 
     Takes and gives uint8 `(N, H, W, C)`. The network then cannot rely on one part of an image (DeVries and
@@ -112,13 +135,18 @@ def cutout(images: Tensor, *, size: int, fill: Tensor, generator: Generator) -> 
     """
     count, height, width, _ = images.shape
     masks = [
-        _span_mask(length, torch.randint(length - size + 1, (count,), generator=generator), size).to(
-            images.device
-        )
+        _span_mask(length, _draw(length - size + 1, count, generator, share), size).to(images.device)
         for length in (height, width)
     ]
     squares = masks[0][:, :, None] & masks[1][:, None, :]
     return torch.where(squares[..., None], fill, images)
+
+
+def _draw(high: int, count: int, generator: Generator, share: Share | None) -> Tensor:
+    """A random integer below `high` for each of `count` images."""
+    if share is None:
+        return torch.randint(high, (count,), generator=generator)
+    return torch.randint(high, (share.total,), generator=generator)[share.rows]
 
 
 def _span_mask(length: int, starts: Tensor, size: int) -> Tensor:

@@ -84,9 +84,18 @@ def has_dropout(network: nn.Module) -> bool:
 
 
 def check_last_batch(config: TrainConfig, num_images: int) -> None:
-    """`InputError` for a batch of one image, on which torchvision's batch normalization fails."""
-    if config.network not in NETWORKS and num_images % config.batch_size == 1:
-        raise InputError(
-            f"train.batch_size {config.batch_size} leaves a last batch of one of the {num_images:,} training "
-            f"images, too few for the batch normalization of {config.network}; choose another"
-        )
+    """`InputError` where the last batch has no image for a process.
+
+    Or a single one for one of torchvision's networks, on which batch normalization fails.
+    """
+    last = num_images % config.batch_size or config.batch_size
+    smallest_share = last // config.processes
+    if smallest_share > 1 or (smallest_share == 1 and config.network in NETWORKS):
+        return
+    size, reason = "one" if last == 1 else f"{last:,}", f"the batch normalization of {config.network}"
+    if config.processes > 1:
+        reason = f"{config.processes} processes" + (f" and {reason}" if smallest_share else "")
+    raise InputError(
+        f"train.batch_size {config.batch_size} leaves a last batch of {size} of the {num_images:,} training "
+        f"images, too few for {reason}; choose another"
+    )

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.cifarnet import WHITENING_IMAGES, CifarNet
 from models.init import seed_global_generator
 from models.step import training_step
+from tasks.training.distributed import Ranks
 from tasks.training.history import EpochMetrics
 from tasks.training.image_store import ImageStore
 from tasks.training.loader import BatchLoader
@@ -28,8 +29,8 @@ from tasks.training.network import (
 )
 from tasks.training.optimizer import build_optimizer
 from tasks.training.progress import print_estimate, show_progress
+from tasks.training.step_metrics import StepMetrics
 from tasks.training.validate import validate
-from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,8 +70,10 @@ class Trainer:
         config: TrainConfig,
         progress: ProgressCallback | None = None,
         weights: Path | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
+        self.ranks = ranks or Ranks()
         self.progress = progress
         self.normalize = normalize
         self.device = normalize.scale.device
@@ -87,11 +90,13 @@ class Trainer:
         self.compiled_model = (
             torch.compile(self.model, mode=COMPILE_MODE, dynamic=False) if compiled else self.model
         )
+        self._replica = self.compiled_model
+        self._dropout_generator: Generator | None = None  # of this rank, for masks of its own
         self.ema_model: AveragedModel | None = None
         if config.ema_decay:
             average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
             self.ema_model = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-        self.loader = BatchLoader(train, num_classes, normalize, config, self.generator)
+        self.loader = BatchLoader(train, num_classes, normalize, config, self.generator, self.ranks)
         self.optimizer = build_optimizer(self.model, config, compiled=compiled)
         self.lr_scheduler = build_lr_scheduler(self.optimizer, config, len(self.loader))
         self.history: list[EpochMetrics] = []
@@ -102,9 +107,9 @@ class Trainer:
         """of all epochs, from the first batch to the last, without validation"""
         self.warm_up_seconds = 0.0
 
-    def resume(self, checkpoints: CheckpointStore) -> None:
-        """Load the latest checkpoint, if there is one."""
-        state = checkpoints.load_latest()
+    def resume(self, checkpoints: CheckpointStore | None) -> None:
+        """Load the latest checkpoint, if there is one. Rank 0 alone has `checkpoints`, for all."""
+        state = self.ranks.broadcast(None if checkpoints is None else checkpoints.load_latest())
         if state is not None:
             self.load_state_dict(state)
             print(f"resuming from checkpoint after epoch {len(self.history)}")
@@ -120,16 +125,17 @@ class Trainer:
         for epoch in (1, self.config.epochs):
             self._set_train_mode(epoch)
             for _ in range(WARM_UP_STEPS):
-                _, loss = training_step(
-                    self._forward, self._loss, self.optimizer, batch.inputs, batch.targets
-                )
+                _, loss = self._take_step(batch)
             loss.item()  # waits for the device
         self.load_state_dict(initial_state)
         self.warm_up_seconds = time.perf_counter() - began
         print(f"warmed up in {self.warm_up_seconds:.1f} s")
 
     def fit(
-        self, checkpoints: CheckpointStore, wandb_run: WandbRun | None = None, until: int | None = None
+        self,
+        checkpoints: CheckpointStore | None,
+        wandb_run: WandbRun | None = None,
+        until: int | None = None,
     ) -> BestCheckpoint:
         """Run the remaining epochs, or those up to `until`; after each a checkpoint and a printed line."""
         num_saved = len(self.history)
@@ -140,7 +146,8 @@ class Trainer:
                 if wandb_run is not None:
                     timing = {"epoch_seconds": seconds, "images_per_second": self.loader.num_images / seconds}
                     wandb_run.log({**asdict(metrics), **timing}, step=metrics.epoch)
-                checkpoints.save(metrics.epoch, self.state_dict())
+                if checkpoints is not None:
+                    checkpoints.save(metrics.epoch, self.state_dict())
                 num_saved = metrics.epoch
                 seconds_left = sum(self.epoch_seconds) / num_saved * (self.config.epochs - num_saved)
                 print(
@@ -160,9 +167,12 @@ class Trainer:
         began = time.perf_counter()
         draws_globally = has_dropout(self.model) or self.loader.uses_global_generator
         with seed_global_generator(self.generator, self.device) if draws_globally else nullcontext():
+            if self.ranks.world_size > 1 and has_dropout(self.model):
+                self._dropout_generator = Generator().manual_seed(torch.initial_seed() + self.ranks.rank)
             train_loss, train_accuracy, lr = self._train_epoch(epoch)
         model = self.model if self.ema_model is None else self.ema_model.module
-        val_loss, val_accuracy = validate(model, self.normalize, self.val_images, self.val_labels)
+        val_data = self.val_images, self.val_labels
+        val_loss, val_accuracy = validate(model, self.normalize, *val_data, self.ranks)
         self.epoch_seconds.append(time.perf_counter() - began)
         metrics = EpochMetrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr)
         self.history.append(metrics)
@@ -180,35 +190,30 @@ class Trainer:
         if isinstance(self.model, CifarNet):
             assert self.model.whiten.bias is not None
             self.model.whiten.bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)
+        # Anew in each epoch: what is trained may have changed, and a resumed training adds in the same order.
+        self._replica = self.ranks.wrap(self.compiled_model)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
         """Mean loss, accuracy, and the last step's learning rate. The host does not wait for the device."""
         began = time.perf_counter()
         self._set_train_mode(epoch)
-        losses = torch.empty(len(self.loader), device=self.device)
-        num_correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        lrs: list[float] = []
-        for step, batch in enumerate(self._with_progress(epoch)):
-            logits, losses[step] = training_step(
-                self._forward, self._loss, self.optimizer, batch.inputs, batch.targets
-            )
-            num_correct += (logits.argmax(1) == batch.labels).sum()
-            lrs.append(float(self.lr_scheduler.get_last_lr()[0]))
+        metrics = StepMetrics(self.loader.num_images, self.config.batch_size, self.device, self.ranks)
+        for batch in self._with_progress(epoch):
+            logits, loss = self._take_step(batch)
+            metrics.update(logits, batch.labels, loss, float(self.lr_scheduler.get_last_lr()[0]))
             self.lr_scheduler.step()
             if self.ema_model is not None:
                 self.ema_model.update_parameters(self.model)
-        is_finite = torch.isfinite(losses)
-        if not is_finite.all():
-            step = int((~is_finite).nonzero()[0])
-            raise RunError(
-                f"the loss is {losses[step].item()} in epoch {epoch}, step {step + 1}, at a learning rate "
-                f"of {lrs[step]:.4g}; try a lower train.lr"
-            )
-        batch_sizes = torch.full_like(losses, self.config.batch_size)
-        batch_sizes[-1] = len(batch.labels)
-        mean_loss = ((losses * batch_sizes).sum() / self.loader.num_images).item()
+        means = metrics.compute(epoch)
         self.training_seconds += time.perf_counter() - began
-        return mean_loss, num_correct.item() / self.loader.num_images, lrs[-1]
+        return means
+
+    def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        def loss_function(logits: Tensor, targets: Tensor) -> Tensor:
+            loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+            return loss if batch.loss_weight == 1 else batch.loss_weight * loss
+
+        return training_step(self._forward, loss_function, self.optimizer, batch.inputs, batch.targets)
 
     def _with_progress(self, epoch: int) -> Iterable[Batch]:
         config = self.config
@@ -222,13 +227,12 @@ class Trainer:
         return print_estimate(steps, num_steps, f"{config.epochs} epochs of {len(self.loader)} steps")
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        if self.config.precision == "32-true":
-            return self.compiled_model(inputs)  # type: ignore[no-any-return]
-        with torch.autocast(self.device.type, torch.bfloat16):
-            return self.compiled_model(inputs).float()  # type: ignore[no-any-return]
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
+        generator = self._dropout_generator
+        with nullcontext() if generator is None else seed_global_generator(generator, self.device):
+            if self.config.precision == "32-true":
+                return self._replica(inputs)  # type: ignore[no-any-return]
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return self._replica(inputs).float()  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Any]:
         return {

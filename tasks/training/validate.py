@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tasks.training.distributed import Ranks
     from tasks.training.image_store import ImageStore
     from tasks.training.normalize import Normalize
 
@@ -18,10 +19,20 @@ BATCH_SIZE = 1000
 
 @torch.inference_mode()
 def validate(
-    model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor
+    model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor, ranks: Ranks
 ) -> tuple[float, float]:
-    """Mean loss and accuracy, without test-time augmentation."""
+    """Mean loss and accuracy, without test-time augmentation; each rank takes its share of the images.
+
+    Running statistics are those of rank 0, whose model is kept.
+    """
+    ranks.broadcast_buffers(model)
     model.eval()
-    batches = torch.split(torch.arange(len(labels)), BATCH_SIZE)
-    logits = torch.cat([model(normalize(images.gather(batch))) for batch in batches])
-    return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).double().mean().item()
+    own = ranks.take_share(torch.arange(len(labels)))
+    logits = torch.cat([model(normalize(images.gather(batch))) for batch in torch.split(own, BATCH_SIZE)])
+    labels = labels[own.to(labels.device)]
+    loss, is_correct = F.cross_entropy(logits, labels), (logits.argmax(1) == labels).double()
+    if ranks.world_size == 1:
+        return loss.item(), is_correct.mean().item()
+    sums = torch.stack([loss.double() * len(labels), is_correct.sum(), is_correct.new_tensor(len(labels))])
+    loss_sum, num_correct, num_images = ranks.all_reduce(sums).tolist()
+    return loss_sum / num_images, num_correct / num_images

@@ -25,9 +25,12 @@ def interrupt_on_termination() -> None:
             signal.signal(number, interrupt)
 
 
-def exit_with_parent() -> None:
-    """Send this process SIGTERM once its parent has ended, so that nothing runs on unseen after a kill."""
-    parent = os.getppid()
+def exit_with_parent(parent: int | None = None) -> None:
+    """Send this process SIGTERM once its parent has ended, so that nothing runs on unseen after a kill.
+
+    `parent` is its process id, where it may have ended before this is called.
+    """
+    parent = parent or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

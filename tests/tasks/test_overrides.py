@@ -94,6 +94,7 @@ def test_recipe_defaults_cover_all_but_run_and_machine() -> None:
         "seed",
         "device",
         "num_threads",
+        "processes",
         "deterministic",
         "checkpoint_url",
         "checkpoint_interval_s",

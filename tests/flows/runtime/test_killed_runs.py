@@ -44,7 +44,7 @@ def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
 @pytest.fixture
 def running(client: SyncPrefectClient) -> tuple[UUID, UUID]:
     """A flow run and its task run that the server holds for running."""
-    state: "State[None]" = Running()
+    state: State[None] = Running()
     flow_run = client.create_flow_run(long_flow, state=state)
     return flow_run.id, client.create_task_run(train, flow_run.id, "0", state=state).id
 
@@ -77,7 +77,7 @@ def test_end_flow_run_that_has_ended_leaves_its_state(
     client: SyncPrefectClient, running: tuple[UUID, UUID]
 ) -> None:
     flow_run, task_run = running
-    ended: "State[None]" = Completed()
+    ended: State[None] = Completed()
     client.set_task_run_state(task_run, ended, force=True)
     client.set_flow_run_state(flow_run, ended, force=True)
     end_flow_run(str(flow_run))

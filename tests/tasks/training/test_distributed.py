@@ -1,0 +1,260 @@
+"""A training on several processes: what it computes and writes, and how it ends."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from models.step import training_step
+from tasks.overrides import parse_overrides, write_overrides
+from tasks.params import read_params
+from tasks.stages import run_stage
+from tasks.train import train
+from tasks.training.distributed import Ranks, join_ranks
+from tasks.training.normalize import Normalize
+from tasks.training.trainer import Trainer
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.splits import load_splits
+from tasks.workspace.torch_settings import num_threads
+from tests.brightness import AIRBENCH94, build_config, save_brightness_splits
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+EPOCHS = 20
+OVERRIDES = [
+    f"train.epochs={EPOCHS}",
+    "train.processes=2",
+    "train.batch_size=33",  # one rank has 17, the other 16 images
+    "train.device=cpu",
+    "tracking.mode=disabled",
+]
+RESULTS = ("artifacts/model.safetensors", "reports/history.csv")
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Splits, and parameters for two processes."""
+    folder = tmp_path_factory.mktemp("workspace")
+    save_brightness_splits(folder / "artifacts" / "splits.safetensors", train=101, val=21)
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    write_overrides(folder / "params.yaml", parse_overrides(OVERRIDES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(workspace: Path) -> tuple[bytes, list[Tensor]]:
+    """What an undisturbed training writes, and its first gradients."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workspace)
+        gradients = record_first_gradients(patch)
+        run_stage("train", read_params(Path("params.yaml")))
+        return take_results(workspace), gradients
+
+
+def record_first_gradients(patch: pytest.MonkeyPatch) -> list[Tensor]:
+    gradients: list[Tensor] = []
+
+    def step(*arguments: Any) -> Any:
+        result = training_step(*arguments)
+        if not gradients:
+            parameters = (each for group in arguments[2].param_groups for each in group["params"])
+            gradients.extend(parameter.grad.clone() for parameter in parameters)
+        return result
+
+    patch.setattr("tasks.training.trainer.training_step", step)
+    return gradients
+
+
+def take_results(workspace: Path) -> bytes:
+    """The content of weights and history, which are deleted."""
+    files = [workspace / result for result in RESULTS]
+    content = b"".join(file.read_bytes() for file in files)
+    for file in files:
+        file.unlink()
+    return content
+
+
+def start_training(workspace: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """The stage as `dvc repro` runs it, after its first epochs, and the process of its other rank."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "tasks", "train"],
+        cwd=workspace,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch "):
+        assert process.poll() is None
+    (other,) = psutil.Process(process.pid).children()
+    return process, other
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+class TestTwoProcesses:
+    def test_first_gradients_equal_those_of_one_process(
+        self, workspace: Path, expected: tuple[bytes, list[Tensor]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(workspace)
+        gradients = record_first_gradients(monkeypatch)
+        config = read_params(Path("params.yaml")).train.model_copy(update={"processes": 1, "epochs": 1})
+        train(Path("artifacts/splits.safetensors"), Path("one/model"), Path("one/history"), config)
+        assert len(gradients) == len(expected[1]) == 10
+        for own, other in zip(gradients, expected[1], strict=True):
+            assert torch.allclose(own, other, rtol=0, atol=1e-6)
+
+    def test_killed_rank_ends_the_training_in_one_line_and_the_next_gives_the_same_bytes(
+        self, workspace: Path, expected: tuple[bytes, list[Tensor]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process, other = start_training(workspace)
+        other.kill()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert errors == (
+            "train: rank 1 was killed by SIGKILL, possibly out of memory; the next run resumes\n"
+        )
+        assert not other.is_running()
+        monkeypatch.chdir(workspace)
+        run_stage("train", read_params(Path("params.yaml")))
+        assert take_results(workspace) == expected[0]
+
+    def test_ranks_end_with_rank_0_though_it_is_killed(self, workspace: Path) -> None:
+        process, other = start_training(workspace)
+        process.kill()
+        process.communicate()
+        other.wait(timeout=60)
+
+    def test_torchrun_gives_the_same_bytes(
+        self, workspace: Path, expected: tuple[bytes, list[Tensor]]
+    ) -> None:
+        for file in workspace.glob("artifacts/checkpoints/*/*"):
+            file.unlink()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        subprocess.run(
+            [*command, "-m", "tasks", "train"],
+            cwd=workspace,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        assert take_results(workspace) == expected[0]
+
+
+RECIPES: dict[str, dict[str, object]] = {
+    # the bias of its first layer is trained in the first epoch only
+    "airbench94": AIRBENCH94 | {"whiten_bias_epochs": 1, "precision": "bf16-mixed"},
+    "mixed": {"auto_augment": "trivialaugment", "cutmix_alpha": 1.0, "batch_size": 27, "ema_decay": 0.9},
+    "frozen": {"freeze": ["conv1"]},
+    "dropout": {"network": "mobilenet_v3_small", "batch_size": 40, "auto_augment": "trivialaugment"},
+}
+EQUAL_TO_ONE_PROCESS = ["mixed", "frozen"]  # no batch normalization, no dropout
+
+
+def build_trainer(ranks: Ranks, splits: Path, name: str) -> Trainer:
+    data = load_splits(splits)
+    normalize = Normalize(data.metadata["mean"], data.metadata["std"], 32, CPU)
+    config = build_config(processes=ranks.world_size, **RECIPES[name])
+    return Trainer(data.train, data.val, 10, normalize, config, lambda *_: None, None, ranks)
+
+
+def train_recipes(ranks: Ranks, splits: Path) -> dict[str, tuple[Trainer, Trainer]]:
+    """Each trained for two epochs, and once more from the state after the first."""
+    trained = {}
+    with num_threads(1):
+        for name in RECIPES:
+            whole, resumed = (build_trainer(ranks, splits, name) for _ in range(2))
+            whole.run_epoch(1)
+            resumed.load_state_dict(ranks.broadcast(copy.deepcopy(whole.state_dict())))
+            for trainer in (whole, resumed):
+                trainer.run_epoch(2)
+            ranks.check_equal(str([parameter.tolist() for parameter in whole.model.parameters()]))
+            trained[name] = whole, resumed
+    return trained
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Trainer, Trainer]]:
+    splits = save_brightness_splits(tmp_path_factory.mktemp("splits") / "splits", train=80, val=21)
+    with join_ranks(2, CPU, train_recipes, (splits,)) as ranks:
+        return train_recipes(ranks, splits)
+
+
+def fail(ranks: Ranks) -> None:
+    if ranks.rank:
+        raise ValueError("no good")
+    ranks.all_reduce(torch.zeros(1))
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+class TestRecipes:
+    @pytest.mark.parametrize("name", RECIPES)
+    def test_training_resumes_bit_identically(
+        self, recipes: dict[str, tuple[Trainer, Trainer]], name: str
+    ) -> None:
+        whole, resumed = recipes[name]
+        assert resumed.history == whole.history
+        states = whole.state_dict(), resumed.state_dict()
+        for part in ("model", "ema_model"):
+            for tensor, other in zip(*((state[part] or {}).values() for state in states), strict=True):
+                assert torch.equal(tensor, other)
+
+    @pytest.mark.parametrize("name", EQUAL_TO_ONE_PROCESS)
+    def test_loss_is_that_of_one_process(
+        self, recipes: dict[str, tuple[Trainer, Trainer]], name: str, tmp_path: Path
+    ) -> None:
+        splits = save_brightness_splits(tmp_path / "splits", train=80, val=21)
+        one = build_trainer(Ranks(), splits, name)
+        for epoch, metrics in enumerate(recipes[name][0].history, 1):
+            own = one.run_epoch(epoch)
+            assert metrics.train_loss == pytest.approx(own.train_loss, abs=1e-3)
+            assert metrics.val_loss == pytest.approx(own.val_loss, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_exception_in_a_rank_is_reported_by_rank_0() -> None:
+    message = "rank 1 failed with exit code 1: ValueError: no good; the next run resumes"
+    with pytest.raises(RunError, match=message), join_ranks(2, CPU, fail, ()) as ranks:
+        fail(ranks)
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_other_number_than_that_of_torchrun_is_an_input_error(
+    monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    for name, value in {"WORLD_SIZE": "3", **TORCHRUN}.items():
+        monkeypatch.setenv(name, value)
+    message = rf"torchrun started 3 processes, but train\.processes is {processes}; set it to 3"
+    with pytest.raises(InputError, match=message), join_ranks(processes, CPU, fail, ()):
+        pass
+
+
+def test_more_processes_than_gpus_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    message = "2 processes need 2 CUDA devices on this machine, but PyTorch finds 1"
+    with pytest.raises(InputError, match=message), join_ranks(2, torch.device("cuda"), fail, ()):
+        pass
+    assert not psutil.Process().children()
+
+
+def test_more_processes_than_images_of_a_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"processes 3 must not be greater than batch_size \(2\)"):
+        build_config(processes=3, batch_size=2)
+
+
+def test_shares_are_all_rows_once_and_of_almost_equal_size() -> None:
+    shares = [Ranks(rank, 3).take_share(torch.arange(8)) for rank in range(3)]
+    assert [share.tolist() for share in shares] == [[0, 1, 2], [3, 4, 5], [6, 7]]
