@@ -24,6 +24,7 @@ from flows.runtime.flow_run import (
     fail_in_one_line,
     load_params,
 )
+from flows.runtime.incoming_labels import check_incoming_labels
 from flows.runtime.portable import (
     REMOTE_RETRY_DELAYS_S,
     PublishBranch,
@@ -41,6 +42,7 @@ from tasks.params import Params, read_params
 from tasks.registry import ledger
 from tasks.registry.compare import NUM_THREADS, Decision, compare
 from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file, read_json
 
 
@@ -116,11 +118,23 @@ def ingest_images() -> State[Any]:
     folder = Path(params.ingest.folder)
     if not list_pending(folder):
         return Completed(name="Cached", message="no new images")
+    doubted = _check_labels(params)
     result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest, params.split)
     with open_repo() as repo:
         commit_data(repo)
-    create_markdown_artifact(markdown.ingest_markdown(result), key="ingest")
+    create_markdown_artifact(markdown.ingest_markdown(result, doubted), key="ingest")
     return Completed(message=str(result))
+
+
+def _check_labels(params: Params) -> list[dict[str, Any]]:
+    """The new labels that the model doubts; none, with a note, where it cannot say."""
+    try:
+        check = check_incoming_labels(params)
+    except RunError as error:
+        print(f"labels of new images are not checked: {error}")
+        return []
+    print(check)
+    return check.doubted
 
 
 @task(

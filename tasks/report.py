@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tasks.inference.backends import Backend
-from tasks.inference.onnx_classifier import load_model
+from tasks.inference.neighbors import MAX_CANDIDATES, NeighborIndex
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.registry.ledger import describe_test, read_ledger
 from tasks.reporting.benchmark import (
     format_backend,
@@ -23,9 +26,18 @@ from tasks.reporting.charts import (
 )
 from tasks.reporting.diagnosis import bin_by_confidence, diagnose_fit, top_confusions
 from tasks.reporting.filters import render_filters
-from tasks.reporting.gallery import gallery_items, make_data_uri, most_confident_correct, select_gallery
+from tasks.reporting.gallery import (
+    gallery_items,
+    label_error_items,
+    make_data_uri,
+    make_thumbnail,
+    most_confident_correct,
+    select_gallery,
+)
 from tasks.reporting.inputs import count_confusions, read_history, read_results
+from tasks.reporting.label_errors import find_label_errors
 from tasks.reporting.page import render_page
+from tasks.reporting.saliency import describe_place, draw_evidence
 from tasks.reporting.svg import make_standalone
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import atomic_write, hash_file
@@ -36,9 +48,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tasks.inference.batches import Probabilities
     from tasks.params import EvaluateConfig, ReportConfig
+    from tasks.workspace.splits import Splits
 
 SHOWN_DECISIONS = 10
+EXPLAINED_ERRORS = 8
+NEIGHBORS = 3
 
 
 def report(
@@ -65,7 +81,8 @@ def report(
     epochs, results, benchmark = read_history(history), read_results(metrics), read_results(benchmarks)
     counts = count_confusions(predictions, classes)
     images, labels = data.test.images.numpy(), data.test.labels.numpy()
-    probabilities = load_model(onnx_model).predict_proba(images)
+    model = load_model(onnx_model)
+    probabilities = model.predict_proba(images)
 
     test, rows = results["test"], benchmark["results"]
     by_f1 = sorted(classes, key=lambda name: -test["per_class"][name]["f1"])
@@ -81,10 +98,10 @@ def report(
     filters_png = render_filters(classifier, images[most_confident_correct(probabilities, labels)])
     _write_figures(figures, svgs, filters_png)
 
-    errors, correct = (
-        gallery_items(indices, images, labels, probabilities, classes)
-        for indices in select_gallery(probabilities, labels, config.gallery_size)
-    )
+    selected = select_gallery(probabilities, labels, config.gallery_size)
+    errors, correct = (gallery_items(indices, images, labels, probabilities, classes) for indices in selected)
+    num_label_errors, label_errors = _find_label_errors(data, model, probabilities, config.gallery_size)
+    neighbors = NeighborIndex(onnx_model, data.train.images.numpy(), data.train.labels.numpy())
     html = render_page(
         {
             "page": page,
@@ -103,6 +120,10 @@ def report(
             "confusions": top_confusions(counts, classes),
             "errors": errors,
             "correct": correct,
+            "explanations": _explain_errors(errors[:EXPLAINED_ERRORS], data, model, neighbors),
+            "max_candidates": MAX_CANDIDATES,
+            "num_label_errors": num_label_errors,
+            "label_errors": label_errors,
             "benchmark": benchmark,
             "format_backend": format_backend,
             "recommended": recommend_backends(rows),
@@ -123,6 +144,49 @@ def report(
         temp_path.write_text(html, encoding="utf-8")
     print(f"{page}: {len(html.encode()) / 1000:,.0f} kB, and {len(svgs)} figures in {figures}")
     return {"page": str(page)}
+
+
+def _explain_errors(
+    errors: Sequence[Mapping[str, Any]], data: Splits, model: OnnxClassifier, neighbors: NeighborIndex
+) -> list[dict[str, Any]]:
+    """What the page shows of why each of the gallery's `errors` was made."""
+    explanations = []
+    for error in errors:
+        image = data.test.images[error["index"]].numpy()
+        target = model.classes.index(error["predicted"])
+        occlusion = model.explain(image, target)
+        covered_class, covered_confidence = model.top_k(occlusion.probabilities, 1)[0]
+        explanations.append(
+            {
+                **error,
+                "evidence": make_thumbnail(draw_evidence(image, occlusion.evidence)),
+                "place": describe_place(occlusion.window, len(image)),
+                "covered_class": covered_class,
+                "covered_confidence": covered_confidence,
+                "neighbors": [
+                    {"index": index, **make_thumbnail(data.train.images[index].numpy())}
+                    for index in neighbors.find(image, target, NEIGHBORS)
+                ],
+            }
+        )
+    return explanations
+
+
+def _find_label_errors(
+    data: Splits, model: OnnxClassifier, test_probabilities: Probabilities, count: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """The number of likely errors in validation and test labels, and what the page shows of the first."""
+    num_val = len(data.val.labels)
+    labels = np.concatenate([data.val.labels.numpy(), data.test.labels.numpy()])
+    probabilities = np.concatenate([model.predict_proba(data.val.images.numpy()), test_probabilities])
+    found = find_label_errors(labels, probabilities)
+    places = [
+        (data.val, "val", i) if i < num_val else (data.test, "test", i - num_val) for i in found[:count]
+    ]
+    images = [split.images[int(i)].numpy() for split, _, i in places]
+    names = [f"{name} {i}" for _, name, i in places]
+    items = label_error_items(found[:count], images, labels, probabilities, model.classes, names)
+    return len(found), items
 
 
 def _plot_history(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> dict[str, str]:

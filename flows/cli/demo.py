@@ -1,10 +1,12 @@
 """`cifarflow demo`: a local page that classifies images and has sliders for three toys."""
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
+
+from flows.cli.demo_image import IMAGE_CSS, build_image_tab
 from flows.toys.gradient_descent import plot as plot_gradient_descent
 from flows.toys.loss import plot_example
 from flows.toys.neuron import plot as plot_neuron
@@ -12,15 +14,7 @@ from models.toys.gradient_descent import Point, gradient, gradient_descent
 from models.toys.gradient_descent import loss as squared_error
 from models.toys.loss import predict
 from models.toys.neuron import ACTIVATIONS, activate, multiply
-from tasks.dataset.image import load_image
-from tasks.inference.onnx_classifier import OnnxClassifier, load_model
-from tasks.workspace.errors import InputError, RunError
-
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read at import
-try:
-    import gradio as gr
-except ImportError as error:
-    raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
+from tasks.workspace.errors import InputError
 
 LOOPBACK = "127.0.0.1"
 GOOD_LEARNING_RATE = 0.03  # shown beside the chosen one
@@ -29,15 +23,15 @@ START: Point = (-4.0, 1.0)
 MAX_STEPS = 60
 # Gradio's own themes load their fonts from another server.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-CSS = ".figure svg { max-width: 100%; height: auto }"
+CSS = f"{IMAGE_CSS} .figure svg {{ max-width: 100%; height: auto }}"
 
 
-def launch(onnx_model: Path, port: int | None = None) -> None:
+def launch(onnx_model: Path, splits: Path, port: int | None = None) -> None:
     """Serve the page on the loopback interface until Ctrl-C; the command line turns SIGTERM into it.
 
     `InputError` if the port is in use.
     """
-    blocks = build_app(onnx_model)
+    blocks = build_app(onnx_model, splits)
     try:
         _, url, _ = blocks.launch(
             server_name=LOOPBACK,
@@ -61,12 +55,12 @@ def launch(onnx_model: Path, port: int | None = None) -> None:
         blocks.close(verbose=False)
 
 
-def build_app(onnx_model: Path) -> gr.Blocks:
+def build_app(onnx_model: Path, splits: Path) -> gr.Blocks:
     blocks = gr.Blocks(title="cifarflow", analytics_enabled=False)
     with blocks:
         gr.Markdown("# From one neuron to a classifier")
         with gr.Tab("An image"):
-            _image_tab(onnx_model)
+            build_image_tab(blocks, onnx_model, splits)
         for title, build_tab in (
             ("A neuron", _neuron_tab),
             ("A loss", _loss_tab),
@@ -77,31 +71,6 @@ def build_app(onnx_model: Path) -> gr.Blocks:
     # Matplotlib's settings are process-wide: one figure at a time.
     blocks.queue(default_concurrency_limit=1)
     return blocks
-
-
-def _image_tab(onnx_model: Path) -> None:
-    try:
-        model = load_model(onnx_model)
-    except RunError as error:
-        gr.Markdown(f"No model available yet: {error}")
-        return
-    gr.Markdown(f"Drop an image. Model: `{onnx_model}`, {model.dataset_label}.")
-    with gr.Row():
-        image = gr.Image(type="filepath", label="image", sources=["upload", "clipboard"], height=320)
-        probabilities = gr.Label(num_top_classes=len(model.classes), label="probabilities")
-
-    def classify(file: str | None) -> dict[str, float] | None:
-        return None if file is None else _probabilities(model, Path(file))
-
-    image.change(classify, image, probabilities, show_progress="hidden")
-
-
-def _probabilities(model: OnnxClassifier, file: Path) -> dict[str, float]:
-    try:
-        image = load_image(file, model.image_size)
-    except InputError as error:
-        raise gr.Error(str(error)) from error
-    return dict(model.top_k(model.predict_proba(image[None])[0], len(model.classes)))
 
 
 def _neuron_tab(blocks: gr.Blocks) -> None:

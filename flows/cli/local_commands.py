@@ -1,4 +1,4 @@
-"""Commands that run no flow: new, serve, server, predict, demo, doctor."""
+"""Commands that run no flow: new, serve, server, predict, check-labels, demo, doctor."""
 
 import os
 from collections.abc import Collection
@@ -112,7 +112,9 @@ def predict(closed_streams: Collection[str], images: tuple[str, ...], *, as_json
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of 127.0.0.1 (default: a free one).")
 def demo(port: int | None) -> None:
-    """Serve a local web page that classifies images and has sliders for the toys. Stop with Ctrl-C.
+    """Serve a local web page that classifies images, shows why, and has sliders for the toys.
+
+    Stop with Ctrl-C.
 
     \b
     Example:
@@ -121,9 +123,36 @@ def demo(port: int | None) -> None:
     _, model, model_label = _find_model()
     model = Path(os.path.relpath(model))
     print(f"starting the demo with {model} ({model_label}); takes about 5 s", flush=True)
-    from flows.cli.demo import launch
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
+    try:
+        from flows.cli.demo import launch
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
+    from tasks.params import read_params
 
-    launch(model, port)
+    launch(model, Path(read_params(Path("params.yaml")).paths.splits), port)
+
+
+@click.command("check-labels")
+def check_labels() -> None:
+    """List the labels in incoming/ that the model doubts, and show the images in reports/incoming.html.
+
+    Retraining does this itself, but takes the images in: check first, and move files that are wrong.
+
+    \b
+    Example:
+      cifarflow check-labels
+    """
+    enter_project()
+    from flows.runtime.incoming_labels import check_incoming_labels
+    from tasks.params import read_params
+
+    check = check_incoming_labels(read_params(Path("params.yaml")))
+    for image in check.doubted:
+        print(f"{image['name']!r}: {image['predicted']} {image['confidence']:.1%}, not {image['actual']}")
+    print(check if check.checked else "no new images")
 
 
 @click.command()
@@ -140,7 +169,7 @@ def doctor() -> int:
     return check_setup()
 
 
-COMMANDS = (new, serve, server, predict, demo, doctor)
+COMMANDS = (new, serve, server, predict, check_labels, demo, doctor)
 
 
 def _find_model() -> tuple[Path, Path, str]:

@@ -14,6 +14,8 @@ from tasks.registry.ledger import LedgerEntry, describe_test
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
+MAX_DOUBTED = 20
+
 
 @dataclass(frozen=True)
 class TaskRunSummary:
@@ -81,8 +83,8 @@ def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
     ]
 
 
-def ingest_markdown(result: IngestResult) -> str:
-    """Accepted images per class, how unevenly classes have grown, and rejected files with their reasons."""
+def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Accepted images and growth per class, labels that the model doubts, rejected files with reasons."""
     lines = [f"# {result}", ""]
     if result.accepted:
         lines += ["| class | accepted | all added: training | validation | of the data set's own |"]
@@ -93,6 +95,12 @@ def ingest_markdown(result: IngestResult) -> str:
                 lines.append(f"| {label} | {counts} |")
         unchanged = sum(not grown.share for grown in result.growth.values())
         lines += [f"| {unchanged:,} other classes | 0 | 0 | 0 | 0% |"] if unchanged else []
+    if doubted:
+        lines += ["", "| label in doubt | label | the model says |", "| --- | --- | --- |"]
+        lines += [
+            f"| {row['name']} | {row['actual']} | {row['predicted']} {row['confidence']:.1%} |"
+            for row in doubted[:MAX_DOUBTED]
+        ]
     lines += ["", *rejected_markdown(result.rejected.items())]
     return "\n".join(lines) + "\n"
 

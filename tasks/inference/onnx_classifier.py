@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from tasks.inference.batches import Images, Predictor, Probabilities, predict_in_batches
+from tasks.inference.occlusion import Occlusion, occlude
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.errors import InputError, RunError
 
@@ -30,6 +32,10 @@ class OnnxClassifier:
         """Probabilities `(N, classes)` of RGB images `(N, S, S, 3)`, where S is `image_size`."""
         return predict_in_batches(session_predictor(self.session), images, BATCH_SIZE)
 
+    def explain(self, image: NDArray[np.uint8], target: int) -> Occlusion:
+        """Which pixels of `image` `(S, S, 3)` speak for the class with the index `target`."""
+        return occlude(session_predictor(self.session), image, target, self.mean_color)
+
     def top_k(self, probabilities: Probabilities, count: int) -> list[tuple[str, float]]:
         """The `count` most probable classes of one image, from its `(classes,)`, in descending order."""
         order = np.argsort(-probabilities, kind="stable")[:count]
@@ -39,6 +45,12 @@ class OnnxClassifier:
     def image_size(self) -> int:
         """Width and height of the images that the model takes, in pixels."""
         return int(self.session.get_inputs()[0].shape[1])
+
+    @property
+    def mean_color(self) -> NDArray[np.uint8]:
+        """`(3,)`, of the training images; gray where the file does not say."""
+        mean = json.loads(self.session.get_modelmeta().custom_metadata_map.get("mean", "[0.5, 0.5, 0.5]"))
+        return (255 * np.array(mean)).round().astype(np.uint8)
 
     @property
     def dataset_label(self) -> str:

@@ -36,11 +36,9 @@ def gallery_items(
     classes: Sequence[str],
 ) -> list[dict[str, Any]]:
     """What the page shows of each of these images."""
-    shown = {int(index): _make_thumbnail(images[index]) for index in indices}
     return [
         {
-            "uri": make_data_uri(encode_png(shown[int(index)])),
-            "size": shown[int(index)].width,
+            **make_thumbnail(images[index]),
             "actual": classes[labels[index]],
             "predicted": classes[probabilities[index].argmax()],
             "confidence": float(probabilities[index].max()),
@@ -51,10 +49,11 @@ def gallery_items(
     ]
 
 
-def _make_thumbnail(image: NDArray[np.uint8]) -> Image.Image:
+def make_thumbnail(image: NDArray[np.uint8]) -> dict[str, Any]:
+    """`uri`, and `size` in pixels per side."""
     thumbnail = Image.fromarray(image)
     thumbnail.thumbnail((MAX_THUMBNAIL, MAX_THUMBNAIL))
-    return thumbnail
+    return {"uri": make_data_uri(encode_png(thumbnail)), "size": thumbnail.width}
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -65,3 +64,20 @@ def encode_png(image: Image.Image) -> bytes:
 
 def make_data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def label_error_items(
+    found: NDArray[np.int64],
+    images: Sequence[NDArray[np.uint8]],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    classes: Sequence[str],
+    names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """What the page shows of the images at the positions `found`, which `images` and `names` are of."""
+    if not images:
+        return []
+    items = gallery_items(
+        np.arange(len(found)), np.stack(images), labels[found], probabilities[found], classes
+    )
+    return [item | {"name": name} for item, name in zip(items, names, strict=True)]

@@ -1,4 +1,4 @@
-"""The HTML page: one file that needs no other."""
+"""The HTML pages: each one file that needs no other."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from tasks.reporting.svg import theme_css
 
-TEMPLATE = Path(__file__).parent / "page.html"
+TEMPLATE = Path(__file__).with_name("page.html")
+INCOMING_TEMPLATE = Path(__file__).with_name("incoming.html")
 
 
 def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:

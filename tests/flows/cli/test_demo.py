@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.dataset.image import load_image
+from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
+from tasks.reporting.saliency import draw_evidence
+from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
@@ -56,7 +62,8 @@ def url(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder)
     (folder / "artifacts").mkdir()
-    shutil.copy(small_run.paths.onnx_model, folder / "artifacts")
+    for name in (small_run.paths.onnx_model, small_run.paths.splits):
+        shutil.copy(name, folder / "artifacts")
     with start_demo(folder) as url:
         yield url
 
@@ -100,14 +107,59 @@ def test_demo_is_bound_to_loopback(url: str) -> None:
     assert urlparse(url).hostname == "127.0.0.1"
 
 
+def wait_for_image(page: "Page", caption: str, expected: NDArray[np.uint8]) -> None:
+    """Until the picture below the caption has these pixels."""
+    page.wait_for_function(
+        """async ([caption, expected]) => {
+          const texts = [...document.querySelectorAll('p')];
+          const column = texts.find(each => each.innerText.startsWith(caption)).closest('.column');
+          const image = column.querySelector('img');
+          if (!image?.complete || image.naturalWidth != Math.sqrt(expected.length / 4)) return false;
+          const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext('2d');
+          canvas.drawImage(image, 0, 0);
+          const pixels = canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight).data;
+          return expected.every((value, i) => value == pixels[i]);
+        }""",
+        arg=[caption, np.pad(expected, ((0, 0), (0, 0), (0, 1)), constant_values=255).ravel().tolist()],
+    )
+
+
 @pytest.mark.browser
-def test_demo_image_shows_probabilities(page: "Page", tmp_path: Path) -> None:
-    Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "noise.png")
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "noise.png")
+def test_demo_opens_with_an_example_of_each_class(page: "Page", small_run: Params) -> None:
+    test = load_splits(Path(small_run.paths.splits)).test
+    first, last = (test.images[test.labels.tolist().index(label)].numpy() for label in (0, 9))
     page.get_by_text("trained on a generated sample").wait_for()
+    wait_for_image(page, "What the network sees: 32 x 32 pixels", first)
     page.wait_for_function(
         "() => document.querySelectorAll('[data-testid$=\"-confidence-set\"]').length == 10"
     )
+    page.get_by_label("Thumbnail 10 of 10").click()
+    wait_for_image(page, "What the network sees", last)
+    assert page.get_by_label("of 6").count() == 6  # the nearest training images
+
+
+@pytest.mark.browser
+def test_demo_shows_what_the_network_sees_and_what_moved_it(
+    page: "Page", small_run: Params, tmp_path: Path
+) -> None:
+    Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "noise.png")
+    page.get_by_label("Remove Image").click()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "noise.png")
+    seen = load_image(tmp_path / "noise.png", 32)
+    wait_for_image(page, "What the network sees", seen)
+    model = load_model(Path(small_run.paths.onnx_model))
+    evidence = model.explain(seen, int(model.predict_proba(seen[None]).argmax())).evidence
+    wait_for_image(page, "What speaks for the first class", draw_evidence(seen, evidence))
+
+
+def test_demo_without_splits_says_so(small_run: Params, tmp_path: Path) -> None:
+    import gradio as gr
+
+    from flows.cli.demo import build_app
+
+    blocks = build_app(Path(small_run.paths.onnx_model), tmp_path / "splits.safetensors")
+    texts = [block.value for block in blocks.blocks.values() if isinstance(block, gr.Markdown)]
+    assert any("No example images: " in text and "splits.safetensors not found" in text for text in texts)
 
 
 @pytest.mark.browser

@@ -1,0 +1,44 @@
+"""How many of CIFAR-10's known label errors confident learning finds with the exported model.
+
+`cifar10_mturk.json` is in https://github.com/cleanlab/label-errors, folder `mturk`: for 275 test images, how
+many of five people found the given label, the guessed one, neither or both. An error is known where fewer
+than three confirmed the given label: 54, those that labelerrors.com counts.
+
+    python benchmarks/label_errors.py cifar10_mturk.json [probabilities.npy]
+
+With `probabilities.npy`, `(10000, 10)` in the order of the test set, it takes these instead of the model's.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tasks.inference.onnx_classifier import load_model
+from tasks.params import read_params
+from tasks.reporting.label_errors import find_label_errors
+from tasks.workspace.files import read_json
+from tasks.workspace.splits import load_splits
+
+
+def main(votes: Path, probabilities_file: Path | None = None) -> None:
+    paths = read_params(Path("params.yaml")).paths
+    test = load_splits(Path(paths.splits)).test
+    labels = test.labels.numpy()
+    known = {row["id"] for row in read_json(votes) if row["mturk"]["given"] < 3}
+    if probabilities_file is None:
+        probabilities = load_model(Path(paths.onnx_model)).predict_proba(test.images.numpy())
+    else:
+        probabilities = np.load(probabilities_file, allow_pickle=True).astype(np.float32)
+        probabilities /= probabilities.sum(1, keepdims=True)
+    found = find_label_errors(labels, probabilities)
+    accuracy = (probabilities.argmax(1) == labels).mean()
+    print(f"accuracy {accuracy:.4f}; {len(found):,} labels in doubt, {len(known)} known errors; found")
+    for first in (50, 100, 200, 500, 1000, len(found)):
+        print(f"  among the first {first:5,}: {len(known & set(found[:first].tolist()))}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in {2, 3}:
+        sys.exit(__doc__)
+    main(*map(Path, sys.argv[1:]))
