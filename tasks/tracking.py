@@ -49,19 +49,13 @@ def has_api_key() -> bool:
 
 
 class Tracker:
-    """Starts and resumes the W&B run for a stage.
+    """Starts and resumes the W&B run for a stage; for a training of many, with its `group` and `name`."""
 
-    A training of many has its own `weights`, whose folder keeps the state, the W&B group of all of them, and
-    a name in it.
-    """
-
-    def __init__(
-        self, params: Params, weights: Path | None = None, group: str | None = None, name: str | None = None
-    ) -> None:
+    def __init__(self, params: Params, weights: Path | None = None, **grouping: str) -> None:
         self._params = params
         self._mode = resolve_mode(params.tracking)
         self._state_file = (weights or Path(params.paths.weights)).with_name(STATE_FILE)
-        self._group, self._name = group, name
+        self._grouping = grouping
 
     @contextmanager
     def start_run(self, stage: str, metadata: dict[str, Any], *, resume: bool = False) -> Iterator[WandbRun]:
@@ -95,9 +89,8 @@ class Tracker:
     def _open_run(self, stage: str, state: dict[str, Any], metadata: dict[str, Any]) -> Iterator[WandbRun]:
         run = WandbRun()
         if self._mode != "disabled":
-            config = (
-                self._params.model_dump() | metadata | {"git_commit": _git_commit(), f"stage_{stage}": True}
-            )
+            config = self._params.model_dump() | metadata
+            config |= {"git_commit": _git_commit(), f"stage_{stage}": True}
             online = self._mode == "online" and not state.get("unreachable")
             if online:
                 run.guard("online run", lambda: run.open(self._settings(state, stage, "online"), config))
@@ -120,8 +113,7 @@ class Tracker:
         return {
             "project": self._params.tracking.project,
             "id": state["run"],
-            "group": self._group,
-            "name": self._name,
+            **self._grouping,
             "resume": "allow",
             "mode": mode,
             "job_type": stage,

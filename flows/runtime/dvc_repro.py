@@ -137,6 +137,7 @@ def _describe_status(file: Output) -> list[str]:
 
 
 def _differs_from_upstream(dep: Output) -> bool:
+    assert dep.repo is not None
     outs = (out for stage in dep.repo.index.stages for out in stage.outs if out.fs_path == dep.fs_path)
     return any(out.hash_info != dep.hash_info for out in outs)
 

@@ -90,7 +90,7 @@ def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> I
             "env": {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
         }
         # Dask would have malloc give memory back at every free, which costs a training a third of its speed.
-        environ = {"distributed.nanny.pre-spawn-environ": {}}
+        environ: dict[str, dict[str, str]] = {"distributed.nanny.pre-spawn-environ": {}}
         with (
             dask.config.set(environ),
             DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=local) as runner,
@@ -202,7 +202,7 @@ def _make_tracker(training: Training, weights: Path) -> Tracker | None:
     if training.tracking is None:
         return None
     params = training.tracking.params.model_copy(update={"train": training.config})
-    return Tracker(params, weights, training.tracking.group, training.name)
+    return Tracker(params, weights, group=training.tracking.group, name=training.name)
 
 
 def _evaluate(splits: Path, weights: Path, folder: Path, config: EvaluateConfig) -> dict[str, float]:

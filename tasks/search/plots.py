@@ -91,4 +91,4 @@ def _are_numbers(values: Sequence[Any]) -> bool:
 
 
 def _is_log(values: Sequence[Any]) -> bool:
-    return min(values) > 0 and max(values) > 10 * min(values)
+    return bool(min(values) > 0 and max(values) > 10.0 * min(values))

@@ -27,7 +27,7 @@ class RemoteCheckpoints:
 
     def __init__(self, url: str, fingerprint: str, interval_s: float) -> None:
         try:
-            self._fs, root = fsspec.core.url_to_fs(url)
+            self._fs, root = fsspec.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise InputError(f"train.checkpoint_url: {' '.join(str(error).split())}") from error
         self._folder = f"{root.rstrip('/')}/{fingerprint}"

@@ -14,6 +14,7 @@ import flows.retrain
 import flows.rollback
 from flows.rollback import rollback
 from flows.runtime.git_remote import RemoteBranch
+from flows.runtime.portable import publish_decision
 from tasks.registry import ledger
 from tasks.registry.compare import compare
 from tasks.registry.ledger import CHAMPION, LEDGER
@@ -118,7 +119,7 @@ def test_retrain_decides_again_with_the_champion_that_came_between(
 
     def record(*arguments: Any, **keywords: Any) -> Any:
         champion = ledger.current_champion(ledger.read_ledger())
-        calls.append(champion and champion.flow_run_id)
+        calls.append(champion.flow_run_id if champion else None)
         return compare(*arguments, **keywords)
 
     def push_second(self: RemoteBranch, commit: str) -> bool:
@@ -215,7 +216,7 @@ def test_rollback_publishes_and_refuses_a_champion_that_it_did_not_mean(
     pointer = git(remotes.repository, "show", "main:registry/champion.onnx.dvc")
     assert first in pointer
 
-    publish = flows.rollback.publish_decision
+    publish = publish_decision
 
     def publish_late(*arguments: Any) -> Any:
         push_decision(tmp_path / "other", remotes, entries[1].model_md5)

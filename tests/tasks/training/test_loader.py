@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -77,7 +79,7 @@ def test_mixed_batches_keep_the_labels_for_the_accuracy() -> None:
     ids=str,
 )
 def test_shares_of_all_ranks_are_the_batches_of_one_process(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     """Augmented alike, also where a group of images that are transformed alike has none in a share."""
     monkeypatch.setitem(loader.CHUNK_BYTES, "cpu", 3 * 9 * 48)

@@ -17,9 +17,10 @@ from tests.brightness import build_config, save_brightness_splits
 def run_train(folder: Path, splits: Path, until: int | None = None, **changes: object) -> bytes:
     """Train in a folder of its own; the content of weights and history."""
     folder.mkdir(exist_ok=True)
-    files = [folder / "model.safetensors", folder / "history.csv"]
-    train(splits, *files, build_config(epochs=4, **changes), progress=lambda *_: None, until=until)
-    return b"".join(file.read_bytes() for file in files if file.exists())
+    weights, history = folder / "model.safetensors", folder / "history.csv"
+    config = build_config(epochs=4, **changes)
+    train(splits, weights, history, config, progress=lambda *_: None, until=until)
+    return b"".join(file.read_bytes() for file in (weights, history) if file.exists())
 
 
 def wait_for(remote: Path, pattern: str) -> Path:
