@@ -32,6 +32,8 @@ def plot_trials(result: Mapping[str, Any]) -> str:
             shown = [str(value) for value in values]
         elif _is_log(values):
             panel.set_xscale("log")
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator(5))
         panel.plot(shown, accuracies, "o", color=BLUE, markersize=4)
         winner = numbers.index(result["best"])
         panel.plot([shown[winner]], [accuracies[winner]], "s", color=ORANGE, markersize=7)
