@@ -17,6 +17,7 @@ from dvc.stage.cache import _get_cache_hash
 from dvc.stage.serialize import to_single_stage_lockfile
 from dvc_data.hashfile.hash_info import HashInfo
 
+from flows.runtime.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError
 
 
@@ -92,7 +93,7 @@ def push_objects(repo: Repo, objects: Iterable[HashInfo]) -> None:
     finally:
         logger.removeFilter(keep_error)
     if failed:
-        reason = errors[0].splitlines()[0] if errors else "no reason given"
+        reason = hide_credentials(errors[0].splitlines()[0]) if errors else "no reason given"
         raise RunError(f"the DVC remote did not take {len(failed)} of {len(present)} files: {reason}")
 
 

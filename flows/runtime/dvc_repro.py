@@ -25,6 +25,7 @@ from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
 from flows.runtime.dvc_remote import fetch_run_cache, find_lost_outputs, pull_outputs
+from flows.runtime.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 
 
@@ -62,7 +63,8 @@ def open_repo() -> Iterator[Repo]:
         causes: list[BaseException] = [error]
         while isinstance(causes[-1].__cause__, Exception):
             causes.append(causes[-1].__cause__)
-        raise RunError("DVC: " + ": ".join(dict.fromkeys(str(cause) for cause in causes))) from error
+        reasons = ": ".join(dict.fromkeys(str(cause) for cause in causes))
+        raise RunError(f"DVC: {hide_credentials(reasons)}") from error
     except OSError as error:  # a full disk, for example
         raise RunError(describe_os_error(error)) from error
     except sqlite3.Error as error:  # DVC's own database

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.exceptions import DvcException
 
 from flows.runtime.dvc_data import pull_data, require_data
 from flows.runtime.dvc_remote import push_objects, push_stages, require_remote
@@ -157,6 +158,12 @@ def test_push_that_the_remote_does_not_take_fails_in_one_line(first: Path) -> No
     assert objects
     with pytest.raises(RunError, match=r"^[^\n]*$"), open_repo() as repo:
         push_objects(repo, objects)
+
+
+def test_errors_of_dvc_show_no_credentials(first: Path) -> None:
+    with pytest.raises(RunError, match=r"https://\*\*\*@host/store") as caught, open_repo():
+        raise DvcException("no answer from https://user:planted@host/store")
+    assert "planted" not in str(caught.value)
 
 
 def test_workspace_without_a_remote_is_rejected(first: Path) -> None:
