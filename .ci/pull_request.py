@@ -20,7 +20,7 @@ RESULTS = ("dvc.yaml", "params.yaml", "reports")
 HISTORY = "reports/history.csv"
 CURVES = {"loss": "val_loss", "accuracy": "val_accuracy"}
 COLORS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#b4530a, #2361b5"}}}}%%'
-MAX_LINES = 200  # of a table or a log: GitHub takes 65,536 characters in all
+MAX_ROWS, MAX_LOG_LINES, MAX_WIDTH = 150, 40, 200  # GitHub takes 65,536 characters in all
 ENVIRONMENT = os.environ | {
     "CIFARFLOW_SERVER": "temporary",
     "WANDB_MODE": "disabled",
@@ -90,8 +90,8 @@ def compare_commits(base: str, head: str, repo: Path) -> list[str]:
     accuracy = [row for row in rows if "metrics.json" in row and "accuracy" in row]
     lines = [*head_lines, *accuracy] if accuracy else ["The accuracy is the same."]
     if rows:
-        summary = f"`dvc metrics diff`: {len(rows)} values differ; times do by themselves"
-        lines += fold(summary, [*head_lines, *rows[:MAX_LINES]])
+        summary = f"`dvc metrics diff`: {len(rows)} values differ (times always do)"
+        lines += fold(summary, [*head_lines, *rows[:MAX_ROWS]])
     if histories[0] == histories[1]:
         return [*lines, "", "The learning curves are the same."]
     for name, column in CURVES.items():
@@ -123,7 +123,7 @@ def fold(summary: str, lines: Sequence[str]) -> list[str]:
 def fence(output: str) -> list[str]:
     return [
         "```text",
-        *(line.replace("```", "'''") for line in output.splitlines()[-MAX_LINES // 4 :]),
+        *(line[:MAX_WIDTH].replace("```", "'''") for line in output.splitlines()[-MAX_LOG_LINES:]),
         "```",
     ]
 
