@@ -15,6 +15,8 @@ def find_label_errors(labels: NDArray[np.int64], probabilities: NDArray[np.float
     that class's own images. They are sorted by the normalized margin, the label's probability minus that of
     the most probable other class.
     """
+    if len(np.unique(labels)) < 2:
+        return np.empty(0, np.int64)  # nothing to compare with
     from cleanlab.filter import find_label_issues  # takes seconds
 
     issues: NDArray[np.int64] = find_label_issues(

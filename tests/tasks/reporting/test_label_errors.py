@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tasks.reporting.label_errors import find_label_errors
 from tests.tasks.reporting.random_predictions import random_predictions
@@ -27,3 +28,12 @@ def test_find_label_errors_where_a_class_has_no_image() -> None:
 def test_find_label_errors_of_believed_labels_is_empty() -> None:
     labels = np.arange(30) % 3
     assert find_label_errors(labels, (0.1 + 0.7 * np.eye(3)[labels]).astype(np.float32)).tolist() == []
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 2), (2, 2), (5, 3), (40, 100), (300, 1000)])
+def test_find_label_errors_of_few_images_doubts_no_believed_label(count: int, classes: int) -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, count)
+    probabilities = random.dirichlet(np.full(classes, 0.1), count).astype(np.float32)
+    found = find_label_errors(labels, probabilities)
+    assert (probabilities[found].argmax(1) != labels[found]).all()
