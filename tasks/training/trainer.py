@@ -83,8 +83,7 @@ class Trainer:
         began = time.perf_counter()
         whitening_images = normalize(train.images[:WHITENING_IMAGES].to(self.device))
         model = initialize_network(config, num_classes, whitening_images, self.generator, weights)
-        self.set_up_seconds = time.perf_counter() - began
-        """for the initial weights, including the whitening filters"""
+        self.set_up_seconds = time.perf_counter() - began  # initial weights, and the whitening filters
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
         self.compiled_model = (
@@ -101,10 +100,8 @@ class Trainer:
         self.lr_scheduler = build_lr_scheduler(self.optimizer, config, len(self.loader))
         self.history: list[EpochMetrics] = []
         self.best: BestCheckpoint | None = None
-        self.epoch_seconds: list[float] = []
-        """per epoch, training and validation"""
-        self.training_seconds = 0.0
-        """of all epochs, from the first batch to the last, without validation"""
+        self.epoch_seconds: list[float] = []  # per epoch, training and validation
+        self.training_seconds = 0.0  # of all epochs, from the first batch to the last, without validation
         self.warm_up_seconds = 0.0
 
     def resume(self, checkpoints: CheckpointStore | None) -> None:
