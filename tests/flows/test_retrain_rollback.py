@@ -8,37 +8,36 @@ import pytest
 from flows.rollback import override, rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
-from tasks.workspace.files import hash_file
-from tests.flows.conftest import GET_WORSE, IMPROVE, run_retrain
+from tests.flows.conftest import IMPROVE, run_retrain
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
 
-def test_rollback_promotes_previous_champion(champion_copy: Path) -> None:
+def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(champion_copy: Path) -> None:
     first = CHAMPION.read_bytes()
-    assert run_retrain(*IMPROVE).is_completed()
+    assert str(run_retrain(*IMPROVE, "compare.min_gain=0.9").message).startswith("rejected: +")
+    assert CHAMPION.read_bytes() == first
+    state = override("2", " ", return_state=True)
+    assert state.is_failed()
+    assert state.message == "an override needs a reason, for the ledger"
+    state = override("2", "90% is too much to ask", return_state=True)
+    assert state.is_completed(), state.message
     second = CHAMPION.read_bytes()
-    assert run_retrain(*GET_WORSE).is_completed()
+    assert second == Path("artifacts/model.onnx").read_bytes() != first
+    entries = ledger.read_ledger()
+    assert (entries[2].model_md5, entries[2].evidence) == (entries[1].model_md5, entries[1].evidence)
+    assert entries[2].reason == f"90% is too much to ask (version 2 was rejected: {entries[1].reason})"
+    assert len(ledger.look_times(entries)) == 1, "an override is no look"
+
     assert rollback(return_state=True).is_completed()
     assert CHAMPION.read_bytes() == first
     decisions = [entry.decision for entry in ledger.read_ledger()]
-    assert decisions == ["promoted", "promoted", "rejected", "rolled_back"]
-    assert rollback(2, return_state=True).is_completed()
+    assert decisions == ["promoted", "rejected", "overridden", "rolled_back"]
+    assert rollback(3, return_state=True).is_completed()
     assert CHAMPION.read_bytes() == second
-    # What the comparison rejected, a person can still promote.
-    state = override("3", "for a demonstration", return_state=True)
-    assert state.is_completed(), state.message
-    entry = ledger.read_ledger()[-1]
-    assert (entry.decision, entry.model_md5) == ("overridden", hash_file(CHAMPION, "md5"))
-    assert entry.reason.startswith("for a demonstration (version 3 was rejected: -")
-    assert entry.model_md5 == ledger.read_ledger()[2].model_md5
-    state = override("3", " ", return_state=True)
+    state = rollback(2, return_state=True)
     assert state.is_failed()
-    assert state.message == "an override needs a reason, for the ledger"
-    state = rollback(9, return_state=True)
-    assert state.is_failed()
-    assert str(state.message).startswith("9 is ")
-    assert str(state.message).endswith(": 1, 2, 4, 5, 6")
+    assert state.message == "2 is not a promoted version; choose one of: 1, 3, 4, 5"
 
 
 def test_rollback_restore_brings_back_champion_file(champion_copy: Path) -> None:
