@@ -66,7 +66,7 @@ def test_workers_decide_in_one_order_and_leave_nothing_but_what_they_pushed(
         server.start_run("retrain/retrain-anywhere", overrides=OVERRIDES | {"train": {"seed": seed}})
         for seed in (1, 2)
     ]
-    messages = [server.wait_until_completed(run, 170) for run in runs]
+    messages = [server.wait_until_completed(run, 240) for run in runs]
     entries = remotes.read_ledger(tmp_path)
     assert [entry.version for entry in entries] == [1, 2]
     assert {entry.flow_run_id for entry in entries} == set(runs)
