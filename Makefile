@@ -54,7 +54,7 @@ check: lint  ## lint, types and the fast tests
 test: $(SETUP)  ## all tests but those of the next two
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-distributed: $(SETUP)  ## tests of clusters and of several workers
+distributed: $(SETUP)  ## tests of workers, clusters, remotes and runs at once
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "distributed and not faults"
 
 faults: $(SETUP)  ## fault injection: under 3 minutes

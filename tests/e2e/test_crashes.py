@@ -11,7 +11,7 @@ from flows.runtime.lock import LOCK_FILE
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 
 def find_checkpoints(workspace: Path) -> list[Path]:

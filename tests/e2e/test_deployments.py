@@ -15,7 +15,7 @@ from flows.runtime.lock import LOCK_FILE
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, read_deployment_names, wait_until
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: DeploymentServer) -> None:

@@ -61,7 +61,7 @@ def test_project_of_own_images_runs_retrains_and_predicts(tmp_path: Path) -> Non
     assert "5 classes" in " ".join(page.split())
     splits = load_splits(project / "artifacts" / "splits.safetensors")
     assert splits.image_size == 64
-    assert [len(part.labels) for part in (splits.train, splits.val, splits.test)] == [140, 15, 15]
+    assert [len(part.labels) for part in (splits.train, splits.val, splits.test)] == [138, 17, 15]
 
     predicted = cifarflow("predict", str(images / "rose"), "--json", project=project)
     assert predicted.returncode == 0, predicted.stderr

@@ -12,7 +12,7 @@ from tests.e2e.deployment_server import DeploymentServer, find_free_port, run_se
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 
-pytestmark = [pytest.mark.server, pytest.mark.postgres, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.postgres, pytest.mark.distributed, pytest.mark.slow]
 
 
 @pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL; on Debian: apt-get install postgresql")

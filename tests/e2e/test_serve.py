@@ -15,7 +15,7 @@ from tests.e2e.deployment_server import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_serve_starts_server_runs_deployments_and_stops(deployment_folder: Path, tmp_path: Path) -> None:

@@ -94,7 +94,11 @@ def test_command_whose_terminal_is_closed_ends_as_by_sigterm(env: dict[str, str]
     env["CIFARFLOW_SERVER"] = "temporary"
     log = tmp_path / "log"
     with log.open("w") as output:
+        before = signal.signal(
+            signal.SIGHUP, signal.SIG_DFL
+        )  # nohup, which the suite may run under, ignores it
         command = subprocess.Popen([CIFARFLOW, "toys", "all"], env=env, stdout=output, stderr=output)
+        signal.signal(signal.SIGHUP, before)
     wait_until(lambda: "Beginning flow run" in log.read_text())  # of the first: the others take seconds
     (server,) = psutil.Process(command.pid).children()
     began = time.monotonic()
