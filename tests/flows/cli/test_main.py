@@ -93,6 +93,7 @@ def wait_for_output(run: "subprocess.Popen[str]", text: str) -> None:
 
 
 @pytest.mark.server
+@pytest.mark.distributed
 def test_run_in_progress_rejects_a_second_and_a_kill_leaves_no_lock(project: Path) -> None:
     first = start_process("run", "--sample", "--set", "train.epochs=10000")
     wait_for_output(first, "epoch 1/10000")

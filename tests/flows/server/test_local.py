@@ -67,6 +67,7 @@ def test_local_server_is_shared_by_commands_and_stops(env: dict[str, str]) -> No
     assert not server.is_running()
 
 
+@pytest.mark.distributed
 def test_local_server_that_was_killed_is_started_again(env: dict[str, str]) -> None:
     run_cifarflow(env, "toys", "neuron")
     killed = find_server(env)
@@ -78,6 +79,7 @@ def test_local_server_that_was_killed_is_started_again(env: dict[str, str]) -> N
     server.wait(30)  # it ends by itself: nobody uses it
 
 
+@pytest.mark.distributed
 def test_temporary_server_ends_with_a_killed_command(env: dict[str, str], tmp_path: Path) -> None:
     env["CIFARFLOW_SERVER"] = "temporary"
     log = tmp_path / "log"
