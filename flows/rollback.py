@@ -16,7 +16,7 @@ from flows.runtime.dvc_repro import open_repo
 from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line
 from flows.runtime.portable import open_branch, publish_decision
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry
 from tasks.workspace.errors import InputError, RunError
 
 ROLLBACK_REASON = "manual rollback to "
@@ -68,17 +68,7 @@ def _roll_back(version: int | None, expected: LedgerEntry | None = None) -> Ledg
             f"nothing was rolled back: {champion.label} has come meanwhile; give the version to roll back to"
         )
     earlier = ledger.resolve_rollback_target(entries, version)
-    with open_repo() as repo:
-        return promote(
-            repo,
-            replace(
-                earlier,
-                decision="rolled_back",
-                reason=f"{ROLLBACK_REASON}{earlier.label}",
-                flow_run_name=str(flow_run.name),
-                flow_run_id=str(flow_run.id),
-            ),
-        )
+    return _promote_again(earlier, "rolled_back", f"{ROLLBACK_REASON}{earlier.label}")
 
 
 @flow(name="promote", log_prints=True)
@@ -113,14 +103,18 @@ def override(
 
 def _override(model: str, reason: str) -> LedgerEntry:
     rejected = ledger.resolve_rejected(ledger.read_ledger(), model)
+    reason = f"{reason} (version {rejected.version} was rejected: {rejected.reason})"
+    return _promote_again(rejected, "overridden", reason)
+
+
+def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) -> LedgerEntry:
+    """Make the model of an earlier entry the champion, by a new entry of this flow run."""
+    entry = replace(
+        earlier,
+        decision=decision,
+        reason=reason,
+        flow_run_name=str(flow_run.name),
+        flow_run_id=str(flow_run.id),
+    )
     with open_repo() as repo:
-        return promote(
-            repo,
-            replace(
-                rejected,
-                decision="overridden",
-                reason=f"{reason} (version {rejected.version} was rejected: {rejected.reason})",
-                flow_run_name=str(flow_run.name),
-                flow_run_id=str(flow_run.id),
-            ),
-        )
+        return promote(repo, entry)
