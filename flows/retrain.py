@@ -26,9 +26,8 @@ from flows.runtime.flow_run import (
 )
 from flows.runtime.incoming_labels import check_incoming_labels
 from flows.runtime.portable import (
-    REMOTE_RETRY_DELAYS_S,
+    REMOTE_RETRIES,
     PublishBranch,
-    is_retryable,
     open_branch,
     publish_decision,
     pull_models,
@@ -143,9 +142,7 @@ def _check_labels(params: Params) -> list[dict[str, Any]]:
     log_prints=True,
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=len(REMOTE_RETRY_DELAYS_S),
-    retry_delay_seconds=REMOTE_RETRY_DELAYS_S,
-    retry_condition_fn=is_retryable,
+    **REMOTE_RETRIES,
 )
 @fail_in_one_line
 def compare_models(push: bool, commit: bool, target: PublishBranch | None) -> State[Any]:

@@ -30,7 +30,6 @@ from tasks.workspace.errors import InputError, RunError
 
 LOCK = Path("dvc.lock")
 DATA_FILE = Path(DATA)
-REMOTE_RETRY_DELAYS_S = [10.0, 60.0]
 
 
 class PublishBranch(RemoteBranch):
@@ -125,15 +124,21 @@ def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> boo
     return isinstance(state.data, RemoteUnavailableError)
 
 
+REMOTE_RETRIES: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [10.0, 60.0],
+    "retry_condition_fn": is_retryable,
+}
+"""of a task that pushes to the Git remote"""
+
+
 @task(
     name="publish",
     task_run_name="publish",
     log_prints=True,
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=len(REMOTE_RETRY_DELAYS_S),
-    retry_delay_seconds=REMOTE_RETRY_DELAYS_S,
-    retry_condition_fn=is_retryable,
+    **REMOTE_RETRIES,
 )
 @fail_in_one_line
 def publish_results(branch: PublishBranch) -> State[Any]:

@@ -16,7 +16,11 @@ INCOMING_TEMPLATE = Path(__file__).with_name("incoming.html")
 def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:
     """The page with these values, which are escaped; a name that the template does not find is an error."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),  # of base.html
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["percent"] = _format_percent
     environment.filters["number"] = _format_number

@@ -2,11 +2,8 @@
 
 import math
 import multiprocessing
-import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -19,6 +16,7 @@ from tasks.overrides import parse_overrides, write_overrides
 from tasks.train import train
 from tests.brightness import ADAMW, AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT
+from tests.tasks.train_process import start_train
 
 pytestmark = pytest.mark.slow
 
@@ -127,14 +125,7 @@ def test_train_on_sigterm_says_where_it_resumes(tmp_path: Path) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     overrides = ["train.epochs=1000", "train.batch_size=32", "train.device=cpu", "tracking.mode=disabled"]
     write_overrides(tmp_path / "params.yaml", parse_overrides(overrides))
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks", "train"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_train(tmp_path)
     assert process.stdout is not None
     process.stdout.readline()
     process.terminate()

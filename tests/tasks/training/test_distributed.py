@@ -25,6 +25,7 @@ from tasks.workspace.splits import load_splits
 from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT
+from tests.tasks.train_process import start_train
 
 CPU = torch.device("cpu")
 EPOCHS = 20
@@ -84,14 +85,7 @@ def take_results(workspace: Path) -> bytes:
 
 def start_training(workspace: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
     """The stage as `dvc repro` runs it, after its first epochs, and the process of its other rank."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "tasks", "train"],
-        cwd=workspace,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start_train(workspace)
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch "):
         assert process.poll() is None
