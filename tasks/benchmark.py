@@ -6,31 +6,38 @@ SingleStream is one image after the other, Offline all of them at once, Server i
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.inference.backends import Backend, BackendUnavailableError, ModelPaths, expand_backends
-from tasks.inference.batches import predict_in_batches
+from tasks.inference.backend_process import BackendProcess
+from tasks.inference.backends import (
+    ALL_BACKENDS,
+    Backend,
+    BackendUnavailableError,
+    ModelPaths,
+    expand_backends,
+)
 from tasks.inference.environment import BackgroundLoad, describe_environment
-from tasks.inference.loadgen import run_server_scenario
-from tasks.inference.memory import measure_rss_mb
 from tasks.inference.onnx_classifier import CPU
-from tasks.inference.timing import BackendMeasurement, measure_interleaved
+from tasks.inference.server_scenario import run_server_scenario
+from tasks.inference.timing import BackendMeasurement, measure_interleaved, measure_offline
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import write_json
 from tasks.workspace.splits import load_splits
-from tasks.workspace.torch_settings import num_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tasks.inference.batches import Images, Probabilities
-    from tasks.inference.loadgen import ServerResult
+    from tasks.inference.batches import Probabilities
+    from tasks.inference.server_scenario import ServerResult
     from tasks.params import BenchmarkConfig
+    from tasks.workspace.splits import Split
 
 PREDICT_BATCH_SIZE = 250
 MAX_BACKGROUND_PERCENT = 5
+EXPORTED, REFERENCE = Backend("onnxruntime", "fp32", CPU), Backend("pytorch", "fp32", "cpu")
 
 
 def benchmark(
@@ -43,27 +50,28 @@ def benchmark(
 ) -> dict[str, Any]:
     """Write `benchmarks` (JSON, as docs/files.md says), measured on the test images."""
     data = load_splits(splits)
-    images, labels = data.test.images.numpy(), data.test.labels.numpy()
+    labels = data.test.labels.numpy()
     models = ModelPaths(str(weights), str(onnx_model), str(int8_model))
     background = BackgroundLoad()
-    with num_threads():
-        measurements, skipped = _load_backends(models, config)
+    with ExitStack() as processes:
+        loaded, skipped = _load_backends(processes, models, data.test, config)
         # Always compared, whichever backends are measured: a promotion depends on it (registry/compare.py).
         exported, reference = (
-            predict_in_batches(backend.load(models, max(config.threads)), images, PREDICT_BATCH_SIZE)
-            for backend in (Backend("onnxruntime", "fp32", CPU), Backend("pytorch", "fp32", "cpu"))
+            loaded[backend].process.call("predict", max(config.threads), PREDICT_BATCH_SIZE)
+            for backend in (EXPORTED, REFERENCE)
         )
+        measurements = [loaded[backend] for backend in _configured_backends(config) if backend in loaded]
+        if not measurements:
+            raise RunError(f"no benchmark backend is available: {'; '.join(skipped.values())}")
         for measurement in measurements:
-            predict = measurement.predictors[measurement.max_threads]
-            predicted = predict_in_batches(predict, images, PREDICT_BATCH_SIZE).argmax(1)
-            measurement.accuracy = float((predicted == labels).mean())
-        _measure_all(measurements, images, config)
+            predicted = measurement.process.call("predict", max(measurement.threads), PREDICT_BATCH_SIZE)
+            measurement.accuracy = float((predicted.argmax(1) == labels).mean())
+        _measure_all(measurements, config)
         server_results = run_server_scenario(
             measurements,
-            images,
             max_batch_size=max(config.batch_sizes),
             target_latency_ms=config.server_target_latency_ms,
-            min_duration_s=config.server_min_duration_s,
+            duration_s=config.server_duration_s,
         )
 
     rows = [row for measurement in measurements for row in measurement.summarize_all()]
@@ -74,7 +82,7 @@ def benchmark(
         "parity": _compare_predictions(exported, reference),
         "scenarios": {
             measurement.backend.name: _scenario_results(
-                measurement, server_results[measurement.backend], models, images.shape[1:], config
+                measurement, server_results[measurement.backend], models, config
             )
             for measurement in measurements
         },
@@ -86,36 +94,51 @@ def benchmark(
     return {"images_per_second": max(row["images_per_second"] for row in rows)}
 
 
+def _configured_backends(config: BenchmarkConfig) -> list[Backend]:
+    return expand_backends(config.backends, config.providers)
+
+
 def _load_backends(
-    models: ModelPaths, config: BenchmarkConfig
-) -> tuple[list[BackendMeasurement], dict[str, str]]:
-    """The backends that are available, and why the others are not. On a GPU, threads make no difference."""
-    measurements, skipped = [], {}
-    for backend in expand_backends(config.backends, config.providers):
+    processes: ExitStack, models: ModelPaths, test: Split, config: BenchmarkConfig
+) -> tuple[dict[Backend, BackendMeasurement], dict[str, str]]:
+    """The backends that are available, side by side, and why the others are not measured.
+
+    On a GPU, threads make no difference.
+    """
+    assert test.location is not None
+    file, offset = test.location
+    images = file, offset, tuple(test.images.shape)
+    started = {}
+    for backend in dict.fromkeys([EXPORTED, REFERENCE, *_configured_backends(config)]):
         threads = config.threads if backend.on_cpu else config.threads[:1]
+        process = BackendProcess(backend, models, threads, sorted({1, *config.batch_sizes}), images)
+        started[processes.enter_context(process)] = threads
+    names = [name for name in ALL_BACKENDS if name not in config.backends]
+    skipped = dict.fromkeys(names, "not in benchmark.backends")
+    loaded = {}
+    for process, threads in started.items():
         try:
-            predictors = {count: backend.load(models, count) for count in threads}
+            loaded[process.backend] = BackendMeasurement(process, threads, **process.wait_until_loaded())
         except BackendUnavailableError as error:
-            skipped[backend.name] = str(error)
-        else:
-            measurements.append(BackendMeasurement(backend, predictors))
-    if not measurements:
-        raise RunError(f"no benchmark backend is available: {'; '.join(skipped.values())}")
-    return measurements, skipped
+            skipped[process.backend.name] = str(error)
+    return loaded, skipped
 
 
-def _measure_all(measurements: list[BackendMeasurement], images: Images, config: BenchmarkConfig) -> None:
+def _measure_all(measurements: list[BackendMeasurement], config: BenchmarkConfig) -> None:
+    batch_sizes = sorted({1, *config.batch_sizes})
     for threads in config.threads:
-        for batch_size in sorted({1, *config.batch_sizes}):
+        for batch_size in batch_sizes:
             measure_interleaved(
-                [measurement for measurement in measurements if threads in measurement.predictors],
-                images,
+                [measurement for measurement in measurements if threads in measurement.threads],
                 threads=threads,
                 batch_size=batch_size,
                 warmup_s=config.warmup_s,
-                min_duration_s=config.min_duration_s,
-                rounds=config.rounds,
+                round_duration_s=config.round_duration_s,
+                min_rounds=config.min_rounds,
+                max_rounds=config.max_rounds,
+                max_relative_error=config.max_relative_error,
             )
+    measure_offline(measurements, batch_sizes, config.round_duration_s, config.min_rounds)
 
 
 def _compare_predictions(exported: Probabilities, reference: Probabilities) -> dict[str, Any]:
@@ -130,17 +153,14 @@ def _scenario_results(
     measurement: BackendMeasurement,
     server: ServerResult,
     models: ModelPaths,
-    image_shape: tuple[int, ...],
     config: BenchmarkConfig,
 ) -> dict[str, Any]:
     """Each scenario at the batch size and number of threads that are best for the backend in it."""
     batch1_rows = [row for row in measurement.summarize_all() if row["batch_size"] == 1]
     single = min(batch1_rows, key=lambda row: row["latency_ms"]["p90"])
-    offline = measurement.best_throughput()
-    backend = measurement.backend
     return {
         "single_stream": {"p90_ms": single["latency_ms"]["p90"], "threads": single["threads"]},
-        "offline": {name: offline[name] for name in ("images_per_second", "batch_size", "threads")},
+        "offline": measurement.best_offline(),
         "server": {
             "images_per_second": server.passing_qps,
             "failed_images_per_second": server.failing_qps,
@@ -149,10 +169,8 @@ def _scenario_results(
             "threads": server.threads,
         },
         "accuracy": measurement.accuracy,
-        "model_kb": backend.select_file(models).stat().st_size / 1000,
-        "rss_mb": measure_rss_mb(
-            backend, models, measurement.max_threads, (max(config.batch_sizes), *image_shape)
-        ),
+        "model_kb": measurement.backend.select_file(models).stat().st_size / 1000,
+        "rss_mb": measurement.rss_mb,
     }
 
 
@@ -163,8 +181,9 @@ def _print_summary(result: dict[str, Any]) -> None:
             f"offline {scenario['offline']['images_per_second']:,.0f} images/s, "
             f"server {scenario['server']['images_per_second']:,.0f} images/s"
         )
-    for name, reason in result["skipped"].items():
-        print(f"{name}: skipped; {reason}")
+    for reason in dict.fromkeys(result["skipped"].values()):
+        names = [name for name, own in result["skipped"].items() if own == reason]
+        print(f"{', '.join(names)}: skipped; {reason}")
     percent = result["environment"]["background_cpu_percent"]
     if percent > MAX_BACKGROUND_PERCENT:
         print(

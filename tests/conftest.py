@@ -23,9 +23,9 @@ QUICK = [
     "benchmark.backends=[onnxruntime-fp32, pytorch-fp32]",
     "benchmark.batch_sizes=[1]",
     "benchmark.threads=[1]",
-    "benchmark.min_duration_s=0.02",
+    "benchmark.round_duration_s=0.005",
     "benchmark.warmup_s=0.01",
-    "benchmark.server_min_duration_s=0.01",
+    "benchmark.server_duration_s=0.01",
 ]
 
 # Programs that tests start need not compile the project each time.
@@ -135,8 +135,8 @@ def small_run(once: Callable[[str, Callable[[Path], None]], Path], sample_data: 
         "batch_sizes": [1, 8],
         "threads": [1],
         "warmup_s": 0.01,
-        "min_duration_s": 0.02,
-        "server_min_duration_s": 0.02,
+        "round_duration_s": 0.005,
+        "server_duration_s": 0.02,
     }
 
     def params_in(folder: Path) -> Params:

@@ -17,7 +17,7 @@ from tasks.workspace.errors import InputError, RunError
 SAMPLE_DIR = "sample"
 SAMPLE_OVERRIDES: dict[str, dict[str, Any]] = {
     "train": {"epochs": 4, "batch_size": 32},
-    "benchmark": {"warmup_s": 0.02, "min_duration_s": 0.1, "threads": [1], "server_min_duration_s": 0.05},
+    "benchmark": {"warmup_s": 0.02, "max_rounds": 6, "threads": [1], "server_duration_s": 0.05},
 }
 
 

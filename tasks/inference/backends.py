@@ -1,17 +1,15 @@
 """Backends: what can run the model, each behind one call from images to probabilities.
 
-Frameworks are imported when a backend is loaded: one that is not installed is no error, and memory.py
-measures one without the others.
+Frameworks are imported when a backend is loaded: one that is not installed is no error, and a process that
+runs one has none of the others in memory (backend_process.py).
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,11 +22,28 @@ if TYPE_CHECKING:
     from models.classifier import Classifier
     from tasks.inference.batches import Images, Predictor, Probabilities
 
+ALL_BACKENDS = (
+    "onnxruntime-fp32",
+    "onnxruntime-int8",
+    "pytorch-fp32",
+    "torchscript-fp32",
+    "openvino-fp32",
+    "openvino-int8",
+)
 PROVIDER_SUFFIX = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt", "cuda": "cuda"}
 
 
 class BackendUnavailableError(RunError):
     """The framework, or the provider, is not installed here."""
+
+
+class OfflinePredictor(Protocol):
+    """MLPerf's scenario Offline: all images are there at once."""
+
+    requests: int
+    """that run at once"""
+
+    def __call__(self, batches: Sequence[Images]) -> list[Probabilities]: ...
 
 
 @dataclass(frozen=True)
@@ -46,9 +61,24 @@ class Backend:
     def on_cpu(self) -> bool:
         return self.provider in {CPU, "CPU", "cpu"}
 
-    def load(self, models: ModelPaths, threads: int) -> Predictor:
-        """`BackendUnavailableError` where it is not installed, `RunError` where it cannot load the model."""
+    def load(self, models: ModelPaths, threads: int, batch_sizes: Sequence[int] = ()) -> Predictor:
+        """`BackendUnavailableError` where it is not installed, `RunError` where it cannot load the model.
+
+        `batch_sizes` are those for which an engine may prepare itself; others work as well.
+        """
+        if self.framework == "openvino":
+            from tasks.inference.openvino_backend import OpenVinoPredictor
+
+            return OpenVinoPredictor(self.select_file(models), self.provider, threads, batch_sizes)
         return LOADERS[self.framework](self, models, threads)
+
+    def load_offline(self, models: ModelPaths) -> OfflinePredictor | None:
+        """What runs several batches at once, for engines that have such a mode; None for the others."""
+        if self.framework == "openvino":
+            from tasks.inference.openvino_backend import OpenVinoOfflinePredictor
+
+            return OpenVinoOfflinePredictor(self.select_file(models), self.provider)
+        return None
 
     def select_file(self, models: ModelPaths) -> Path:
         if self.framework in {"pytorch", "torchscript"}:
@@ -135,31 +165,8 @@ def _torch_predictor(module: Any, threads: int, device: str) -> Predictor:
     return predict
 
 
-def _load_openvino(backend: Backend, models: ModelPaths, threads: int) -> Predictor:
-    if find_spec("openvino") is None:
-        raise BackendUnavailableError("OpenVINO is not installed: pip install 'cifarflow[benchmarks]'")
-    core: Any = import_module("openvino").Core()
-    file = backend.select_file(models)
-    try:
-        compiled = core.compile_model(
-            core.read_model(file),
-            backend.provider,
-            {
-                "INFERENCE_NUM_THREADS": threads,
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "f32",  # by default it uses bfloat16 where the CPU has it
-            },
-        )
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise RunError(f"{file} cannot be loaded by OpenVINO: {reason}") from None
-    request = compiled.create_infer_request()
-    return lambda images: np.asarray(request.infer([images])[0])
-
-
 LOADERS: dict[str, Callable[[Backend, ModelPaths, int], Predictor]] = {
     "onnxruntime": _load_onnxruntime,
     "pytorch": _load_pytorch,
     "torchscript": _load_torchscript,
-    "openvino": _load_openvino,
 }

@@ -1,66 +1,15 @@
-"""Load generator: MLPerf's Server scenario, with Poisson arrivals and a bound on the 99th percentile.
+"""Load generator of MLPerf's Server scenario: Poisson arrivals, dynamic batching.
 
 Reddi et al., "MLPerf Inference Benchmark", 2020, https://arxiv.org/abs/1911.02549.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.inference.backends import Backend
 from tasks.inference.batches import Images, Predictor
-from tasks.inference.timing import BackendMeasurement, cool_down, select_cyclic_batch
-
-BISECTION_STEPS = 6  # resolution: 1/64 of the interval
-
-
-@dataclass
-class ServerResult:
-    """The bracket of the bisection, in images per second."""
-
-    passing_qps: float
-    failing_qps: float
-    """at first, without a trial, the backend's Offline throughput"""
-    p99_ms: float = 0.0
-    threads: int = 0
-
-
-def run_server_scenario(
-    measurements: Sequence[BackendMeasurement],
-    images: Images,
-    *,
-    max_batch_size: int,
-    target_latency_ms: float,
-    min_duration_s: float,
-) -> dict[Backend, ServerResult]:
-    """Bisect each backend's highest sustainable rate, the backends alternating from step to step."""
-    results = {}
-    for measurement in measurements:
-        best = measurement.best_throughput()
-        results[measurement.backend] = ServerResult(0.0, best["images_per_second"], threads=best["threads"])
-        size = 1
-        while size <= max_batch_size:  # some backends compile or allocate at the first batch of a new size
-            measurement.predictors[best["threads"]](select_cyclic_batch(images, 0, size))
-            size *= 2
-    for step in range(BISECTION_STEPS):
-        for measurement in measurements:
-            result = results[measurement.backend]
-            predict = measurement.predictors[result.threads]
-            rate = (result.passing_qps + result.failing_qps) / 2
-            for attempt in range(2):  # retry once: other processes may have interfered
-                cool_down(predict, images[:1])
-                arrivals = poisson_arrivals(rate, min_duration_s, seed=2 * step + attempt)
-                latencies = simulate_server(predict, images, arrivals, max_batch_size)
-                p99_ms = float(np.percentile(latencies, 99) * 1000)
-                if p99_ms <= target_latency_ms:
-                    result.passing_qps, result.p99_ms = rate, p99_ms
-                    break
-            else:
-                result.failing_qps = rate
-    return results
 
 
 def poisson_arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:

@@ -6,34 +6,40 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtrik
 
+from tasks.inference.backend_process import BackendProcess
 from tasks.inference.backends import Backend
-from tasks.inference.batches import Images, Predictor
 
-NUM_BATCHES = 8
-# Before each measurement: ONNX Runtime's threads spin for 40 ms waiting for work, and would slow the next.
+# ONNX Runtime's threads spin for 40 ms waiting for more work, and would slow whichever backend is next.
 COOLDOWN_S = 0.06
+CONFIDENCE = 0.95
 
 
 @dataclass
 class BackendMeasurement:
     """A backend with what was measured of it."""
 
-    backend: Backend
-    predictors: dict[int, Predictor]
-    """by number of threads"""
+    process: BackendProcess
+    threads: Sequence[int]
+    rss_mb: float
+    """of a process that has run batches on the backend, nothing else, in 10^6 bytes"""
+    offline_requests: int
+    """that the engine runs at once where all images are there; 0: one after the other"""
     accuracy: float = 0.0
     latencies: dict[tuple[int, int], list[list[float]]] = field(default_factory=dict)
     """by number of threads and batch size: seconds per call, one list per round"""
+    offline: dict[int, list[float]] = field(default_factory=dict)
+    """by batch size: images per second with `offline_requests` at once, one figure per round"""
 
     @property
-    def max_threads(self) -> int:
-        return max(self.predictors)
+    def backend(self) -> Backend:
+        return self.process.backend
 
     def summarize(self, threads: int, batch_size: int) -> dict[str, Any]:
         """A row of `results` in benchmark.json. Throughput is the median of the rounds'."""
         rounds = self.latencies[threads, batch_size]
-        throughputs = [batch_size / float(np.median(calls)) for calls in rounds]
+        throughputs = self._throughputs(threads, batch_size)
         latencies_ms = np.concatenate(rounds) * 1000
         p50, p90, p99 = (float(value) for value in np.percentile(latencies_ms, [50, 90, 99]))
         return {
@@ -45,7 +51,7 @@ class BackendMeasurement:
             "num_calls": len(latencies_ms),
             "latency_ms": {"p50": p50, "p90": p90, "p99": p99},
             "images_per_second": float(np.median(throughputs)),
-            "images_per_second_range": [min(throughputs), max(throughputs)],
+            "images_per_second_interval": list(median_interval(throughputs)),
             "accuracy": self.accuracy,
         }
 
@@ -56,47 +62,79 @@ class BackendMeasurement:
         """The row with the most images per second."""
         return max(self.summarize_all(), key=lambda row: row["images_per_second"])
 
+    def best_offline(self) -> dict[str, Any]:
+        """The scenario Offline: by the fastest row, or with several requests at once where that is faster."""
+        best = self.best_throughput()
+        result = {name: best[name] for name in ("images_per_second", "batch_size", "threads")}
+        for batch_size, rates in self.offline.items():
+            if (rate := float(np.median(rates))) > result["images_per_second"]:
+                requests = self.offline_requests
+                result = {"images_per_second": rate, "batch_size": batch_size, "requests": requests}
+        return result
+
+    def relative_error(self, threads: int, batch_size: int) -> float:
+        """Half the width of the median throughput's interval, over the median."""
+        throughputs = self._throughputs(threads, batch_size)
+        low, high = median_interval(throughputs)
+        return (high - low) / 2 / float(np.median(throughputs))
+
+    def _throughputs(self, threads: int, batch_size: int) -> list[float]:
+        return [batch_size / float(np.median(calls)) for calls in self.latencies[threads, batch_size]]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Holds the median with `CONFIDENCE`, by order statistics; the range, where there are too few values."""
+    ordered = sorted(values)
+    rank = 1 + int(bdtrik((1 - CONFIDENCE) / 2, len(ordered), 0.5))
+    return ordered[rank - 1], ordered[-rank]
+
 
 def measure_interleaved(
     measurements: Sequence[BackendMeasurement],
-    images: Images,
     *,
     threads: int,
     batch_size: int,
     warmup_s: float,
-    min_duration_s: float,
-    rounds: int,
+    round_duration_s: float,
+    min_rounds: int,
+    max_rounds: int,
+    max_relative_error: float,
 ) -> None:
-    """Fill in `latencies`. The backends alternate, so that a change of the machine's speed affects all."""
-    batches = [select_cyclic_batch(images, i * batch_size, batch_size) for i in range(NUM_BATCHES)]
+    """Fill in `latencies`. The backends alternate, so that a change of the machine's speed affects all.
+
+    After `min_rounds` a backend stops as soon as its throughput is known within `max_relative_error`.
+    """
+    cell = threads, batch_size
     for measurement in measurements:
-        measurement.latencies[threads, batch_size] = []
-        _time_calls(measurement.predictors[threads], batches, warmup_s)
-    for _ in range(rounds):
+        measurement.latencies[cell] = []
+        measurement.process.call("time_calls", *cell, warmup_s)
+    unfinished = list(measurements)
+    for count in range(1, max_rounds + 1):
+        for measurement in unfinished:
+            cool_down(threads)
+            latencies = measurement.process.call("time_calls", *cell, round_duration_s)
+            measurement.latencies[cell].append(latencies)
+        if count >= min_rounds:
+            unfinished = [m for m in unfinished if m.relative_error(*cell) > max_relative_error]
+
+
+def measure_offline(
+    measurements: Sequence[BackendMeasurement], batch_sizes: Sequence[int], seconds: float, rounds: int
+) -> None:
+    """Fill in `offline`, of the engines that run several requests at once."""
+    for batch_size in batch_sizes:
         for measurement in measurements:
-            predict = measurement.predictors[threads]
-            cool_down(predict, batches[0])
-            latencies = _time_calls(predict, batches, min_duration_s / rounds)
-            measurement.latencies[threads, batch_size].append(latencies)
+            if measurement.offline_requests:
+                measurement.process.call("time_offline", batch_size, seconds)  # warm-up
+        for _ in range(rounds):
+            for measurement in measurements:
+                if measurement.offline_requests:
+                    cool_down()
+                    rate = measurement.process.call("time_offline", batch_size, seconds)
+                    measurement.offline.setdefault(batch_size, []).append(rate)
 
 
-def cool_down(predict: Predictor, batch: Images) -> None:
-    """Wait until the previous backend's threads sleep, and wake those of the next."""
-    time.sleep(COOLDOWN_S)
-    predict(batch)
-
-
-def select_cyclic_batch(images: Images, start: int, size: int) -> Images:
-    """`size` images from `start` on, continuing with the first after the last."""
-    return np.ascontiguousarray(images[np.arange(start, start + size) % len(images)])
-
-
-def _time_calls(predict: Predictor, batches: Sequence[Images], seconds: float) -> list[float]:
-    latencies: list[float] = []
-    end = time.perf_counter() + seconds
-    while not latencies or time.perf_counter() < end:
-        batch = batches[len(latencies) % len(batches)]
-        start = time.perf_counter()
-        predict(batch)
-        latencies.append(time.perf_counter() - start)
-    return latencies
+def cool_down(threads: int = 0) -> None:
+    """Wait until the previous backend's threads sleep; with one thread there are none that spin."""
+    if threads != 1:
+        time.sleep(COOLDOWN_S)

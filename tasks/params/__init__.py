@@ -100,14 +100,20 @@ class BenchmarkConfig(StrictModel):
     batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
     threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
     warmup_s: Seconds
-    min_duration_s: Seconds = Field(
-        description="per backend, batch size and number of threads, over all rounds"
+    round_duration_s: Seconds = Field(description="per backend, batch size and number of threads")
+    min_rounds: Annotated[int, Field(ge=5, le=1000)] = Field(
+        description="the backends are interleaved in them"
     )
-    rounds: Annotated[int, Field(ge=5, le=1000)] = Field(description="the backends are interleaved in them")
+    max_rounds: Annotated[int, Field(ge=5, le=1000)] = Field(
+        description="where throughput is not known within `max_relative_error` before"
+    )
+    max_relative_error: Annotated[float, Field(ge=0, le=10)] = Field(
+        description="half the width of the 95% interval of a throughput, over the throughput"
+    )
     server_target_latency_ms: Annotated[float, Field(gt=0, le=86_400_000)] = Field(
         description="within which a server has to answer 99 of 100 requests"
     )
-    server_min_duration_s: Seconds = Field(description="of requests at one rate")
+    server_duration_s: Seconds = Field(description="of requests at one rate")
 
 
 class ReportConfig(StrictModel):

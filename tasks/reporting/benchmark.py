@@ -103,7 +103,7 @@ def _group_by_color(rows: Sequence[Row]) -> list[list[ThroughputSeries]]:
         by_label.setdefault(format_backend(row), []).append(row)
     groups: dict[tuple[str, str], list[ThroughputSeries]] = {}
     for label, own in by_label.items():
-        low, high = ([row["images_per_second_range"][end] for row in own] for end in (0, 1))
+        low, high = ([row["images_per_second_interval"][end] for row in own] for end in (0, 1))
         series = ThroughputSeries(
             label, [row["batch_size"] for row in own], [row["images_per_second"] for row in own], low, high
         )

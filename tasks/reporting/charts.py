@@ -137,7 +137,7 @@ def plot_calibration(
 
 @dataclass(frozen=True)
 class ThroughputSeries:
-    """One backend's throughput by batch size: median of the rounds, slowest and fastest round."""
+    """One backend's throughput by batch size: median of the rounds, and its interval."""
 
     label: str
     batch_sizes: Sequence[int]
@@ -152,7 +152,7 @@ LINE_STYLES = [(BLUE, "o"), (ORANGE, "s"), (INK, "D"), (MUTED, "^")]
 
 @rc_context(STYLE)
 def plot_throughput(groups: Sequence[Sequence[ThroughputSeries]]) -> str:
-    """Images per second by batch size, both logarithmic, with the rounds' range; a group shares a color."""
+    """Images per second by batch size, both logarithmic, with intervals; a group shares a color."""
     figure, axes = _figure(height=4.4)
     for (color, marker), group in zip(cycle(LINE_STYLES), groups, strict=False):
         for series, dash, face in zip(group, ("-", "--", ":"), (color, PAPER, PAPER), strict=False):

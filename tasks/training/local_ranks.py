@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -20,9 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from tasks.workspace.code import ROOT
 from tasks.workspace.errors import RunError
-from tasks.workspace.process import exit_with_parent
+from tasks.workspace.process import describe_exit, exit_with_parent, python_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +73,7 @@ class LocalRanks:
             content.seek(0)
             self._processes[rank] = subprocess.Popen(  # noqa: S603 - no argument from outside
                 [sys.executable, "-P", "-c", COMMAND],
-                env=os.environ | {"PYTHONPATH": _python_path()},
+                env=os.environ | {"PYTHONPATH": python_path()},
                 stdin=content,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors[rank],
@@ -112,18 +110,9 @@ class LocalRanks:
             for rank, process in self._processes.items():
                 code = process.poll()
                 if code and code != LOST_RANK:
-                    return f"rank {rank} {self._describe_exit(rank, code)}"
+                    return f"rank {rank} {describe_exit(code, self._errors[rank])}"
             time.sleep(POLL_INTERVAL_S)
         return "the connection to another rank was lost"
-
-    def _describe_exit(self, rank: int, code: int) -> str:
-        if code < 0:
-            reason = ", possibly out of memory" if -code == signal.SIGKILL else ""
-            return f"was killed by {signal.Signals(-code).name}{reason}"
-        self._errors[rank].seek(0)
-        lines = self._errors[rank].read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"failed with exit code {code}: {last}"
 
 
 def run_local_rank() -> None:
@@ -159,8 +148,3 @@ def loopback_only() -> Iterator[None]:
 
 def _ready_key(rank: int) -> str:
     return f"ready-{rank}"
-
-
-def _python_path() -> str:
-    """For the same code, wherever the current folder is."""
-    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

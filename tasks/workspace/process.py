@@ -1,10 +1,13 @@
-"""How processes end: by signals, and with their parent."""
+"""How processes of the same code start and end: by signals, and with their parent."""
 
 import os
 import signal
 import threading
 import time
 from types import FrameType
+from typing import IO
+
+from tasks.workspace.code import ROOT
 
 POLL_INTERVAL_S = 0.5
 TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # SIGHUP: the terminal was closed
@@ -38,3 +41,19 @@ def exit_with_parent(parent: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def python_path() -> str:
+    """`PYTHONPATH` for a process that runs the same code, wherever its folder is."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def describe_exit(code: int, errors: IO[bytes]) -> str:
+    """Why a process ended that should not have, in one line, by its exit code and its standard error."""
+    if code < 0:
+        reason = ", possibly out of memory" if -code == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(-code).name}{reason}"
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"failed with exit code {code}: {last}"

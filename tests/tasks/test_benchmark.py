@@ -35,8 +35,8 @@ def test_benchmark_measures_every_backend_batch_size_and_thread_count(
 ) -> None:
     config, rows = small_run.benchmark, result["results"]
     names = {f"{row['backend']}-{row['precision']}" for row in rows}
-    assert names | result["skipped"].keys() >= set(config.backends)
-    assert {"onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"} <= names
+    assert names == set(config.backends)
+    assert names == {"onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32"}
     for name in names:
         own = [(r["threads"], r["batch_size"]) for r in rows if name == f"{r['backend']}-{r['precision']}"]
         assert own == [(threads, size) for threads in config.threads for size in config.batch_sizes]
@@ -46,15 +46,15 @@ def test_benchmark_rows_are_consistent(result: dict[str, Any]) -> None:
     for row in result["results"]:
         latency = row["latency_ms"]
         assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"]
-        low, high = row["images_per_second_range"]
+        low, high = row["images_per_second_interval"]
         assert low <= row["images_per_second"] <= high
-        assert low <= row["batch_size"] / latency["p50"] * 1000 <= high
         assert row["num_calls"] >= 5
         assert 0 <= row["accuracy"] <= 1
 
 
 def test_benchmark_names_skipped_backends(result: dict[str, Any]) -> None:
     assert "CUDAExecutionProvider is not part of" in result["skipped"]["onnxruntime-fp32-cuda"]
+    assert result["skipped"]["openvino-int8"] == "not in benchmark.backends"
     assert not result["skipped"].keys() & result["scenarios"].keys()
 
 
@@ -91,12 +91,8 @@ def test_benchmark_reports_parity_and_environment(result: dict[str, Any]) -> Non
     assert {"python", "onnxruntime", "torch"} <= result["environment"]["versions"].keys()
 
 
-def test_benchmark_parity_is_of_the_file_even_if_not_measured(
-    small_run: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_benchmark_parity_is_of_the_file_even_if_not_measured(small_run: Params, tmp_path: Path) -> None:
     """A model of other weights than PyTorch's has to show, also where only PyTorch is measured."""
-    monkeypatch.setattr("tasks.benchmark.measure_rss_mb", lambda *_: 0.0)
-    monkeypatch.setattr("tasks.inference.timing.COOLDOWN_S", 0.0)
     model = onnx.load(small_run.paths.onnx_model)
     (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc3.bias")
     shifted = numpy_helper.to_array(bias) + 5 * np.eye(10, dtype=np.float32)[3]
@@ -149,7 +145,11 @@ def test_benchmark_of_foreign_model_raises_one_line(small_run: Params, tmp_path:
             "benchmark.threads.1 should be an integer from 1 to 1024, not -2",
         ),
         ("threads: ", "threads: 2 #", "benchmark.threads should be a list"),
-        ("rounds: ", "rounds: 4 #", "benchmark.rounds should be an integer from 5 to 1000, not 4"),
+        (
+            "min_rounds: ",
+            "min_rounds: 4 #",
+            "benchmark.min_rounds should be an integer from 5 to 1000, not 4",
+        ),
         ("  providers: ", "  providers: [ROCm] #", "benchmark.providers.0 should be 'CPUExecutionProvider'"),
         ("    - onnxruntime-int8", "    - onnxruntime-int4", "benchmark.backends.1 should be"),
         (

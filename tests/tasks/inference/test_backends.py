@@ -1,5 +1,6 @@
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -7,17 +8,24 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from tasks.inference.backends import Backend, BackendUnavailableError, ModelPaths, expand_backends
+from tasks.inference.backends import (
+    ALL_BACKENDS,
+    Backend,
+    BackendUnavailableError,
+    ModelPaths,
+    expand_backends,
+)
+from tasks.inference.batches import predict_in_batches
 from tasks.inference.onnx_classifier import CPU
 from tasks.params import Params
+from tasks.params.types import BackendName
 from tasks.workspace.errors import RunError
 from tasks.workspace.torch_settings import num_threads
 from tasks.workspace.weights import load_classifier
 
 pytestmark = pytest.mark.slow
 
-ALL = ["onnxruntime-fp32", "onnxruntime-int8", "pytorch-fp32", "torchscript-fp32"]
-ALL += ["openvino-fp32", "openvino-int8"] if find_spec("openvino") else []
+ALL = [name for name in ALL_BACKENDS if "openvino" not in name or find_spec("openvino")]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +77,7 @@ def test_load_with_missing_device_raises_unavailable(models: ModelPaths) -> None
 def test_load_with_missing_package_raises_unavailable(
     models: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.inference.backends.find_spec", lambda _: None)
+    monkeypatch.setattr("tasks.inference.openvino_backend.find_spec", lambda _: None)
     with pytest.raises(BackendUnavailableError, match="OpenVINO is not installed: pip install"):
         Backend("openvino", "fp32", "CPU").load(models, 1)
 
@@ -100,3 +108,29 @@ def test_load_of_foreign_model_raises_one_line(models: ModelPaths, tmp_path: Pat
         )
     assert type(caught.value) is RunError
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
+def test_openvino_predicts_the_same_in_every_way_it_is_run(models: ModelPaths) -> None:
+    """Static shapes where it was prepared for the batch size, dynamic ones, many requests at once."""
+    images = np.random.default_rng(1).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
+    backend = Backend("openvino", "fp32", "CPU")
+    expected = Backend("onnxruntime", "fp32", CPU).load(models, 1)(images)
+    predict = backend.load(models, 2, [1, 8])
+    for size in (1, 8, 7):
+        assert (
+            np.abs(predict_in_batches(predict, images[: 2 * size], size) - expected[: 2 * size]).max() < 1e-5
+        )
+    offline = backend.load_offline(models)
+    assert offline is not None
+    assert offline.requests >= 1
+    results = offline([images[start : start + 8] for start in range(0, 48, 8)])
+    assert np.abs(np.concatenate(results) - expected).max() < 1e-5
+
+
+def test_all_backends_are_those_of_the_parameters() -> None:
+    assert get_args(BackendName) == ALL_BACKENDS
+
+
+def test_other_engines_have_no_mode_for_many_requests(models: ModelPaths) -> None:
+    assert Backend("onnxruntime", "fp32", CPU).load_offline(models) is None
