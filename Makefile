@@ -6,11 +6,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
+# The URL of an index with PyTorch's CPU builds, for machines without a GPU. The lock has no hashes of these.
+TORCH_INDEX ?=
+SIZE := $(if $(TORCH_INDEX),2 GB,6 GB with CUDA)
+CUDA_BUILD := ^(torch|torchvision|triton)==|^(nvidia|cuda)-
 
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run check test distributed faults lint format lock clean
+.PHONY: help setup run check test distributed faults bench lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,14 +27,20 @@ $(SETUP): requirements.lock
 		{ echo "cifarflow needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 2; }
-	@echo "[1/4] creating $(VENV)"
+	@echo "[1/4] creating $(VENV): some seconds"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "[2/4] installing uv, which installs the rest"
+	@echo "[2/4] installing uv, which installs the rest: some seconds"
 	@awk '/^[^ ]/ {inside = /^uv==/} inside' requirements.lock > $(VENV)/uv.lock.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.lock.txt
-	@echo "[3/4] installing $$(grep -c '^[a-z].*==' requirements.lock) packages from requirements.lock (about 5 GB with CUDA's libraries)"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock & $(SHOW_PROGRESS)
-	@echo "[4/4] installing cifarflow itself"
+	@awk '/^[^ ]/ {skip = "$(TORCH_INDEX)" && /$(CUDA_BUILD)/} !skip' requirements.lock > $(VENV)/requirements.txt
+	@echo "[3/4] installing $$(grep -c '^[a-z].*==' $(VENV)/requirements.txt) packages from requirements.lock, $(SIZE):" \
+		"half a minute from uv's cache, minutes without"
+	@[ -n "$(TORCH_INDEX)" ] || command -v nvidia-smi >/dev/null || \
+		echo "      there is no NVIDIA driver: make setup TORCH_INDEX=... would save 4 GB of CUDA (README.md)"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes $(VENV)/requirements.txt & $(SHOW_PROGRESS)
+	@[ -z "$(TORCH_INDEX)" ] || VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --index $(TORCH_INDEX) \
+		$$(grep -oE '^(torch|torchvision)==[0-9.]+' requirements.lock)
+	@echo "[4/4] installing cifarflow itself: some seconds"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -59,6 +69,9 @@ distributed: $(SETUP)  ## tests of workers, clusters, remotes and runs at once
 
 faults: $(SETUP)  ## fault injection: under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 -m faults
+
+bench: $(SETUP)  ## what people wait for, beside the last saved table (alone on the machine)
+	$(BIN)/python benchmarks/everyday.py
 
 lint: $(SETUP)  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -86,7 +86,7 @@ def load_graphs_and_backends(params: Params, threads: int) -> dict[str, Predict]
         ):
             for backend in expand_backends(backends, ["CPUExecutionProvider"]):
                 try:
-                    predictors[f"{backend.name}{graph}"] = backend.load(models, threads)
+                    predictors[f"{backend.name}{graph}"] = backend.load(models, threads, BATCH_SIZES)
                 except BackendUnavailableError as error:
                     print(f"{backend.name}: skipped; {error}")
         torch.set_num_threads(threads)

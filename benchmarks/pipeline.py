@@ -46,9 +46,9 @@ def main() -> None:
     os.environ |= {"DVC_NO_ANALYTICS": "1"}
 
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder:
-        workspace = _copy_of_project(Path(folder), arguments.epochs)
-        _timed(["cifarflow", "run"], workspace)  # fills caches, and makes everything up to date
-        _timed(["cifarflow", "retrain"], workspace)  # has a champion
+        workspace = copy_project(Path(folder), arguments.epochs)
+        time_command(["cifarflow", "run"], workspace)  # fills caches, and makes everything up to date
+        time_command(["cifarflow", "retrain"], workspace)  # has a champion
         commands = {
             "empty Prefect flow": ["python", "-c", EMPTY_FLOW],
             "flow, nothing changed": ["cifarflow", "run"],
@@ -61,7 +61,7 @@ def main() -> None:
         peaks: dict[str, float] = dict.fromkeys(commands, 0.0)
         for _ in range(arguments.rounds):
             for name, command in commands.items():
-                taken, peak_mb = _timed(command, workspace)
+                taken, peak_mb = time_command(command, workspace)
                 seconds[name].append(taken)
                 peaks[name] = max(peaks[name], peak_mb)
 
@@ -75,7 +75,8 @@ def main() -> None:
     print(f"Every stage run: flow less empty one is {(full - empty) / plain:.2f} times the plain stages.")
 
 
-def _copy_of_project(folder: Path, epochs: int) -> Path:
+def copy_project(folder: Path, epochs: int) -> Path:
+    """The data, the code and the parameters, as a DVC project of its own without Git."""
     for name in ("tasks", "models", "data"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "data.dvc"):
@@ -87,7 +88,7 @@ def _copy_of_project(folder: Path, epochs: int) -> Path:
     return folder
 
 
-def _timed(command: list[str], folder: Path) -> tuple[float, float]:
+def time_command(command: list[str], folder: Path) -> tuple[float, float]:
     """Wall-clock seconds, and the highest memory in MB of the process and all its children together."""
     began = time.perf_counter()
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
