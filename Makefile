@@ -46,10 +46,10 @@ $(SETUP): requirements.lock
 
 # What was downloaded so far: on a terminal in one line that is rewritten, in a log once per minute.
 define SHOW_PROGRESS
-pid=$$!; trap 'kill $$pid; exit 130' INT TERM; cache=$$($(BIN)/uv cache dir); SECONDS=0; next=60; \
+pid=$$!; trap 'kill $$pid; exit 130' INT TERM; cache=$$($(BIN)/uv cache dir); SECONDS=0; next=60; mb=0; \
 	size() { du -sm $$cache 2>/dev/null | cut -f1; }; before=$$(size); \
 	while kill -0 $$pid 2>/dev/null; do \
-		sleep 1; mb=$$(($$(size) - $${before:-0})); \
+		sleep 1; if [ $$((SECONDS % 5)) = 0 ]; then mb=$$(($$(size) - $${before:-0})); fi; \
 		if [ -t 1 ]; then printf '\r      %s s, %s MB downloaded ' $$SECONDS $$mb; \
 		elif [ $$SECONDS -ge $$next ]; then echo "      $$SECONDS s, $$mb MB downloaded"; next=$$((SECONDS + 60)); fi; \
 	done; wait $$pid && { if [ -t 1 ]; then echo; fi; echo "      done in $$SECONDS s"; }
