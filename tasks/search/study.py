@@ -52,7 +52,7 @@ class Study:
     def next_batch(self, size: int, num_trials: int) -> list[Trial]:
         """The trials of an interrupted batch, or up to `size` new ones; none after `num_trials`."""
         known = self._study.get_trials(deepcopy=False)
-        unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
+        unfinished = _unfinished(known, num_trials)
         count = min(size, num_trials - len(known))
         if not unfinished and count > 0:
             self._study.sampler = self._make_sampler(len(known))
@@ -61,8 +61,7 @@ class Study:
                     self._study.enqueue_trial(values)
             for _ in range(count):
                 self._study.ask(self._space)
-            known = self._study.get_trials(deepcopy=False)
-            unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
+            unfinished = _unfinished(self._study.get_trials(deepcopy=False), num_trials)
         return [Trial(trial.number, dict(trial.params)) for trial in unfinished]
 
     def tell(self, trial: Trial, accuracy: float | None, *, pruned: bool = False) -> None:
@@ -96,6 +95,10 @@ class Study:
         if self._sampler == "random":
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, constant_liar=True)
+
+
+def _unfinished(trials: Sequence[FrozenTrial], num_trials: int) -> list[FrozenTrial]:
+    return [trial for trial in trials[:num_trials] if trial.state == TrialState.RUNNING]
 
 
 def plan_rungs(epochs: int) -> list[int]:

@@ -45,6 +45,17 @@ def test_study_goes_on_after_a_stop_at_any_point(tmp_path: Path, whole: list[Any
         assert run(open_study(tmp_path / str(told))) == whole
 
 
+def test_study_that_is_stopped_ends_with_fewer_trials_and_goes_on_later(
+    tmp_path: Path, whole: list[Any]
+) -> None:
+    study = open_study(tmp_path)
+    run(study, 8)
+    study.next_batch(4, 20)
+    assert study.next_batch(4, 8) == []
+    assert study.best().number < 8
+    assert run(study) == whole
+
+
 def test_study_learns_from_what_it_was_told(whole: list[Any]) -> None:
     values = [value for _, _, value in whole]
     assert max(values[10:]) > max(values[:10])
