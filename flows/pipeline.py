@@ -11,6 +11,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.runtime import markdown
+from flows.runtime.assets import record_data, record_stage
 from flows.runtime.dvc_data import check_data_recorded, commit_data, pull_data, require_data
 from flows.runtime.dvc_repro import open_repo, repro_stage, topological_stages
 from flows.runtime.flow_run import (
@@ -116,9 +117,11 @@ def download(if_needed: bool) -> State[Any]:
         if params.dataset == "folder":
             check_data_recorded(repo)
     metrics = run_stage("download", params)
-    if params.dataset != "folder":  # which only its owner records
-        with open_repo() as repo:
+    with open_repo() as repo:
+        if params.dataset != "folder":  # which only its owner records
             commit_data(repo)
+        if pulled or metrics["source"] is not None:
+            record_data(repo)
     if pulled:
         return Completed(name="Restored", message="from the DVC cache or remote, verified")
     if metrics["source"] is None:
@@ -137,6 +140,8 @@ def reproduce_stage(name: str, pull: bool, force: bool) -> State[Any]:
 
     with open_repo() as repo:
         result = repro_stage(repo, name, run, force=force, pull=pull)
+        if result.state != "cached":
+            record_stage(repo, name)
     if pull and result.state == "ran":
         push_stage(name)
     match result.state:

@@ -14,6 +14,7 @@ from prefect.states import Completed
 
 from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
 from flows.runtime import markdown, publish
+from flows.runtime.assets import record_data
 from flows.runtime.champion import promote, provenance_hashes, sync_champion
 from flows.runtime.dvc_data import commit_data
 from flows.runtime.dvc_repro import changed_stages, find_output, open_repo
@@ -121,6 +122,7 @@ def ingest_images() -> State[Any]:
     result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest, params.split)
     with open_repo() as repo:
         commit_data(repo)
+        record_data(repo)
     create_markdown_artifact(markdown.ingest_markdown(result, doubted), key="ingest")
     return Completed(message=str(result))
 
@@ -153,8 +155,7 @@ def compare_models(push: bool, commit: bool, target: PublishBranch | None) -> St
         message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
         return Completed(name="Skipped", message=message)
     print(f"{entry.decision}: {entry.reason}")
-    create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-    publish.emit_decision_event(entry)
+    publish.show_decision(entry, params)
     if target is None:
         publish.save_experiment(entry, params, push=push, commit=commit)
     return Completed(message=f"{entry.decision}: {entry.reason}")

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.runtime import markdown, publish
 from flows.runtime.champion import promote, restore_champion
 from flows.runtime.dvc_repro import open_repo
-from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line
+from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
 from flows.runtime.portable import open_branch, publish_decision
+from flows.runtime.publish import show_decision
+from tasks.params import read_params
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry
 from tasks.workspace.errors import InputError, RunError
@@ -54,8 +54,7 @@ def rollback(
             entry = publish_decision(target, [], lambda: _roll_back(version, champion))
         else:
             entry = _roll_back(version)
-        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-        publish.emit_decision_event(entry)
+        show_decision(entry, read_params(PARAMS))
     return Completed(message=f"{CHAMPION} is {entry.reason.removeprefix(ROLLBACK_REASON)} again")
 
 
@@ -96,8 +95,7 @@ def override(
             entry = publish_decision(open_branch(branch), [], lambda: _override(model, reason.strip()))
         else:
             entry = _override(model, reason.strip())
-        create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
-        publish.emit_decision_event(entry)
+        show_decision(entry, read_params(PARAMS))
     return Completed(message=f"{CHAMPION} is {entry.label}")
 
 

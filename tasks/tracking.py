@@ -28,6 +28,7 @@ TIMEOUT_S = 5.0  # for the server to accept the run; after that it is logged off
 UPLOAD_TIMEOUT_S = 30.0  # at a stage's end
 STATE_FILE = "tracking.json"  # beside the weights
 WANDB_CLOUD_URL = "https://api.wandb.ai"
+MODEL_ARTIFACT = "image-classifier"
 
 
 def resolve_mode(tracking: TrackingConfig) -> str:
@@ -99,7 +100,7 @@ class Tracker:
                     self._save_state(state | {"unreachable": True})  # later stages do not try again
                     online = False
                     run = WandbRun()
-                    run.guard("teardown", _teardown)
+                    run.guard("teardown", lambda: import_wandb().teardown())  # releases the run's id
             if not online:
                 run.guard("offline run", lambda: run.open(self._settings(state, stage, "offline"), config))
                 if run.failed:
@@ -144,10 +145,7 @@ class WandbRun:
         self._run: Any = None
 
     def open(self, settings: dict[str, Any], config: dict[str, Any]) -> None:
-        os.environ.setdefault("WANDB_SILENT", "true")  # read at import; otherwise W&B prints the server's URL
-        _ensure_cache_dir()
-        import wandb
-
+        wandb = import_wandb()
         self._run = wandb.init(
             **settings,
             config=config,
@@ -197,13 +195,14 @@ class WandbRun:
 
         self._call("confusion matrix dropped", log)
 
-    def log_model(self, file: Path, metadata: dict[str, Any], name: str = "image-classifier") -> None:
+    def log_model(self, file: Path, metadata: dict[str, Any], name: str = MODEL_ARTIFACT) -> None:
         """The file as the next version of the model artifact `name`."""
 
         def log() -> None:
             import wandb
 
-            artifact = wandb.Artifact(name, type="model", metadata=metadata)
+            md5 = hash_file(file, "md5")
+            artifact = wandb.Artifact(name, type="model", metadata=metadata | {"md5": md5})
             artifact.add_file(str(file))
             self._run.log_artifact(artifact)
 
@@ -231,6 +230,15 @@ class WandbRun:
             print(f"W&B failed ({self._reason}); continuing without tracking")
 
 
+def import_wandb() -> Any:
+    """W&B's client, silent and with a place for its cache."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # read at import; otherwise W&B prints the server's URL
+    _ensure_cache_dir()
+    import wandb
+
+    return wandb
+
+
 def _ensure_cache_dir() -> None:
     """Give W&B's own process a cache in `wandb/` if there is no home for one; it prints its log otherwise."""
     try:
@@ -240,13 +248,6 @@ def _ensure_cache_dir() -> None:
             return
     except (OSError, RuntimeError):  # the latter: no home at all
         os.environ["XDG_CACHE_HOME"] = str(Path("wandb", "cache").absolute())
-
-
-def _teardown() -> None:
-    """Release the id of a run that could not be opened."""
-    import wandb
-
-    wandb.teardown()
 
 
 def _git_commit() -> str | None:

@@ -12,6 +12,7 @@ from flows.server.local import api_url, find_local_server, is_healthy, stop_loca
 from tasks.workspace.errors import InputError, RunError
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.deployments.runner import RunnerDeployment
 
 DEPLOYMENTS = Path("prefect.yaml")
@@ -60,25 +61,30 @@ def _job_env() -> dict[str, str]:
 
 
 def _to_deployment(entry: dict[str, Any]) -> "RunnerDeployment":
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
-    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.events import DeploymentTriggerTypes
     from prefect.flows import load_flow_from_entrypoint
+    from pydantic import TypeAdapter
 
     flow: Any = load_flow_from_entrypoint(entry["entrypoint"])
-    schedules = [
-        DeploymentScheduleCreate(
-            schedule=CronSchedule(cron=schedule["cron"], timezone=schedule.get("timezone")),
-            slug=schedule.get("slug"),
-        )
-        for schedule in entry.get("schedules", [])
-    ]
     deployment: RunnerDeployment = flow.to_deployment(
         entry["name"],
-        schedules=schedules or None,
+        schedules=[_to_schedule(schedule) for schedule in entry.get("schedules", [])] or None,
+        triggers=TypeAdapter(list[DeploymentTriggerTypes]).validate_python(entry.get("triggers", [])),
         parameters=entry.get("parameters"),
         description=entry.get("description"),
     )
     return deployment
+
+
+def _to_schedule(entry: dict[str, Any]) -> "DeploymentScheduleCreate":
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+
+    timing = {key: value for key, value in entry.items() if key not in {"slug", "active"}}
+    schedule = CronSchedule(**timing) if "cron" in timing else IntervalSchedule(**timing)
+    return DeploymentScheduleCreate(
+        schedule=schedule, slug=entry.get("slug"), active=entry.get("active", True)
+    )
 
 
 def _ensure_automations() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -30,6 +31,13 @@ def run_git(
         reasons = [line.strip() for line in lines if line.lstrip().startswith(("fatal:", "!"))]
         raise RunError(f"git {arguments[0]} failed: {hide_credentials((reasons or lines)[-1])}")
     return done.stdout.strip()
+
+
+def has_commits() -> bool:
+    """Whether the workspace is in a Git repository with commits."""
+    return shutil.which("git") is not None and bool(
+        run_git("rev-parse", "--quiet", "--verify", "HEAD", check=False)
+    )
 
 
 def hide_credentials(text: str) -> str:

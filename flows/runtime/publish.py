@@ -1,7 +1,6 @@
-"""Publish a retraining: an event, a DVC experiment, a push to the remotes, a commit on its own branch."""
+"""Publish a retraining: event and views, a DVC experiment, a push to the remotes, a commit on a branch."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +8,19 @@ from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import NoSCMError, SCMError
+from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
+from flows.runtime import markdown
+from flows.runtime.assets import record_champion
 from flows.runtime.champion import CHAMPION_DVC_FILE
 from flows.runtime.dvc_data import DATA
 from flows.runtime.dvc_repro import load_repo
 from flows.runtime.flow_run import PARAMS
-from flows.runtime.git import run_git, write_commit
+from flows.runtime.git import has_commits, run_git, write_commit
 from tasks.params import Params
 from tasks.registry.ledger import LEDGER, LedgerEntry
+from tasks.registry.wandb_champion import alias_champion
 from tasks.workspace.errors import RunError, describe_os_error
 from tasks.workspace.files import atomic_write
 
@@ -25,8 +28,17 @@ MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
 REPORTS_DIR = "reports"
 
 
-def emit_decision_event(entry: LedgerEntry) -> None:
-    """The event that automations can act on: `cifarflow.model.promoted`, `.rejected` or `.rolled_back`."""
+def show_decision(entry: LedgerEntry, params: Params) -> None:
+    """The decision, which stands already, where people look: Prefect's artifact, event and lineage; W&B."""
+    create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+    _emit_decision_event(entry)
+    if entry.decision != "rejected":
+        record_champion(entry, params.paths.onnx_model)
+        alias_champion(entry.model_md5, params.tracking)
+
+
+def _emit_decision_event(entry: LedgerEntry) -> None:
+    """`cifarflow.model.promoted`, `.rejected`, `.rolled_back` or `.overridden`, for automations to act on."""
     emit_event(
         event=f"cifarflow.model.{entry.decision}",
         resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
@@ -52,7 +64,7 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
     """
     errors = []
     saved = False
-    if not _has_commits():
+    if not has_commits():
         print("not a Git repository with commits: skipping the DVC experiment")
         if commit:
             errors.append("cannot commit: not a Git repository with commits")
@@ -143,9 +155,3 @@ def _preserve_git_index() -> Iterator[None]:
         if before is not None:
             with atomic_write(index) as temp_path:
                 temp_path.write_bytes(before)
-
-
-def _has_commits() -> bool:
-    return shutil.which("git") is not None and bool(
-        run_git("rev-parse", "--quiet", "--verify", "HEAD", check=False)
-    )

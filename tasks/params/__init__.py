@@ -143,6 +143,9 @@ class CompareConfig(StrictModel):
 class TrackingConfig(StrictModel):
     mode: Literal["auto", "disabled", "offline", "online"]
     project: Annotated[str, Field(min_length=1)]
+    registry: str = Field(
+        description="collection of W&B's registry to which a champion is linked, online; empty: none"
+    )
 
 
 class Params(StrictModel):

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import psutil
 from ruamel.yaml import YAML
@@ -99,7 +101,7 @@ class DeploymentServer:
         for attempt in range(5):
             try:
                 with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=30) as answer:
-                    return json.load(answer)
+                    return json.loads(answer.read() or "null")
             except HTTPError as error:  # 503: a transaction met another one's lock on SQLite
                 if error.code != 503 or attempt == 4:
                     raise
@@ -127,6 +129,13 @@ class DeploymentServer:
         found = self.request(f"deployments/name/{deployment}")
         body = {"parameters": parameters}
         return str(self.request(f"deployments/{found['id']}/create_flow_run", body)["id"])
+
+    def emit_events(self, *names: str) -> None:
+        now = datetime.now(UTC).isoformat()
+        resource = {"prefect.resource.id": "tests"}
+        self.request(
+            "events", [{"id": str(uuid4()), "occurred": now, "event": n, "resource": resource} for n in names]
+        )
 
     def read_state(self, run: str) -> tuple[str, str]:
         """Name and message."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,22 @@ from flows.runtime.lock import LOCK_FILE
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, read_deployment_names, wait_until
 
+FLOWS = ("pipeline", "retrain", "rollback", "watch")
+EVENTS = {
+    "cifarflow: images are waiting": "cifarflow.images.waiting",
+    "cifarflow: the data have drifted": "cifarflow.data.drifted",
+    "cifarflow: data.dvc has changed": "cifarflow.data.changed",
+    "cifarflow: the branch has moved": "cifarflow.branch.moved",
+}
+"""by the name of the trigger"""
+
 pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: DeploymentServer) -> None:
     found = {deployment["name"]: deployment for deployment in server.request("deployments/filter", {})}
     toys = {file.stem.replace("_", "-") for file in (ROOT / "models/toys").glob("[!_]*.py")}
-    flows = {f"{flow}{place}" for flow in ("pipeline", "retrain", "rollback") for place in ("", "-anywhere")}
+    flows = {f"{flow}{place}" for flow in FLOWS for place in ("", "-anywhere")}
     assert found.keys() == {*flows, *toys} == read_deployment_names(ROOT)
     schema = found["pipeline"]["parameter_openapi_schema"]
     assert schema["definitions"]["TrainConfig"]["properties"]["epochs"]["anyOf"][0]["minimum"] == 1
@@ -76,6 +86,55 @@ def test_scheduled_run_of_locked_workspace_is_cancelled_the_next_runs(server: De
     finally:
         server.run_prefect("deployment", "schedule", "clear", "-y", "retrain/retrain")
         server.run_prefect("deploy", "--name", "retrain")
+
+
+@pytest.fixture
+def triggers(server: DeploymentServer) -> Iterator[None]:
+    """The triggers of `retrain`, on, for all events of 3 s instead of a minute."""
+    file = server.folder / "prefect.yaml"
+    text = file.read_text()
+    impatient = text.replace("within: 60", "within: 3").replace("schedule_after: 60", "schedule_after: 3")
+    file.write_text(impatient.replace("enabled: false", "enabled: true"))
+    server.run_prefect("deploy", "--name", "retrain")
+    yield
+    file.write_text(text)
+    server.run_prefect("deploy", "--name", "retrain")
+
+
+def test_triggers_are_off_until_prefect_yaml_says_otherwise(server: DeploymentServer) -> None:
+    automations = [a for a in server.request("automations/filter", {}) if a["trigger"]["type"] == "event"]
+    reactive = {a["name"]: a for a in automations if a["trigger"]["posture"] == "Reactive"}
+    assert reactive.keys() >= EVENTS.keys()
+    assert not any(automation["enabled"] for automation in reactive.values())
+    for schedule in (
+        server.request(f"deployments/name/watch/{name}")["schedules"] for name in ("watch", "watch-anywhere")
+    ):
+        assert [entry["active"] for entry in schedule] == [False]
+
+
+@pytest.mark.usefixtures("triggers")
+def test_each_trigger_starts_one_retraining_for_a_burst_of_events(
+    server: DeploymentServer, own_workspace: Path
+) -> None:
+    def read_started() -> list[tuple[str, str]]:
+        runs = server.read_runs(flows={"name": {"any_": ["retrain"]}})
+        by_trigger = [run for run in runs if (run["created_by"] or {}).get("type") == "AUTOMATION"]
+        return sorted((run["created_by"]["display_value"], run["state"]["name"]) for run in by_trigger)
+
+    hook = ("event", "emit", "cifarflow.branch.moved", "--resource-id", "cifarflow.branch")
+    server.run_prefect(*hook)
+    burst = [event for event in EVENTS.values() if event != "cifarflow.branch.moved"] * 5
+    server.emit_events(*burst)
+    expected = sorted((trigger, "Skipped") for trigger in EVENTS)  # there is nothing to train on
+    wait_until(lambda: len(read_started()) >= 4 and {state for _, state in read_started()} == {"Skipped"})
+    assert read_started() == expected
+
+    (own_workspace / "incoming/cat").mkdir(parents=True)
+    (own_workspace / "incoming/cat/1.png").write_bytes(b"")
+    watch = server.start_run("watch/watch", workspace=str(own_workspace), min_images=1)
+    assert server.wait_until_completed(watch) == "emitted: cifarflow.images.waiting"
+    expected = sorted([*expected, ("cifarflow: images are waiting", "Skipped")])
+    wait_until(lambda: read_started() == expected)
 
 
 def test_run_that_fails_for_a_known_reason_leaves_no_traceback_in_the_worker_log(

@@ -28,8 +28,9 @@ def test_serve_starts_server_runs_deployments_and_stops(deployment_folder: Path,
         names = {name for name in read_deployment_names(deployment_folder) if "anywhere" not in name}
         wait_until(lambda: len(server.request("deployments/filter", {})) == len(names))
         server.wait_until_completed(server.start_run("neuron/neuron", w1=2.0))
-        automations = {automation["name"] for automation in server.request("automations/filter", {})}
-        assert automations == {"cifarflow: a run without heartbeats has crashed"}
+        automations = {entry["name"]: entry["enabled"] for entry in server.request("automations/filter", {})}
+        assert automations["cifarflow: a run without heartbeats has crashed"]
+        assert not automations["cifarflow: images are waiting"]
         os.kill(serve.pid, signal.SIGINT)
         assert serve.wait(60) in {0, 130}
     finally:
