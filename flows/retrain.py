@@ -12,10 +12,12 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.drift import report_drift
 from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
 from flows.runtime import markdown, publish
 from flows.runtime.assets import record_data
 from flows.runtime.champion import promote, provenance_hashes, sync_champion
+from flows.runtime.drift import check_drift, read_intakes, record_intake
 from flows.runtime.dvc_data import commit_data
 from flows.runtime.dvc_repro import changed_stages, find_output, open_repo
 from flows.runtime.flow_run import (
@@ -119,6 +121,7 @@ def ingest_images() -> State[Any]:
     if not list_pending(folder):
         return Completed(name="Cached", message="no new images")
     doubted = _check_labels(params)
+    _check_drift(params)
     result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest, params.split)
     with open_repo() as repo:
         commit_data(repo)
@@ -136,6 +139,17 @@ def _check_labels(params: Params) -> list[dict[str, Any]]:
         return []
     print(check)
     return check.doubted
+
+
+def _check_drift(params: Params) -> None:
+    """Test new images for drift: it stops nothing, but is in the decision's evidence."""
+    try:
+        check = check_drift(params)
+    except RunError as error:
+        print(f"drift of new images is not tested: {error}")
+        return
+    record_intake(check, params)
+    report_drift(check, "retrain")
 
 
 @task(
@@ -187,13 +201,17 @@ def _decide(params: Params) -> LedgerEntry:
         champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
         earlier_looks=ledger.look_times(entries),
     )
+    intakes = read_intakes(params, since=entries[-1].time if entries else "")
+    evidence = decision.evidence.as_dict() | ({"drift": intakes} if intakes else {})
     with open_repo() as repo:
-        entry = _record_decision(repo, decision, challenger, params)
+        entry = _record_decision(repo, decision, evidence, challenger, params)
     print(f"compared in {time.perf_counter() - started:.1f} s")
     return entry
 
 
-def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: Params) -> LedgerEntry:
+def _record_decision(
+    repo: Repo, decision: Decision, evidence: dict[str, Any], challenger: Path, params: Params
+) -> LedgerEntry:
     entry = LedgerEntry(
         decision="promoted" if decision.promote else "rejected",
         reason=decision.reason,
@@ -202,6 +220,6 @@ def _record_decision(repo: Repo, decision: Decision, challenger: Path, params: P
         flow_run_name=str(flow_run.name),
         flow_run_id=str(flow_run.id),
         provenance=provenance_hashes(repo, params.model_dump_json(), load_model(challenger).metadata),
-        evidence=decision.evidence.as_dict(),
+        evidence=evidence,
     )
     return promote(repo, entry) if decision.promote else ledger.append(entry)

@@ -158,6 +158,7 @@ TENS = {
     "flows/cli/local_commands.py": "the default of an option",
     "flows/cli/training_commands.py": "the default number of trials",
     "flows/retrain.py": "length of a date",
+    "flows/runtime/markdown.py": "length of a date",
     "flows/runtime/publish.py": "length of a date",
     "flows/runtime/sample_workspace.py": "batch size of the sample",
     "models/cifarnet.py": "CIFAR-10's, unless told otherwise",

@@ -26,12 +26,12 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 CSS = f"{IMAGE_CSS} .figure svg {{ max-width: 100%; height: auto }}"
 
 
-def launch(onnx_model: Path, splits: Path, port: int | None = None) -> None:
+def launch(onnx_model: Path, splits: Path, port: int | None = None, record_file: Path | None = None) -> None:
     """Serve the page on the loopback interface until Ctrl-C; the command line turns SIGTERM into it.
 
-    `InputError` if the port is in use.
+    `InputError` if the port is in use, or if nothing can be recorded in `record_file`.
     """
-    blocks = build_app(onnx_model, splits)
+    blocks = build_app(onnx_model, splits, record_file)
     try:
         _, url, _ = blocks.launch(
             server_name=LOOPBACK,
@@ -55,12 +55,12 @@ def launch(onnx_model: Path, splits: Path, port: int | None = None) -> None:
         blocks.close(verbose=False)
 
 
-def build_app(onnx_model: Path, splits: Path) -> gr.Blocks:
+def build_app(onnx_model: Path, splits: Path, record_file: Path | None = None) -> gr.Blocks:
     blocks = gr.Blocks(title="cifarflow", analytics_enabled=False)
     with blocks:
         gr.Markdown("# From one neuron to a classifier")
         with gr.Tab("An image"):
-            build_image_tab(blocks, onnx_model, splits)
+            build_image_tab(blocks, onnx_model, splits, record_file)
         for title, build_tab in (
             ("A neuron", _neuron_tab),
             ("A loss", _loss_tab),

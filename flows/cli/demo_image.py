@@ -1,5 +1,6 @@
 """The demo's first tab: classes of an image, what the network sees of it, and what moved the decision."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tasks.dataset.image import load_image
 from tasks.inference.neighbors import NeighborIndex
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
+from tasks.registry.recorded_outputs import OutputRecorder
 from tasks.reporting.saliency import draw_evidence
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import Splits, load_splits
@@ -50,6 +52,9 @@ NEAREST = "The training images of the first class in which the network finds the
 class _Classifier:
     model: OnnxClassifier
     neighbors: NeighborIndex | None
+    recorder: OutputRecorder | None
+    examples: Sequence[NDArray[np.uint8]]
+    """test images, which are not recorded: the visitor brought none of them"""
 
     def classify(self, file: str | None) -> tuple[Any, Any, Any, Any]:
         """What the network sees, what moved it, the probabilities, and the nearest training images."""
@@ -60,14 +65,25 @@ class _Classifier:
         except InputError as error:
             raise gr.Error(str(error)) from error
         probabilities = self.model.predict_proba(image[None])[0]
+        self._record(image, probabilities)
         first = int(probabilities.argmax())
         evidence = draw_evidence(image, self.model.explain(image, first).evidence)
         top = dict(self.model.top_k(probabilities, len(self.model.classes)))
         nearest = self.neighbors.find_images(image, first, NUM_NEIGHBORS) if self.neighbors else []
         return image, evidence, top, nearest
 
+    def _record(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
+        if self.recorder is None or any(np.array_equal(image, example) for example in self.examples):
+            return
+        try:
+            self.recorder.append(probabilities[None])
+        except RunError as error:
+            gr.Warning(str(error))
 
-def build_image_tab(blocks: gr.Blocks, onnx_model: Path, splits: Path) -> None:
+
+def build_image_tab(
+    blocks: gr.Blocks, onnx_model: Path, splits: Path, record_file: Path | None = None
+) -> None:
     try:
         model = load_model(onnx_model)
     except RunError as error:
@@ -77,6 +93,9 @@ def build_image_tab(blocks: gr.Blocks, onnx_model: Path, splits: Path) -> None:
     examples = _first_image_per_class(data) if data else []
     size = model.image_size
     gr.Markdown(f"Drop an image, or choose a test image. Model: `{onnx_model}`, {model.dataset_label}.")
+    recorder = OutputRecorder(record_file, onnx_model) if record_file else None
+    if recorder:
+        gr.Markdown(f"The probabilities of your images, not the images, are recorded in `{record_file}`.")
     if examples:
         gallery = gr.Gallery(examples, label="the first test image of each class", **GALLERY_OPTIONS)
     with gr.Row():
@@ -108,7 +127,8 @@ def build_image_tab(blocks: gr.Blocks, onnx_model: Path, splits: Path) -> None:
         gallery.select(choose, None, image, show_progress="hidden")
 
     index = NeighborIndex(onnx_model, data.train.images.numpy(), data.train.labels.numpy()) if data else None
-    classify, outputs = _Classifier(model, index).classify, [seen, evidence, probabilities, nearest]
+    classifier = _Classifier(model, index, recorder, [example for example, _ in examples])
+    classify, outputs = classifier.classify, [seen, evidence, probabilities, nearest]
     image.change(classify, image, outputs, show_progress="hidden")
     blocks.load(classify, image, outputs, show_progress="hidden")
 

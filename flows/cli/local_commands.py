@@ -1,4 +1,4 @@
-"""Commands that run no flow: new, serve, server, predict, check-labels, demo, doctor."""
+"""Commands that run no flow: new, serve, server, predict, check-labels, drift, demo, doctor."""
 
 import os
 from collections.abc import Collection
@@ -8,6 +8,13 @@ import click
 
 from flows.cli.project import enter_project
 from tasks.workspace.errors import InputError
+
+record_option = click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Append the probabilities to FILE, not the images, for `cifarflow drift FILE`.",
+)
 
 
 @click.command()
@@ -88,8 +95,11 @@ def server(action: str) -> None:
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@record_option
 @click.pass_obj
-def predict(closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool) -> int:
+def predict(
+    closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool, record: Path | None
+) -> int:
     """Classify images: print the top 3 classes for each, using the champion or the exported model.
 
     IMAGE is a file, a directory, a pattern, or - for standard input, in any format and size.
@@ -106,12 +116,15 @@ def predict(closed_streams: Collection[str], images: tuple[str, ...], *, as_json
         raise InputError("standard output is closed, so no class could be printed")
     start, model, model_label = _find_model()
     os.chdir(start)
-    return predict_images(images, Path(os.path.relpath(model)), model_label, as_json=as_json)
+    return predict_images(
+        images, Path(os.path.relpath(model)), model_label, as_json=as_json, record_file=record
+    )
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of 127.0.0.1 (default: a free one).")
-def demo(port: int | None) -> None:
+@record_option
+def demo(port: int | None, record: Path | None) -> None:
     """Serve a local web page that classifies images, shows why, and has sliders for the toys.
 
     Stop with Ctrl-C.
@@ -120,6 +133,7 @@ def demo(port: int | None) -> None:
     Example:
       cifarflow demo
     """
+    record = record and record.absolute()
     _, model, model_label = _find_model()
     model = Path(os.path.relpath(model))
     print(f"starting the demo with {model} ({model_label}); takes about 5 s", flush=True)
@@ -132,7 +146,7 @@ def demo(port: int | None) -> None:
         raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
     from tasks.params import read_params
 
-    launch(model, Path(read_params(Path("params.yaml")).paths.splits), port)
+    launch(model, Path(read_params(Path("params.yaml")).paths.splits), port, record)
 
 
 @click.command("check-labels")
@@ -156,6 +170,27 @@ def check_labels() -> None:
 
 
 @click.command()
+@click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
+def drift(source: Path | None) -> None:
+    """Test whether images are still like the training images, and show it in reports/drift.html.
+
+    SOURCE is a file that `predict --record` or `demo --record` wrote, or a folder of images, which have
+    labels if they are in class directories; by default incoming/. Retraining does this itself.
+
+    \b
+    Examples:
+      cifarflow drift
+      cifarflow drift asked.jsonl
+    """
+    source = source and source.absolute()
+    enter_project()
+    from flows.runtime.drift import check_drift
+    from tasks.params import read_params
+
+    print(check_drift(read_params(Path("params.yaml")), source and Path(os.path.relpath(source))))
+
+
+@click.command()
 def doctor() -> int:
     """Check the setup; for every problem, print the command that fixes it.
 
@@ -169,7 +204,7 @@ def doctor() -> int:
     return check_setup()
 
 
-COMMANDS = (new, serve, server, predict, check_labels, demo, doctor)
+COMMANDS = (new, serve, server, predict, check_labels, drift, demo, doctor)
 
 
 def _find_model() -> tuple[Path, Path, str]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tasks.dataset.image import load_image
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
+from tasks.registry.recorded_outputs import OutputRecorder
 from tasks.workspace.errors import InputError
 
 TOP_K = 3
@@ -23,7 +24,14 @@ BATCH_SIZE = 64  # few enough that the first lines of a large set come soon
 TopK = list[tuple[str, float]]
 
 
-def predict(images: Sequence[str], onnx_model: Path, model_label: str = "", *, as_json: bool = False) -> int:
+def predict(
+    images: Sequence[str],
+    onnx_model: Path,
+    model_label: str = "",
+    *,
+    as_json: bool = False,
+    record_file: Path | None = None,
+) -> int:
     """Print the three most probable classes of each image: a table, or JSON lines. Returns the exit code.
 
     `images` are files, directories (searched recursively), glob patterns, and `-` for standard input. A
@@ -36,11 +44,12 @@ def predict(images: Sequence[str], onnx_model: Path, model_label: str = "", *, a
     if not names:
         raise InputError(f"no image found at {', '.join(map(_escape, missing))}")
     model = load_model(onnx_model)
+    recorder = OutputRecorder(record_file, onnx_model) if record_file else None
     print(f"by {onnx_model}{model_label and f' ({model_label})'}, {model.dataset_label}", file=sys.stderr)
 
     table = _Table(names, model.classes)
     failed = 0
-    for name, result in classify_files(names, missing, model):
+    for name, result in classify_files(names, missing, model, recorder):
         failed += isinstance(result, InputError)
         if as_json:
             print(json.dumps(_to_record(name, result)), flush=True)
@@ -69,16 +78,22 @@ def find_images(image: str) -> list[str]:
 
 
 def classify_files(
-    names: Sequence[str], missing: Sequence[str], model: OnnxClassifier
+    names: Sequence[str],
+    missing: Sequence[str],
+    model: OnnxClassifier,
+    recorder: OutputRecorder | None = None,
 ) -> Iterator[tuple[str, TopK | InputError]]:
     for image in missing:
         yield image, InputError("no image found there")
     for start in range(0, len(names), BATCH_SIZE):
         batch = [(name, _read(name, model.image_size)) for name in names[start : start + BATCH_SIZE]]
         images = [read for _, read in batch if not isinstance(read, InputError)]
-        probabilities = iter(model.predict_proba(np.stack(images)) if images else ())
+        probabilities = model.predict_proba(np.stack(images)) if images else None
+        if recorder is not None and probabilities is not None:
+            recorder.append(probabilities)
+        rows = iter(() if probabilities is None else probabilities)
         for name, read in batch:
-            yield name, read if isinstance(read, InputError) else model.top_k(next(probabilities), TOP_K)
+            yield name, read if isinstance(read, InputError) else model.top_k(next(rows), TOP_K)
 
 
 def _read(name: str, size: int) -> NDArray[np.uint8] | InputError:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +13,9 @@ from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, describe_test
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
+
+if TYPE_CHECKING:
+    from flows.runtime.drift import DriftCheck  # brings SciPy's statistics
 
 MAX_DOUBTED = 20
 
@@ -105,6 +108,20 @@ def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] =
     return "\n".join(lines) + "\n"
 
 
+def drift_markdown(check: "DriftCheck") -> str:
+    """The result, and the largest effect of each kind of test."""
+    values = check.as_dict()
+    lines = [f"# {'Drift' if values['drifted'] else 'No drift was found'}", "", f"{check}", ""]
+    if values["tests"]:
+        lines += ["| shift | class | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {shift} | {test['class']} | {test['effect']:+.3f} | {test['p_value']:.1e} "
+        f"| {values['threshold']:.1e} |"
+        for shift, test in values["tests"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
     """Rows for the data set's own validation images and for those that were added, if there are any."""
     rows = []
@@ -141,6 +158,8 @@ def decision_markdown(entry: LedgerEntry) -> str:
             f"McNemar's exact {describe_test(evidence)}; latency per image",
             f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
         ]
+    for intake in evidence.get("drift", []):
+        lines.append(f"New images, {intake['time'][:10]}: {intake['summary']}.")
     for name, (own, now) in evidence.get("uneven_classes", {}).items():
         lines.append(
             f"Uneven: {name} was {own:.1%} of the validation images and is {now:.1%} with additions."

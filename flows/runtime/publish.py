@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
@@ -24,7 +25,11 @@ from tasks.registry.wandb_champion import alias_champion
 from tasks.workspace.errors import RunError, describe_os_error
 from tasks.workspace.files import atomic_write
 
+if TYPE_CHECKING:
+    from flows.runtime.drift import DriftCheck  # brings SciPy's statistics
+
 MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
+DATA_RESOURCE_ID = "cifarflow.data.images"
 REPORTS_DIR = "reports"
 
 
@@ -54,6 +59,20 @@ def _emit_decision_event(entry: LedgerEntry) -> None:
             "model_md5": entry.model_md5,
             "evidence": dict(entry.evidence),
         },
+    )
+
+
+def emit_drift_event(check: "DriftCheck", flow: str) -> None:
+    """`cifarflow.data.drifted`; labels of its resource say which kinds of shift there are, and who noticed."""
+    emit_event(
+        event="cifarflow.data.drifted",
+        resource={
+            "prefect.resource.id": DATA_RESOURCE_ID,
+            "prefect.resource.name": str(check.source),
+            "cifarflow.shift": " ".join(test.shift for test in check.result.shifts),
+            "cifarflow.flow": flow,
+        },
+        payload=check.as_dict(),
     )
 
 

@@ -129,6 +129,12 @@ class IngestConfig(StrictModel):
     )
 
 
+class DriftConfig(StrictModel):
+    confidence: Fraction = Field(
+        description="chance of a year of daily batches without a false alarm, at least"
+    )
+
+
 class CompareConfig(StrictModel):
     confidence: Fraction = Field(
         description="chance of a year without a promotion that is due to chance, at least"
@@ -162,6 +168,7 @@ class Params(StrictModel):
     benchmark: BenchmarkConfig
     report: ReportConfig
     ingest: IngestConfig
+    drift: DriftConfig
     compare: CompareConfig
     tracking: TrackingConfig
 

@@ -117,9 +117,8 @@ def compare(
     """
     data = load_splits(splits)
     num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
-    images, labels = data.val.images[:num_own].numpy(), data.val.labels[:num_own].numpy()
     values: dict[str, Any] = {
-        "val_sha256": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
+        "val_sha256": hash_own_val(data),
         "val_images": len(data.val.labels),
         "challenger_val_accuracy": float(_is_correct(challenger, data.val).mean()),
         "challenger_test_accuracy": float(_is_correct(challenger, data.test).mean()),
@@ -146,6 +145,13 @@ def compare(
         return Decision(promote=True, reason="the first model", evidence=evidence)
     reason = f"{evidence.accuracy_gain:+.2%} on validation ({_describe_test(evidence)})"
     return Decision(promote=True, reason=reason, evidence=evidence)
+
+
+def hash_own_val(data: Splits) -> str:
+    """SHA-256 of the data set's own validation images and labels, without those that were added."""
+    num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
+    images, labels = data.val.images[:num_own].numpy(), data.val.labels[:num_own].numpy()
+    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
 
 def _paired_comparison(

@@ -132,7 +132,7 @@ class DeploymentServer:
 
     def emit_events(self, *names: str) -> None:
         now = datetime.now(UTC).isoformat()
-        resource = {"prefect.resource.id": "tests"}
+        resource = {"prefect.resource.id": "tests", "cifarflow.flow": "drift"}
         self.request(
             "events", [{"id": str(uuid4()), "occurred": now, "event": n, "resource": resource} for n in names]
         )

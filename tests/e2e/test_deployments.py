@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 from prefect.server.schemas.schedules import CronSchedule
 from ruamel.yaml import YAML
 
@@ -32,7 +33,7 @@ def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: Depl
     found = {deployment["name"]: deployment for deployment in server.request("deployments/filter", {})}
     toys = {file.stem.replace("_", "-") for file in (ROOT / "models/toys").glob("[!_]*.py")}
     flows = {f"{flow}{place}" for flow in FLOWS for place in ("", "-anywhere")}
-    assert found.keys() == {*flows, *toys} == read_deployment_names(ROOT)
+    assert found.keys() == {"drift", *flows, *toys} == read_deployment_names(ROOT)
     schema = found["pipeline"]["parameter_openapi_schema"]
     assert schema["definitions"]["TrainConfig"]["properties"]["epochs"]["anyOf"][0]["minimum"] == 1
     (schedule,) = found["retrain"]["schedules"]
@@ -69,6 +70,25 @@ def test_worker_runs_pipeline_and_retrain(server: DeploymentServer, own_workspac
     retrain = server.start_run("retrain/retrain", workspace=str(own_workspace))
     assert server.wait_until_completed(retrain) == "promoted: the first model"
     assert (own_workspace / "registry/ledger.jsonl").read_text().count("\n") == 1
+
+
+def test_drift_is_an_event_and_the_state_of_its_run(server: DeploymentServer, own_workspace: Path) -> None:
+    folder = own_workspace / "incoming/ring"
+    folder.mkdir(parents=True)
+    for i in range(40):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(folder / f"{i}.png")
+    run = server.start_run("drift/drift", workspace=str(own_workspace))
+    wait_until(lambda: server.read_state(run)[0] == "Drifted")
+    assert "incoming: drift in 40 images: covariate shift (" in server.read_state(run)[1]
+
+    def read_events() -> list[dict[str, Any]]:
+        filters = {"filter": {"event": {"name": ["cifarflow.data.drifted"]}}}
+        return list(server.request("events/filter", filters)["events"])
+
+    (event,) = wait_until(read_events)
+    assert event["payload"]["shifts"] == ["covariate", "label"]
+    assert event["resource"]["cifarflow.shift"] == "covariate label"
+    assert event["resource"]["cifarflow.flow"] == "drift"
 
 
 def test_scheduled_run_of_locked_workspace_is_cancelled_the_next_runs(server: DeploymentServer) -> None:

@@ -46,11 +46,16 @@ def test_retrain_promotes_rejects_and_skips(champion_copy: Path) -> None:
     assert entries[1].flow_run_id
 
 
-def test_retrain_new_images_lead_to_new_model(champion_copy: Path) -> None:
+def test_retrain_new_images_lead_to_new_model(champion_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "flows.runtime.publish.emit_event",
+        lambda **event: events.append(event) if "drifted" in event["event"] else None,
+    )
     random = np.random.default_rng(7)
     folder = Path("incoming/ring")
     folder.mkdir(parents=True)
-    for i in range(20):
+    for i in range(30):
         blobs = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         Image.fromarray(blobs).resize((50, 50), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
     (folder / "broken.png").write_bytes(b"")
@@ -69,10 +74,18 @@ def test_retrain_new_images_lead_to_new_model(champion_copy: Path) -> None:
     artifacts = read_artifacts(state)
     assert f"accuracy, val, added ({len(val)};" in str(artifacts["decision"].data)
     page = str(artifacts["ingest"].data)
-    assert f"| ring | 20 | {20 - len(val)} | {len(val)} |" in page
+    assert f"| ring | 30 | {30 - len(val)} | {len(val)} |" in page
     assert "ring/broken.png" in page
     assert "| label in doubt | label |" in page  # colored blobs are no rings
     assert Path("reports/incoming.html").is_file()
+    (intake,) = entry.evidence["drift"]
+    assert (intake["images"], "label" in intake["shifts"]) == (30, True), "rings alone"
+    assert f"New images, {intake['time'][:10]}: drift in 30 images: " in str(artifacts["decision"].data)
+    assert str(artifacts["drift"].data).startswith("# Drift\n")
+    (event,) = events
+    assert (event["event"], event["payload"]["images"]) == ("cifarflow.data.drifted", 30)
+    assert "label" in event["resource"]["cifarflow.shift"].split()
+    assert event["resource"]["cifarflow.flow"] == "retrain", "which starts no other (prefect.yaml)"
 
     # Added images that are gone fail the next run: they must not vanish silently.
     next(Path("data/additions/ring").iterdir()).unlink()

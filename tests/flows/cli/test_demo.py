@@ -18,6 +18,7 @@ from PIL import Image
 from tasks.dataset.image import load_image
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
+from tasks.registry.recorded_outputs import read_outputs
 from tasks.reporting.saliency import draw_evidence
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
@@ -33,12 +34,14 @@ BROWSER_TIMEOUT_MS = 60_000
 
 
 @contextlib.contextmanager
-def start_demo(folder: Path) -> Iterator[str]:
+def start_demo(folder: Path, *options: str) -> Iterator[str]:
     """The URL of a demo that runs in the folder; SIGTERM should end it as Ctrl-C does.
 
     (Not SIGINT, which is ignored in what `nohup make test &` starts.) A demo that hangs is killed.
     """
-    with subprocess.Popen([CIFARFLOW, "demo"], cwd=folder, stdout=subprocess.PIPE, text=True) as demo:
+    with subprocess.Popen(
+        [CIFARFLOW, "demo", *options], cwd=folder, stdout=subprocess.PIPE, text=True
+    ) as demo:
         assert demo.stdout is not None
         killer = threading.Timer(TIMEOUT_S, demo.kill)  # ends the reading of its output
         killer.start()
@@ -57,14 +60,19 @@ def start_demo(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def url(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def project(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder)
     (folder / "artifacts").mkdir()
     for name in (small_run.paths.onnx_model, small_run.paths.splits):
         shutil.copy(name, folder / "artifacts")
-    with start_demo(folder) as url:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(project: Path) -> Iterator[str]:
+    with start_demo(project, "--record", "asked.jsonl") as url:
         yield url
 
 
@@ -140,7 +148,7 @@ def test_demo_opens_with_an_example_of_each_class(page: "Page", small_run: Param
 
 @pytest.mark.browser
 def test_demo_shows_what_the_network_sees_and_what_moved_it(
-    page: "Page", small_run: Params, tmp_path: Path
+    page: "Page", project: Path, small_run: Params, tmp_path: Path
 ) -> None:
     Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "noise.png")
     page.get_by_label("Remove Image").click()
@@ -150,6 +158,9 @@ def test_demo_shows_what_the_network_sees_and_what_moved_it(
     model = load_model(Path(small_run.paths.onnx_model))
     evidence = model.explain(seen, int(model.predict_proba(seen[None]).argmax())).evidence
     wait_for_image(page, "What speaks for the first class", draw_evidence(seen, evidence))
+    recorded = read_outputs(project / "asked.jsonl", Path(small_run.paths.onnx_model), 10).probabilities
+    assert len(recorded) == 1, "the visitor's image, none of the examples"
+    np.testing.assert_allclose(recorded[0], model.predict_proba(seen[None])[0], atol=1e-6)
 
 
 def test_demo_without_splits_says_so(small_run: Params, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from flows.cli.predict import BATCH_SIZE, predict
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
+from tasks.registry.recorded_outputs import read_outputs
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.weights import load_classifier
 from tests.conftest import ROOT
@@ -91,6 +92,22 @@ def test_predict_skips_corrupt_and_missing_files(
         "no-such-file.png",
     }
     assert captured.err.splitlines()[-1] == "2 of 4 could not be read"
+
+
+def test_predict_records_probabilities_where_asked(
+    model: Path, images_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "asked.jsonl"
+    assert predict([str(images_dir)], model, as_json=True, record_file=file) == 1  # one is corrupt
+    found = records(capsys.readouterr().out)
+    recorded = read_outputs(file, model, 10).probabilities
+    assert len(recorded) == 2
+    shown = [record["predictions"] for record in found.values() if "predictions" in record]
+    tops = sorted(top[0]["probability"] for top in shown)  # type: ignore[index]
+    assert sorted(recorded.max(1)) == pytest.approx(tops, abs=1e-5)
+    assert "b.png" not in file.read_text()
+    with pytest.raises(InputError, match=r"cannot record in .*: Is a directory"):
+        predict([str(images_dir)], model, record_file=tmp_path)
 
 
 def test_predict_expands_glob_patterns(
