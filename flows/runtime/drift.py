@@ -25,7 +25,7 @@ from tasks.registry.recorded_outputs import read_outputs
 from tasks.reporting.drift import plot_distributions, plot_effects
 from tasks.reporting.gallery import make_thumbnail
 from tasks.reporting.page import DRIFT_TEMPLATE, render_page
-from tasks.workspace.errors import RunError
+from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write
 from tasks.workspace.splits import Splits, load_splits
 
@@ -69,6 +69,8 @@ def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
     class directories have these labels, and others beside them are left out. `RunError` without a model, or
     without the splits of the model.
     """
+    if source is not None and not source.exists():
+        raise InputError(f"{source} is neither a folder of images nor a file of recorded predictions")
     file, _ = ledger.resolve_serving_model(Path(params.paths.onnx_model))
     model, data = load_model(file), load_splits(Path(params.paths.splits))
     _require_held_out(file, model, data, params.paths.splits)

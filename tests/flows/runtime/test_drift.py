@@ -14,7 +14,7 @@ from flows.runtime.markdown import drift_markdown
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 from tasks.registry.recorded_outputs import OutputRecorder
-from tasks.workspace.errors import RunError
+from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits
 
 NUM_IMAGES = 80
@@ -126,8 +126,10 @@ def test_intakes_since_the_last_decision_are_read(params: Params) -> None:
         read_intakes(params, "")
 
 
-def test_model_of_other_data_has_no_reference(params: Params) -> None:
+def test_missing_model_or_source_is_one_line(params: Params) -> None:
     values = params.model_dump()
     values["paths"]["onnx_model"] = "none.onnx"
     with pytest.raises(RunError, match=r"none\.onnx not found"):
         check_drift(Params.model_validate(values))
+    with pytest.raises(InputError, match=r"^nowhere is neither a folder of images nor"):
+        check_drift(params, Path("nowhere"))
