@@ -31,7 +31,7 @@ def drift(source: Path | None = None, wait: bool = True, workspace: Path = Path(
 
 
 def report_drift(check: DriftCheck, flow: str) -> None:
-    """The line, the artifact and the event, on which the trigger in prefect.yaml reacts to the flow `drift`."""
+    """The line, the artifact and the event; a trigger in prefect.yaml reacts to that of the flow `drift`."""
     print(check)
     create_markdown_artifact(markdown.drift_markdown(check), key="drift")
     if check.result.shifts:

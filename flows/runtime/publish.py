@@ -63,7 +63,7 @@ def _emit_decision_event(entry: LedgerEntry) -> None:
 
 
 def emit_drift_event(check: "DriftCheck", flow: str) -> None:
-    """`cifarflow.data.drifted`; labels of its resource say which kinds of shift there are, and who noticed."""
+    """`cifarflow.data.drifted`; labels of its resource say which kinds of shift, and who noticed."""
     emit_event(
         event="cifarflow.data.drifted",
         resource={
