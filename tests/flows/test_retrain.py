@@ -134,7 +134,9 @@ def test_retrain_corrupt_ledger_is_one_line(champion_copy: Path) -> None:
 
 def test_decisions_are_events_and_artifacts(champion_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[dict[str, Any]] = []
+    aliased: list[str] = []
     monkeypatch.setattr("flows.runtime.publish.emit_event", lambda **event: events.append(event))
+    monkeypatch.setattr("flows.runtime.publish.alias_champion", lambda md5, _: aliased.append(md5))
     state = run_retrain(*IMPROVE)
     assert state.is_completed()
     rolled_back = rollback(return_state=True)
@@ -144,6 +146,8 @@ def test_decisions_are_events_and_artifacts(champion_copy: Path, monkeypatch: py
         "cifarflow.model.rolled_back",
     ]
     assert events[0]["payload"]["evidence"]["accuracy_gain"] > 0
+    first, promoted, _ = (entry.model_md5 for entry in ledger.read_ledger())
+    assert aliased == [promoted, first]
     page = str(read_artifacts(state)["decision"].data)
     assert page.startswith("# Promoted: +")
     assert "| accuracy, val |" in page
