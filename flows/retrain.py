@@ -1,10 +1,9 @@
 """Retraining: ingest new images, run the pipeline, decide which model is the champion; roll back."""
 
-import time
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from dvc.repo import Repo
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -12,12 +11,21 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.drift import report_drift
+from flows.drift import check_new_images
 from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
 from flows.runtime import markdown, publish
+from flows.runtime.approval import (
+    TIMEOUT_HOURS,
+    TimeoutHours,
+    ask,
+    find_abandoned_questions,
+    record_answer,
+    require_respondent,
+    was_asked,
+)
 from flows.runtime.assets import record_data
-from flows.runtime.champion import promote, provenance_hashes, sync_champion
-from flows.runtime.drift import check_drift, read_intakes, record_intake
+from flows.runtime.champion import sync_champion
+from flows.runtime.comparison import decide
 from flows.runtime.dvc_data import commit_data
 from flows.runtime.dvc_repro import changed_stages, find_output, open_repo
 from flows.runtime.flow_run import (
@@ -38,14 +46,13 @@ from flows.runtime.portable import (
     result_files,
 )
 from tasks.dataset.ingest import ingest, list_pending
-from tasks.inference.onnx_classifier import load_model
 from tasks.overrides import Overrides
 from tasks.params import Params, read_params
 from tasks.registry import ledger
-from tasks.registry.compare import NUM_THREADS, Decision, compare
-from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.registry.approval import deadline, find_open_question
+from tasks.registry.ledger import LedgerEntry
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import hash_file, read_json
+from tasks.workspace.files import hash_file
 
 
 @flow(name="retrain", log_prints=True)
@@ -54,6 +61,8 @@ def retrain(
     overrides: Overrides | None = None,
     push: bool = False,
     commit: bool = False,
+    approve: bool = False,
+    approve_timeout_hours: TimeoutHours = TIMEOUT_HOURS,
     wait: bool = True,
     download_retries: DownloadRetries = DOWNLOAD_RETRIES,
     branch: str | None = None,
@@ -66,32 +75,77 @@ def retrain(
         push: push data, models and the experiment to the remotes
         commit: commit the ledger, DVC's files, params.yaml and the reports to the branch retrain/DATE,
             never to the one checked out
+        approve: ask a person before a model is promoted: the run is suspended, and its page in the UI has the
+            evidence and a form
+        approve_timeout_hours: after this time without an answer the model is rejected
         wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
         download_retries: how often to retry the sources of the data, after a delay
         branch: pull what the run needs from the DVC remote, push there what it makes, and the decision to
             this branch of the Git remote, whose ledger counts; for a run in a clone of its own
         workspace: the folder that holds dvc.yaml and params.yaml
     """
+    if approve:
+        require_respondent()
     chain = TaskChain()
-    with exclusive_workspace(workspace, wait=wait):
-        target = open_branch(branch, overrides) if branch else None
-        params = load_params(overrides)
-        pull = target is not None
-        if not pull:
-            with open_repo() as repo:
-                sync_champion(repo)
-        failed = run_download(chain, download_retries, pull=pull) or chain.run_task("ingest", ingest_images)
-        if failed is None:
-            skip_reason = _skip_reason(params, pull=pull)
-            if skip_reason is not None:
-                return Completed(name="Skipped", message=skip_reason)
-            failed = run_stages(chain, pull=pull) or chain.run_task(
-                "compare", compare_models, push, commit, target
+    timeout = dt.timedelta(hours=approve_timeout_hours)
+    resumed = was_asked()
+    with exclusive_workspace(workspace, wait=wait or resumed):
+        # After an answer only the decision is left: the workspace may hold another run's results by now.
+        target = open_branch(branch, None if resumed else overrides) if branch else None
+        question = _read_question()
+        if question is None and resumed:
+            return Completed(name="Skipped", message="its challenger has been decided on already")
+        if question is None:
+            ended = _challenge(
+                chain, overrides, download_retries, target, push, commit, timeout if approve else None
             )
-        get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
+            if ended is not None:
+                return ended
+            question = _read_question()
+    while question is not None:
+        answer = ask(question)
+        with exclusive_workspace(workspace, wait=True):
+            failed = chain.run_task("approve", record_answer, question, answer, commit, target, timeout)
+            if failed is not None:
+                return failed
+            question = _read_question()
+    return Completed(name=chain.runs[-1].state, message=chain.runs[-1].message)
+
+
+def _read_question() -> LedgerEntry | None:
+    """What this flow run has asked, and nobody has decided on yet."""
+    return find_open_question(ledger.read_ledger(), str(flow_run.id))
+
+
+def _challenge(
+    chain: TaskChain,
+    overrides: Overrides | None,
+    download_retries: int,
+    target: PublishBranch | None,
+    push: bool,
+    commit: bool,
+    approve_timeout: dt.timedelta | None,
+) -> State[Any] | None:
+    """Everything up to the comparison. Returns the state with which the flow should end without one."""
+    for question in find_abandoned_questions(ledger.read_ledger()):
+        failed = chain.run_task("approve", record_answer, question, None, commit, target, approve_timeout)
         if failed is not None:
             return failed
-    return Completed(name=chain.runs[-1].state, message=chain.runs[-1].message)
+    params = load_params(overrides)
+    pull = target is not None
+    if not pull:
+        with open_repo() as repo:
+            sync_champion(repo)
+    failed = run_download(chain, download_retries, pull=pull) or chain.run_task("ingest", ingest_images)
+    if failed is None:
+        skip_reason = _skip_reason(params, pull=pull)
+        if skip_reason is not None:
+            return Completed(name="Skipped", message=skip_reason)
+        failed = run_stages(chain, pull=pull) or chain.run_task(
+            "compare", compare_models, push, commit, target, approve_timeout
+        )
+    get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
+    return failed
 
 
 def _skip_reason(params: Params, *, pull: bool) -> str | None:
@@ -102,11 +156,16 @@ def _skip_reason(params: Params, *, pull: bool) -> str | None:
         md5 = find_output(repo, params.paths.onnx_model).hash_info.value
     entries = ledger.read_ledger()
     champion = ledger.current_champion(entries)
+    latest = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
+    if latest is not None and latest.decision == "pending_approval":
+        return (
+            f"nothing changed, and {latest.flow_run_name} awaits approval of this model until "
+            f"{deadline(latest):%Y-%m-%d %H:%M} UTC (or: cifarflow promote {latest.version} --reason ...)"
+        )
     if champion is None:
         return None
     if champion.model_md5 == md5:
         return f"nothing changed since {champion.label} was trained"
-    latest = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
     if latest is not None and latest.version > champion.version:
         return f"nothing changed since {latest.time[:10]}, when this model was rejected: {latest.reason}"
     return None
@@ -121,7 +180,7 @@ def ingest_images() -> State[Any]:
     if not list_pending(folder):
         return Completed(name="Cached", message="no new images")
     doubted = _check_labels(params)
-    _check_drift(params)
+    check_new_images(params)
     result = ingest(folder, Path(params.paths.data), params.dataset, params.ingest, params.split)
     with open_repo() as repo:
         commit_data(repo)
@@ -141,17 +200,6 @@ def _check_labels(params: Params) -> list[dict[str, Any]]:
     return check.doubted
 
 
-def _check_drift(params: Params) -> None:
-    """Test new images for drift: it stops nothing, but is in the decision's evidence."""
-    try:
-        check = check_drift(params)
-    except RunError as error:
-        print(f"drift of new images is not tested: {error}")
-        return
-    record_intake(check, params)
-    report_drift(check, "retrain")
-
-
 @task(
     name="compare",
     task_run_name="compare",
@@ -161,10 +209,15 @@ def _check_drift(params: Params) -> None:
     **REMOTE_RETRIES,
 )
 @fail_in_one_line
-def compare_models(push: bool, commit: bool, target: PublishBranch | None) -> State[Any]:
+def compare_models(
+    push: bool, commit: bool, target: PublishBranch | None, approve_timeout: dt.timedelta | None
+) -> State[Any]:
     """Challenger against champion: record the decision in the ledger, then publish it as asked for."""
     params = read_params(PARAMS)
-    entry = _decide(params) if target is None else _decide_on_branch(params, target)
+    if target is None:
+        entry = decide(params, approve_timeout)
+    else:
+        entry = _decide_on_branch(params, target, approve_timeout)
     if entry.flow_run_id != str(flow_run.id):
         message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
         return Completed(name="Skipped", message=message)
@@ -175,51 +228,24 @@ def compare_models(push: bool, commit: bool, target: PublishBranch | None) -> St
     return Completed(message=f"{entry.decision}: {entry.reason}")
 
 
-def _decide_on_branch(params: Params, branch: PublishBranch) -> LedgerEntry:
-    def decide() -> LedgerEntry:
-        with open_repo() as repo:
-            sync_champion(repo)
-        return _decide(params)
-
+def _decide_on_branch(
+    params: Params, branch: PublishBranch, approve_timeout: dt.timedelta | None
+) -> LedgerEntry:
     pull_models(params)
     push_results()
     md5 = hash_file(Path(params.paths.onnx_model), "md5")
-    return publish_decision(branch, result_files(params), decide, md5)
 
+    def find_accepted(entries: list[LedgerEntry]) -> LedgerEntry | None:
+        """Where the answer to a push got lost; or another run's decision on the same model."""
+        for i, entry in enumerate(entries):
+            own = entry.flow_run_id == str(flow_run.id)
+            if entry.model_md5 == md5 and (not entry.is_answer if own else i >= branch.num_decisions):
+                return entry
+        return None
 
-def _decide(params: Params) -> LedgerEntry:
-    started = time.perf_counter()
-    challenger = Path(params.paths.onnx_model)
-    entries = ledger.read_ledger()
-    champion = ledger.current_champion(entries)
-    decision = compare(
-        load_model(challenger, NUM_THREADS),
-        load_model(CHAMPION, NUM_THREADS) if champion else None,
-        Path(params.paths.splits),
-        read_json(Path(params.paths.benchmarks))["parity"],
-        params.compare,
-        champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
-        earlier_looks=ledger.look_times(entries),
-    )
-    intakes = read_intakes(params, since=entries[-1].time if entries else "")
-    evidence = decision.evidence.as_dict() | ({"drift": intakes} if intakes else {})
-    with open_repo() as repo:
-        entry = _record_decision(repo, decision, evidence, challenger, params)
-    print(f"compared in {time.perf_counter() - started:.1f} s")
-    return entry
+    def decide_on_head() -> LedgerEntry:
+        with open_repo() as repo:
+            sync_champion(repo)
+        return decide(params, approve_timeout)
 
-
-def _record_decision(
-    repo: Repo, decision: Decision, evidence: dict[str, Any], challenger: Path, params: Params
-) -> LedgerEntry:
-    entry = LedgerEntry(
-        decision="promoted" if decision.promote else "rejected",
-        reason=decision.reason,
-        model_md5=hash_file(challenger, "md5"),
-        model_bytes=challenger.stat().st_size,
-        flow_run_name=str(flow_run.name),
-        flow_run_id=str(flow_run.id),
-        provenance=provenance_hashes(repo, params.model_dump_json(), load_model(challenger).metadata),
-        evidence=evidence,
-    )
-    return promote(repo, entry) if decision.promote else ledger.append(entry)
+    return publish_decision(branch, result_files(params), decide_on_head, find_accepted)

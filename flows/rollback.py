@@ -79,7 +79,7 @@ def override(
     branch: str | None = None,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """Promote a model that was rejected: a person overrides the comparison, and the ledger says so.
+    """Promote a model that was rejected or awaits approval: a person decides, and the ledger says so.
 
     Args:
         model: its version in the ledger, or its ONNX file
@@ -100,9 +100,10 @@ def override(
 
 
 def _override(model: str, reason: str) -> LedgerEntry:
-    rejected = ledger.resolve_rejected(ledger.read_ledger(), model)
-    reason = f"{reason} (version {rejected.version} was rejected: {rejected.reason})"
-    return _promote_again(rejected, "overridden", reason)
+    earlier = ledger.resolve_rejected(ledger.read_ledger(), model)
+    was = "was rejected" if earlier.decision == "rejected" else "awaited approval"
+    reason = f"{reason} (version {earlier.version} {was}: {earlier.reason})"
+    return _promote_again(earlier, "overridden", reason)
 
 
 def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) -> LedgerEntry:
@@ -113,6 +114,7 @@ def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) ->
         reason=reason,
         flow_run_name=str(flow_run.name),
         flow_run_id=str(flow_run.id),
+        approval=None,
     )
     with open_repo() as repo:
         return promote(repo, entry)

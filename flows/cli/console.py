@@ -49,11 +49,16 @@ def prefect_console() -> Iterator[Callable[[str], None]]:
 
 
 class _StatusHandler(logging.Handler):
-    """Shows the last message as the status."""
+    """Shows the last message as the status; an empty one takes the line away, for a question."""
 
     def __init__(self, status: Status) -> None:
         super().__init__()
         self.status = status
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.status.update(record.getMessage())
+        message = record.getMessage()
+        if not message:
+            self.status.stop()
+            return
+        self.status.update(message)
+        self.status.start()

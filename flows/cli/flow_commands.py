@@ -87,17 +87,21 @@ def run(
     is_flag=True,
     help="Commit the ledger, DVC's files, params.yaml and the reports to the branch retrain/DATE.",
 )
+@click.option("--approve", is_flag=True, help="Ask on the terminal before a model is promoted.")
 @wait_option
-def retrain(*, push: bool, commit: bool, wait: bool) -> None:
+def retrain(*, push: bool, commit: bool, approve: bool, wait: bool) -> None:
     """Ingest incoming/CLASS/*, run the pipeline and promote the new model if it is better.
 
     \b
     Examples:
       cifarflow retrain
       cifarflow retrain --push --commit
+      cifarflow retrain --approve
     """
+    if approve and not sys.stdin.isatty():
+        raise InputError("--approve asks on the terminal, but standard input is not one")
     enter_project()
-    run_flow("flows.retrain", "retrain", push=push, commit=commit, wait=wait)
+    run_flow("flows.retrain", "retrain", push=push, commit=commit, approve=approve, wait=wait)
 
 
 @click.command()
@@ -123,7 +127,9 @@ def rollback(version: int | None, *, restore: bool) -> None:
 @click.argument("model")
 @click.option("--reason", required=True, help="Why; it is recorded in the ledger.")
 def promote(model: str, *, reason: str) -> None:
-    """Promote a model that was rejected. MODEL is its version in the ledger or its ONNX file.
+    """Promote a model that was rejected, or awaits approval.
+
+    MODEL is its version in the ledger or its ONNX file.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
 
     `RunError` where DVC does not have the model; then nothing has changed.
     """
-    _fetch_from_cache(repo, entry.model_md5)
+    fetch_model(repo, entry.model_md5)
     entry = ledger.append(entry)
     sync_champion(repo)
     return entry
@@ -51,7 +51,7 @@ def sync_champion(repo: Repo) -> LedgerEntry | None:
         return None
     md5 = champion.model_md5
     if not _md5_matches(CHAMPION, md5):
-        cached = _fetch_from_cache(repo, md5)
+        cached = fetch_model(repo, md5)
         with atomic_write(CHAMPION) as temp_path:
             shutil.copyfile(cached, temp_path)
     out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
@@ -62,8 +62,11 @@ def sync_champion(repo: Repo) -> LedgerEntry | None:
     return champion
 
 
-def _fetch_from_cache(repo: Repo, md5: str) -> Path:
-    """The file with that hash in DVC's cache, verified; fetched from the remote if necessary."""
+def fetch_model(repo: Repo, md5: str) -> Path:
+    """The file with that hash in DVC's cache, verified; fetched from the remote if necessary.
+
+    `RunError` where neither has it.
+    """
     file = Path(repo.cache.local.oid_to_path(md5))
     if _md5_matches(file, md5):
         return file

@@ -34,7 +34,7 @@ status_logger = logging.getLogger("cifarflow.status")  # the terminal's status l
 
 @contextlib.contextmanager
 def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
-    """Change to the workspace and hold its lock. A scheduled run never waits for another run.
+    """Change to the workspace and hold its lock. A run that a schedule started never waits for another run.
 
     `WorkspaceLockedError` where another run holds the lock.
     """
@@ -90,9 +90,19 @@ def current_flow_run_id() -> UUID | None:
     return None if context is None or context.flow_run is None else context.flow_run.id
 
 
-def _is_scheduled() -> bool:
+def read_pause_keys() -> set[str]:
+    """Of the times that this flow run was suspended before, each of which ended its process."""
     context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
+    if context is None or context.flow_run is None:
+        return set()
+    return context.flow_run.empirical_policy.pause_keys or set()
+
+
+def _is_scheduled() -> bool:
+    """Whether a schedule started this process; a run that was suspended is started by a person."""
+    context = FlowRunContext.get()
+    scheduled = context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
+    return scheduled and not read_pause_keys()
 
 
 class TaskChain:

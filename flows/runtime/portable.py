@@ -158,26 +158,27 @@ def publish_decision(
     branch: PublishBranch,
     files: list[Path],
     decide: Callable[[], LedgerEntry],
-    model_md5: str | None = None,
+    find_accepted: Callable[[list[LedgerEntry]], LedgerEntry | None] | None = None,
 ) -> LedgerEntry:
     """Decide and push the decision; start anew from the branch's head for as long as another came first.
 
     `decide` decides from the ledger and the champion's pointer in the workspace, and appends to the ledger
     there. So each decision is made against the champion that stood when it was accepted, and its number is
-    the next one. Returned is this run's entry, or where one of the runs meanwhile has decided on the model
-    with `model_md5`, that one's.
+    the next one. Returned is its entry, or one on the branch that `find_accepted` finds in its stead: by
+    default this run's own, which was accepted already where the answer to a push got lost.
     """
+    find_accepted = find_accepted or _find_own
     while True:
         branch.fetch()
         branch.checkout(LEDGER, CHAMPION_DVC_FILE)
-        entries = ledger.read_ledger()
-        for i, entry in enumerate(entries):
-            # Accepted already, where the answer to a push got lost; or the same model.
-            if entry.flow_run_id == str(flow_run.id) or (
-                i >= branch.num_decisions and entry.model_md5 == model_md5
-            ):
-                return entry
+        accepted = find_accepted(ledger.read_ledger())
+        if accepted is not None:
+            return accepted
         entry = decide()
         if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE], decision_message(entry)):
             return entry
         print(f"{branch.name} has moved on; deciding again")
+
+
+def _find_own(entries: list[LedgerEntry]) -> LedgerEntry | None:
+    return next((entry for entry in entries if entry.flow_run_id == str(flow_run.id)), None)

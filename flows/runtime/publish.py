@@ -37,13 +37,13 @@ def show_decision(entry: LedgerEntry, params: Params) -> None:
     """The decision, which stands already, where people look: Prefect's artifact, event and lineage; W&B."""
     create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
     _emit_decision_event(entry)
-    if entry.decision != "rejected":
+    if entry.is_promotion:
         record_champion(entry, params.paths.onnx_model)
         alias_champion(entry.model_md5, params.tracking)
 
 
 def _emit_decision_event(entry: LedgerEntry) -> None:
-    """`cifarflow.model.promoted`, `.rejected`, `.rolled_back` or `.overridden`, for automations to act on."""
+    """`cifarflow.model.DECISION`, as in the ledger, for automations to act on."""
     emit_event(
         event=f"cifarflow.model.{entry.decision}",
         resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},

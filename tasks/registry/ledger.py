@@ -20,8 +20,12 @@ CONFLICT_MARKERS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
 TRUNCATED_SUFFIX = ".truncated"
 RESTORE_COMMAND = "cifarflow rollback --restore"
 
-DecisionKind = Literal["promoted", "rejected", "rolled_back", "overridden"]
-"""overridden: a person promoted a model that had been rejected"""
+DecisionKind = Literal["promoted", "rejected", "rolled_back", "overridden", "pending_approval"]
+"""overridden: a person promoted a model that had been rejected, or about which a person was asked
+
+pending_approval: the comparison promotes, and a person is asked (`tasks.registry.approval`)
+"""
+PROMOTIONS = {"promoted", "rolled_back", "overridden"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,22 @@ class LedgerEntry:
     """from 1 on; set by `append`, as is the time"""
     time: str = ""
     """ISO 8601, UTC"""
+    approval: Mapping[str, Any] | None = None
+    """of a pending approval `deadline` and `champion_md5`, of its answer `approved`, `person` and `reason`"""
 
     @property
     def is_promotion(self) -> bool:
         """Whether it made the model the champion."""
-        return self.decision != "rejected"
+        return self.decision in PROMOTIONS
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it answers a pending approval, whose evidence it repeats."""
+        return self.approval is not None and "approved" in self.approval
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its line; `approval` only where a person was asked."""
+        return {key: value for key, value in vars(self).items() if key != "approval" or value is not None}
 
     @property
     def label(self) -> str:
@@ -100,19 +115,25 @@ def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
 def look_times(entries: list[LedgerEntry]) -> list[dt.datetime]:
     """When challengers were compared with a champion, for `tasks.registry.sequential`.
 
-    Entries of earlier versions, which had no threshold per look, count; a rollback or an override, which
-    repeats evidence, does not. `RunError` for a time that is not ISO 8601.
+    Entries of earlier versions, which had no threshold per look, count; what repeats evidence, a rollback, an
+    override or the answer to a pending approval, does not. `RunError` for a time that is not ISO 8601.
     """
-    times = []
-    for entry in entries:
-        if entry.decision in {"rolled_back", "overridden"} or "p_value" not in entry.evidence:
-            continue
-        try:
-            time = dt.datetime.fromisoformat(entry.time)
-        except ValueError as error:
-            raise RunError(f"{LEDGER}, line {entry.version}: the time is not ISO 8601: {error}") from None
-        times.append(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
-    return times
+    return [
+        parse_time(entry.time, entry)
+        for entry in entries
+        if entry.decision not in {"rolled_back", "overridden"}
+        and not entry.is_answer
+        and "p_value" in entry.evidence
+    ]
+
+
+def parse_time(text: str, entry: LedgerEntry) -> dt.datetime:
+    """A time in the entry; `RunError` where it is not ISO 8601."""
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise RunError(f"{LEDGER}, line {entry.version}: the time is not ISO 8601: {error}") from None
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
 
 
 def describe_test(evidence: Mapping[str, Any]) -> str:
@@ -142,7 +163,7 @@ def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     entry = replace(entry, version=len(entries) + 1, time=now)
     with atomic_write(file) as temp_path:
-        lines = (json.dumps(vars(row), ensure_ascii=False) + "\n" for row in [*entries, entry])
+        lines = (json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in [*entries, entry])
         temp_path.write_text("".join(lines), encoding="utf-8")
     return entry
 
@@ -182,7 +203,10 @@ def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = No
 
 
 def resolve_rejected(entries: list[LedgerEntry], model: str) -> LedgerEntry:
-    """The entry that rejected a model, by its version or by its file; `InputError` where there is none."""
+    """The entry that rejected a model, by its version or by its file; `InputError` where there is none.
+
+    Or the one that asks a person about it.
+    """
     if model.isdecimal():
         found = [entry for entry in entries if entry.version == int(model)]
     elif Path(model).is_file():

@@ -21,7 +21,7 @@ import psutil
 from ruamel.yaml import YAML
 
 BIN = Path(sys.executable).parent
-FINAL = {"Completed", "Failed", "Crashed", "Cancelled"}
+FINAL = {"Completed", "Failed", "Crashed", "Cancelled", "Skipped"}
 """names of the states in which a run stays; `Skipped` is a `Completed` one of its own"""
 
 
@@ -142,11 +142,11 @@ class DeploymentServer:
         state = self.request(f"flow_runs/{run}")["state"]
         return state["name"], state["message"] or ""
 
-    def wait_until_completed(self, run: str, timeout_s: float = 120) -> str:
+    def wait_until_completed(self, run: str, timeout_s: float = 120, name: str = "Completed") -> str:
         """Wait for the run's end; return its last message."""
         wait_until(lambda: self.read_state(run)[0] in FINAL, timeout_s)
-        name, message = self.read_state(run)
-        assert name == "Completed", message
+        found, message = self.read_state(run)
+        assert found == name, message
         return message
 
     def read_log(self, run: str) -> str:

@@ -152,3 +152,38 @@ def test_worker_that_dies_before_the_push_has_changed_nothing_and_another_goes_o
     # What the first had trained is not trained again. Lines of the log reach the server later than states.
     restored = r"Restored\('from the DVC cache \(params train\.seed changed"
     wait_until(lambda: re.search(restored, server.read_log(run)) is not None, 30)
+
+
+def test_question_of_one_worker_is_answered_on_another(
+    remotes: Remotes, server: DeploymentServer, tmp_path: Path
+) -> None:
+    """The clone in which a run was suspended is gone when a person answers, as its worker is."""
+    first = git(remotes.repository, "rev-list", "--max-parents=0", "main")
+    git(remotes.repository, "branch", "approval", first)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    worker = server.at(tmp_path / "one")
+    worker.start_worker(*QUEUE)
+    try:
+        run = server.start_run("retrain/retrain-anywhere", branch="approval", approve=True)
+        wait_until(lambda: server.read_state(run)[0] == "Suspended", 100)
+        wait_until(lambda: not has_clone(worker.folder), 60)
+    finally:
+        worker.stop_worker()
+    (question,) = remotes.read_ledger(tmp_path, "approval")
+    assert question.decision == "pending_approval"
+
+    other = server.at(tmp_path / "two")
+    other.start_worker(*QUEUE)
+    try:
+        answer = {"approve": True, "reason": "it is the first", "person": "ada"}
+        server.request(f"flow_runs/{run}/resume", {"run_input": answer})
+        message = server.wait_until_completed(run, 100)
+    finally:
+        other.stop_worker()
+    assert message == "promoted: the first model, approved by ada: it is the first"
+    entries = remotes.read_ledger(tmp_path, "approval")
+    assert [entry.decision for entry in entries] == ["pending_approval", "promoted"]
+    assert entries[1].model_md5 == question.model_md5
+    pointer = git(remotes.repository, "show", "approval:registry/champion.onnx.dvc")
+    assert question.model_md5 in pointer

@@ -44,12 +44,12 @@ class Remotes:
         git(self.folder, "clone", "--quiet", "--branch", "main", "--depth", "1", self.url, str(folder))
         return folder
 
-    def read_ledger(self, folder: Path) -> list[LedgerEntry]:
+    def read_ledger(self, folder: Path, branch: str = "main") -> list[LedgerEntry]:
         """The ledger at the branch's head, by way of a file in the folder."""
         file, name = folder / "ledger.jsonl", LEDGER.as_posix()
-        if not git(self.repository, "ls-tree", "main", name):
+        if not git(self.repository, "ls-tree", branch, name):
             return []
-        file.write_text(git(self.repository, "show", f"main:{name}") + "\n")
+        file.write_text(git(self.repository, "show", f"{branch}:{name}") + "\n")
         return read_ledger(file)
 
 
