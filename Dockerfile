@@ -1,8 +1,8 @@
-# The code and its packages as an image, for Docker and Kubernetes work pools (docs/deployment.md). Data, DVC's cache
-# and the registry are in the mounted workspace, in which runs work.
+# The code and its packages as an image, for Docker and Kubernetes work pools. Runs work in a clone of their own
+# (docs/anywhere.md), or in a mounted workspace with data, DVC's cache and the registry (docs/deployment.md).
 FROM python:3.11-slim
 
-RUN apt-get update && apt-get install -y --no-install-recommends git make && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends git make openssh-client && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/cifarflow
 COPY requirements.lock Makefile ./
 RUN python -m venv .venv \
@@ -17,6 +17,8 @@ RUN VIRTUAL_ENV=.venv .venv/bin/uv pip install --no-cache --no-deps --no-build-i
 ENV PATH=/opt/cifarflow/.venv/bin:$PATH \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     DVC_NO_ANALYTICS=1
+# A job with DVC_SYSTEM_CONFIG_DIR=/etc/dvc-in-cache has DVC's cache in a volume at /cache.
+RUN mkdir /etc/dvc-in-cache && printf '[cache]\n    dir = /cache\n' > /etc/dvc-in-cache/config
 WORKDIR /workspace
 ENTRYPOINT []
 CMD ["cifarflow", "doctor"]

@@ -62,7 +62,7 @@ check: lint  ## lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or distributed or faults)"
 
 test: $(SETUP)  ## all tests but those of the next two
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(MARKS),-m "$(MARKS)")
 
 distributed: $(SETUP)  ## tests of workers, clusters, remotes and runs at once
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "distributed and not faults"
@@ -85,6 +85,9 @@ format: $(SETUP)  ## format the code
 lock: $(SETUP)  ## re-pin dependencies, with hashes, for every platform
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate \
 		--all-extras pyproject.toml --output-file requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --generate-hashes --no-header --no-annotate --quiet \
+		--python-version 3.11 --group pools --constraints requirements.lock \
+		$$(sed -n 's/^\([a-z][^ ]*\)==.*/--no-emit-package \1/p' requirements.lock) --output-file tests/docs/pools.lock
 
 clean:  ## remove what runs leave behind, except the data and DVC's cache
 	rm -rf artifacts sample .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -91,8 +91,7 @@ def server(deployment_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     impatient = tmp_path_factory.mktemp("automations") / "automations.yaml"
     impatient.write_text(automations.replace("within: 100", "within: 35"))
     with run_server(DeploymentServer(deployment_folder, tmp_path_factory.mktemp("home"))) as server:
-        server.run_prefect("work-pool", "create", "cifarflow", "--type", "process")
-        server.run_prefect("work-pool", "set-concurrency-limit", "cifarflow", "2")
+        server.request("work_pools/", {"name": "cifarflow", "type": "process", "concurrency_limit": 2})
         server.run_prefect("deploy", "--all")
         server.run_prefect("automation", "create", "--from-file", str(impatient))
         server.start_worker()

@@ -34,25 +34,22 @@ def test_killed_run_is_crashed_and_the_next_resumes(server: DeploymentServer, ow
 
 def test_run_without_heartbeats_is_crashed(server: DeploymentServer, own_workspace: Path) -> None:
     """Worker and run die at once: nobody is left to report it, and the automation misses the heartbeats."""
-    parameters = {"workspace": str(own_workspace), "overrides": {"train": {"epochs": 200}}}
-    run = server.start_run("pipeline/pipeline", **parameters)
-    wait_until(lambda: find_checkpoints(own_workspace))
-    heartbeats = {
-        "filter": {
-            "event": {"name": ["prefect.flow-run.heartbeat"]},
-            "resource": {"id": [f"prefect.flow-run.{run}"]},
+    with FileLock(own_workspace / LOCK_FILE):  # the run waits, which takes no processor time
+        run = server.start_run("pipeline/pipeline", workspace=str(own_workspace))
+        heartbeats = {
+            "filter": {
+                "event": {"name": ["prefect.flow-run.heartbeat"]},
+                "resource": {"id": [f"prefect.flow-run.{run}"]},
+            }
         }
-    }
-    wait_until(lambda: server.request("events/filter", heartbeats)["total"] > 0)
-    server.kill_worker()
-    try:
-        assert server.read_state(run)[0] == "Running"
-        wait_until(lambda: server.read_state(run)[0] == "Crashed")
-        assert "no heartbeat" in server.read_state(run)[1]
-    finally:
-        server.start_worker()
-    with FileLock(own_workspace / LOCK_FILE, timeout=1):
-        pass
+        wait_until(lambda: server.request("events/filter", heartbeats)["total"] > 0)
+        server.kill_worker()
+        try:
+            assert server.read_state(run)[0] == "Running"
+            wait_until(lambda: server.read_state(run)[0] == "Crashed")
+            assert "no heartbeat" in server.read_state(run)[1]
+        finally:
+            server.start_worker()
 
 
 def test_automation_allows_for_missed_heartbeats() -> None:

@@ -106,7 +106,6 @@ def test_scheduled_run_of_locked_workspace_is_cancelled_the_next_runs(server: De
         assert completed[0]["state"]["name"] == "Skipped"
     finally:
         server.run_prefect("deployment", "schedule", "clear", "-y", "retrain/retrain")
-        server.run_prefect("deploy", "--name", "retrain")
 
 
 @pytest.fixture
