@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from tasks.params import Params
+    from tests.s3 import S3
 
 ROOT = Path(__file__).parents[1]
 QUICK = [
@@ -148,6 +149,23 @@ def small_run(once: Callable[[str, Callable[[Path], None]], Path], sample_data: 
             run_stage(stage, params_in(folder))
 
     return params_in(once("small-run", make))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["S3"]:
+    """An S3 API; clients that have its `env` use it."""
+    from tests.s3 import serve_s3
+
+    with serve_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "S3", monkeypatch: pytest.MonkeyPatch) -> "S3":
+    """The same as the S3 API of this process."""
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 @pytest.fixture(scope="module")  # while it is open, its event loop stands in the way of any other

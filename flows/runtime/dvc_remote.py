@@ -20,6 +20,18 @@ from dvc_data.hashfile.hash_info import HashInfo
 from flows.runtime.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError
 
+CLIENTS = {"botocore", "google", "gcsfs", "azure", "asyncssh", "paramiko"}
+"""packages with the clients of DVC's remotes, whose errors DVC passes on"""
+
+
+def describe_remote_error(error: Exception) -> str | None:
+    """The error in one line; None unless the client of a DVC remote raised it."""
+    causes = [error, error.__cause__]
+    if not any(type(cause).__module__.partition(".")[0] in CLIENTS for cause in causes):
+        return None
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"the DVC remote cannot be used: {hide_credentials(reason)}"
+
 
 def require_remote(repo: Repo) -> None:
     """`InputError` where no DVC remote is configured."""

@@ -24,7 +24,7 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
-from flows.runtime.dvc_remote import fetch_run_cache, find_lost_outputs, pull_outputs
+from flows.runtime.dvc_remote import describe_remote_error, fetch_run_cache, find_lost_outputs, pull_outputs
 from flows.runtime.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 
@@ -66,9 +66,14 @@ def open_repo() -> Iterator[Repo]:
         reasons = ": ".join(dict.fromkeys(str(cause) for cause in causes))
         raise RunError(f"DVC: {hide_credentials(reasons)}") from error
     except OSError as error:  # a full disk, for example
-        raise RunError(describe_os_error(error)) from error
+        raise RunError(describe_remote_error(error) or describe_os_error(error)) from error
     except sqlite3.Error as error:  # DVC's own database
         raise RunError(f"cannot read or write DVC's database in .dvc: {error}") from error
+    except Exception as error:
+        reason = describe_remote_error(error)
+        if reason is None:
+            raise
+        raise RunError(reason) from error
 
 
 def topological_stages(repo: Repo) -> list[PipelineStage]:

@@ -21,6 +21,7 @@ from flows.runtime.dvc_repro import open_repo, topological_stages
 from flows.runtime.flow_run import PARAMS, fail_in_one_line
 from flows.runtime.git import run_git
 from flows.runtime.git_remote import RemoteBranch, RemoteUnavailableError
+from flows.runtime.manifest import clear_manifest_environment
 from flows.runtime.publish import decision_message, report_paths
 from tasks.overrides import Overrides, write_overrides
 from tasks.params import Params, read_params
@@ -79,6 +80,7 @@ class PublishBranch(RemoteBranch):
 
 def open_branch(name: str, overrides: Overrides | None = None) -> PublishBranch:
     """The branch, its results in the workspace. Fails where the run could not publish at its end."""
+    clear_manifest_environment()
     if run_git("status", "--porcelain", "--untracked-files=no"):
         raise InputError(
             "a run that publishes to a branch works in a clone of its own; this one has uncommitted changes"

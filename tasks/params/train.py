@@ -1,8 +1,9 @@
 """The section `train`, which is also what recipes hold."""
 
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from tasks.params.networks import NetworkName
 from tasks.params.types import (
@@ -130,6 +131,13 @@ class TrainConfig(StrictModel):
     checkpoint_interval_s: Annotated[float, Field(ge=0, le=86_400)] = _unrecorded_field(
         60.0, "seconds between two uploads at least"
     )
+
+    @field_validator("checkpoint_url")
+    @classmethod
+    def _reject_password(cls, url: str) -> str:
+        if urlsplit(url).password is not None:
+            raise ValueError("params.yaml is in Git, so a URL in it may have no password (docs/anywhere.md)")
+        return url
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:

@@ -71,7 +71,8 @@ class RemoteCheckpoints:
 
     def _upload(self, name: str, content: bytes) -> None:
         try:
-            self._fs.makedirs(self._folder, exist_ok=True)
+            if self._folder.startswith("/"):  # elsewhere it would create a bucket that is missing
+                self._fs.makedirs(self._folder, exist_ok=True)
             self._fs.pipe_file(f"{self._folder}/{name}", content)
             for old in self._newest_first()[KEEP_LAST:]:
                 self._fs.rm_file(old)

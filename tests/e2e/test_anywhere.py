@@ -1,7 +1,8 @@
-"""Workers in empty folders on a real server: two at once, one that is killed, one that goes on."""
+"""Workers in empty folders on a real server, with Git over HTTP and S3: two at once, some that are killed."""
 
 import contextlib
-import os
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -11,64 +12,102 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 
+from tasks.overrides import Overrides, with_overrides
+from tasks.params import read_params
+from tasks.train import train
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import BIN, DeploymentServer, run_server, wait_until
-from tests.flows.git_clones import Remotes, git, make_remotes
+from tests.flows.git_clones import Remotes, find_clones, git, make_remotes, read_files, read_objects
+from tests.flows.git_http_server import serve_git
+from tests.s3 import KEYS, S3
 
 pytestmark = [pytest.mark.server, pytest.mark.distributed]
 
 QUEUE = ("--work-queue", "anywhere")
-SECRETS = {"AWS_SECRET_ACCESS_KEY": "planted-s3-key", "WANDB_API_KEY": "planted-wandb-key"}
+BUCKET = "anywhere"
+BLOCKS = {"git-token": "planted-git-token", "wandb-key": "plantedwandbkey".ljust(40, "0")}
+POOL_ENV = {  # as docs/anywhere.md has it
+    "GIT_TOKEN": "{{ prefect.blocks.secret.git-token }}",
+    "WANDB_API_KEY": "{{ prefect.blocks.secret.wandb-key }}",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "credential.helper",
+    "GIT_CONFIG_VALUE_0": '!f() { echo username=x-access-token; echo "password=$GIT_TOKEN"; }; f',
+}
 # A challenger decides nothing by its latency here: the machines that run tests are busy.
 OVERRIDES: dict[str, Any] = {"compare": {"max_latency_ratio": 50.0}}
 
 
 @pytest.fixture(scope="module")
-def remotes(finished_workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Remotes:
+def remotes(
+    finished_workspace: Path, s3_server: S3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Remotes]:
+    """The Git remote, and a DVC remote on S3, which is that of this process, too."""
     folder = tmp_path_factory.mktemp("remotes")
     project = shutil.copytree(finished_workspace, folder / "project")
     for name in ("prefect.yaml", "automations.yaml"):
         shutil.copy(ROOT / name, project)
     shutil.copytree(ROOT / "flows", project / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    return make_remotes(folder, project)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.env.items():
+            patch.setenv(name, value)
+        yield make_remotes(folder, project, f"{s3_server.make_bucket(BUCKET)}/store")
 
 
 @pytest.fixture(scope="module")
 def server(remotes: Remotes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeploymentServer]:
-    """A server with every deployment, and no worker."""
+    """A server with the deployment and the secrets in blocks, and no worker."""
     server = DeploymentServer(remotes.folder / "laptop", tmp_path_factory.mktemp("home"))
-    with run_server(server):
-        server.run_prefect("work-pool", "create", "cifarflow", "--type", "process")
-        server.run_prefect("deploy", "--all")
-        server.run_prefect("variable", "set", "cifarflow_repository", remotes.url)
+    with serve_git(remotes.folder, BLOCKS["git-token"]) as git_url, run_server(server):
+        for name, value in BLOCKS.items():
+            server.save_secret(name, value)
+        template = server.run_prefect("work-pool", "get-default-base-job-template", "--type", "process")
+        pool = json.loads(template)
+        pool["variables"]["properties"]["env"]["default"] = POOL_ENV
+        file = server.home / "pool.json"
+        file.write_text(json.dumps(pool))
+        server.run_prefect(
+            "work-pool", "create", "cifarflow", "--type", "process", "--base-job-template", str(file)
+        )
+        server.run_prefect("deploy", "--name", "retrain-anywhere")
+        server.run_prefect("variable", "set", "cifarflow_repository", f"{git_url}/origin.git")
         yield server
 
 
-@pytest.fixture
-def workers(server: DeploymentServer, tmp_path: Path) -> Iterator[list[DeploymentServer]]:
-    """Two workers, each in an empty folder, on machines where Git knows no user."""
-    workers = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        workers.append(server.at(tmp_path / name, GIT_CONFIG_GLOBAL="/dev/null", **SECRETS))
+@contextlib.contextmanager
+def start_worker(
+    server: DeploymentServer, folder: Path, *options: str, **env: str
+) -> Iterator[DeploymentServer]:
+    """A worker in an empty folder, on a machine where Git knows no user."""
+    folder.mkdir()
+    machine = {
+        "HOME": str(folder),
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "DVC_SITE_CACHE_DIR": str(folder / "dvc"),
+    }
+    worker = server.at(folder, **machine, **env)
+    worker.start_worker(*QUEUE, *options)
     try:
-        for worker in workers:
-            worker.start_worker(*QUEUE, "--limit", "1")
-        yield workers
+        yield worker
     finally:
-        for worker in workers:
-            worker.stop_worker()
+        worker.stop_worker()
 
 
 def test_workers_decide_in_one_order_and_leave_nothing_but_what_they_pushed(
-    remotes: Remotes, server: DeploymentServer, workers: list[DeploymentServer], tmp_path: Path
+    remotes: Remotes, server: DeploymentServer, tmp_path: Path
 ) -> None:
-    runs = [
-        server.start_run("retrain/retrain-anywhere", overrides=OVERRIDES | {"train": {"seed": seed}})
-        for seed in (1, 2)
-    ]
-    messages = [server.wait_until_completed(run, 240) for run in runs]
+    with (
+        start_worker(server, tmp_path / "one", "--limit", "1") as one,
+        start_worker(server, tmp_path / "two", "--limit", "1") as two,
+    ):
+        runs = [
+            server.start_run("retrain/retrain-anywhere", overrides=OVERRIDES | {"train": {"seed": seed}})
+            for seed in (1, 2)
+        ]
+        messages = [server.wait_until_completed(run, 240) for run in runs]
+        wait_until(lambda: not any(worker.read_worker_processes() for worker in (one, two)), 120)
+        wait_until(lambda: not any(find_clones(worker.folder) for worker in (one, two)), 120)
     entries = remotes.read_ledger(tmp_path)
     assert [entry.version for entry in entries] == [1, 2]
     assert {entry.flow_run_id for entry in entries} == set(runs)
@@ -93,65 +132,90 @@ def test_workers_decide_in_one_order_and_leave_nothing_but_what_they_pushed(
     assert (laptop / "registry/champion.onnx").is_file(), done[0].stderr
     assert "image.png" in done[1].stdout, done[1].stderr
 
-    # No planted secret is in the repository's history, the DVC remote, Prefect's database or a log.
-    wait_until(lambda: not any(worker.read_worker_processes() for worker in workers), 60)
-    places = [git(remotes.repository, "log", "-p", "--all").encode()]
-    for folder in (remotes.store, server.home, *(worker.folder for worker in workers)):
-        places += read_files(folder)
-    assert not [value for value in SECRETS.values() if any(value.encode() in place for place in places)]
-    wait_until(lambda: not any(has_clone(worker.folder) for worker in workers), 60)  # they were temporary
 
-
-def has_clone(folder: Path) -> bool:
-    return any("dvc.yaml" in names for *_, names in os.walk(folder))
-
-
-def read_files(folder: Path) -> Iterator[bytes]:
-    """Of all files, while a worker may be deleting some."""
-    for path, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                yield Path(path, name).read_bytes()
-
-
-def test_worker_that_dies_before_the_push_has_changed_nothing_and_another_goes_on(
-    remotes: Remotes, server: DeploymentServer, tmp_path: Path
+def test_others_go_on_where_workers_die_in_training_and_before_the_push(
+    remotes: Remotes, server: DeploymentServer, s3_server: S3, tmp_path: Path
 ) -> None:
     head, num_decisions = remotes.head, len(remotes.read_ledger(tmp_path))
+    kept = {"checkpoint_url": f"s3://{BUCKET}/checkpoints", "checkpoint_interval_s": 0.0}
+    overrides = OVERRIDES | {"train": {"seed": 3, "epochs": 20}}
+
+    def start_run() -> str:
+        return server.start_run(
+            "retrain/retrain-anywhere", overrides=overrides | {"train": overrides["train"] | kept}
+        )
+
+    # In training. W&B is asked with the key, and cannot be reached.
+    wandb = {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    with start_worker(server, tmp_path / "one", **wandb) as lost:
+        start_run()
+        wait_until(lambda: s3_server.list_objects(BUCKET, "checkpoints/"), 100)
+        lost.kill_worker()
+    assert remotes.head == head
+    assert not [name for name in s3_server.list_objects(BUCKET, "checkpoints/") if "epoch-000020" in name]
+
+    # After the decision.
     (tmp_path / "hooks").mkdir()
     hook, reached = tmp_path / "hooks/pre-push", tmp_path / "reached"
     hook.write_text(f"#!/bin/sh\nread line || exit 0\ntouch {reached}\nsleep 60\n")
     hook.chmod(0o755)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    hooks = {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "core.hooksPath",
-        "GIT_CONFIG_VALUE_0": str(hook.parent),
-    }
-    overrides = OVERRIDES | {"train": {"seed": 3}}
-    worker = server.at(tmp_path / "one", **hooks)
-    worker.start_worker(*QUEUE)
-    try:
-        server.start_run("retrain/retrain-anywhere", overrides=overrides)
+    config = tmp_path / "gitconfig"
+    config.write_text(f"[core]\nhooksPath = {hook.parent}\n")
+    with start_worker(server, tmp_path / "two", GIT_CONFIG_SYSTEM=str(config)) as second:
+        run = start_run()
         wait_until(reached.exists, 100)
-    finally:
-        worker.kill_worker()
+        resumed = r"resuming from checkpoint after epoch \d"
+        wait_until(lambda: re.search(resumed, server.read_log(run)) is not None, 30)
+        second.kill_worker()
     assert remotes.head == head
+    assert not s3_server.list_objects(BUCKET, "checkpoints/")
 
-    other = server.at(tmp_path / "two")
-    other.start_worker(*QUEUE)
-    try:
-        run = server.start_run("retrain/retrain-anywhere", overrides=overrides)
+    with start_worker(server, tmp_path / "three"):
+        run = start_run()
         server.wait_until_completed(run, 100)
-    finally:
-        other.stop_worker()
     entries = remotes.read_ledger(tmp_path)
     assert len(entries) == num_decisions + 1
     assert entries[-1].flow_run_id == run
-    # What the first had trained is not trained again. Lines of the log reach the server later than states.
-    restored = r"Restored\('from the DVC cache \(params train\.seed changed"
+    # What the others had trained is not trained again. Lines of the log reach the server later than states.
+    restored = r"Restored\('from the DVC cache \(params train\."
     wait_until(lambda: re.search(restored, server.read_log(run)) is not None, 30)
+    assert read_locked_md5(remotes) == train_here(remotes, tmp_path, overrides)
+
+    # In all that the runs left, killed ones included, there is no secret.
+    places = {
+        "Git": read_objects(remotes.repository),
+        "S3": b"".join(s3_server.read_object(BUCKET, name) for name in s3_server.list_objects(BUCKET)),
+        "server": read_files(server.home),
+        **{name: read_files(tmp_path / name) for name in ("one", "two", "three")},
+        **{f"clone {i}": read_objects(clone) for i, clone in enumerate(find_clones(tmp_path))},
+    }
+    assert {"clone 0", "clone 1"} <= places.keys()
+    assert not [
+        name for name, content in places.items() if b"cifarflow" not in content
+    ]  # what is there is found
+    secrets = [*BLOCKS.values(), *KEYS.values()]
+    assert not [(name, secret) for name in places for secret in secrets if secret.encode() in places[name]]
+
+
+def read_locked_md5(remotes: Remotes) -> str:
+    """Of the weights, at the branch's head."""
+    lock = YAML(typ="safe").load(git(remotes.repository, "show", "main:dvc.lock"))
+    return next(
+        str(out["md5"])
+        for out in lock["stages"]["train"]["outs"]
+        if out["path"] == "artifacts/model.safetensors"
+    )
+
+
+def train_here(remotes: Remotes, folder: Path, overrides: dict[str, Any]) -> str:
+    """The MD5 of the weights of a training without interruption."""
+    project = remotes.folder / "project"
+    params = with_overrides(read_params(project / "params.yaml"), Overrides.model_validate(overrides))
+    weights = folder / "model.safetensors"
+    train(
+        project / params.paths.splits, weights, folder / "history.csv", params.train, progress=lambda *_: None
+    )
+    return hashlib.md5(weights.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def test_question_of_one_worker_is_answered_on_another(
@@ -160,27 +224,17 @@ def test_question_of_one_worker_is_answered_on_another(
     """The clone in which a run was suspended is gone when a person answers, as its worker is."""
     first = git(remotes.repository, "rev-list", "--max-parents=0", "main")
     git(remotes.repository, "branch", "approval", first)
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    worker = server.at(tmp_path / "one")
-    worker.start_worker(*QUEUE)
-    try:
+    with start_worker(server, tmp_path / "one") as worker:
         run = server.start_run("retrain/retrain-anywhere", branch="approval", approve=True)
         wait_until(lambda: server.read_state(run)[0] == "Suspended", 100)
-        wait_until(lambda: not has_clone(worker.folder), 60)
-    finally:
-        worker.stop_worker()
+        wait_until(lambda: not find_clones(worker.folder), 60)
     (question,) = remotes.read_ledger(tmp_path, "approval")
     assert question.decision == "pending_approval"
 
-    other = server.at(tmp_path / "two")
-    other.start_worker(*QUEUE)
-    try:
-        answer = {"approve": True, "reason": "it is the first", "person": "ada"}
+    answer = {"approve": True, "reason": "it is the first", "person": "ada"}
+    with start_worker(server, tmp_path / "two"):
         server.request(f"flow_runs/{run}/resume", {"run_input": answer})
         message = server.wait_until_completed(run, 100)
-    finally:
-        other.stop_worker()
     assert message == "promoted: the first model, approved by ada: it is the first"
     entries = remotes.read_ledger(tmp_path, "approval")
     assert [entry.decision for entry in entries] == ["pending_approval", "promoted"]

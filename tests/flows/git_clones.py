@@ -1,6 +1,7 @@
-"""For the tests of runs that publish: a bare Git repository, a DVC remote in a folder, clones."""
+"""For the tests of runs that publish: a bare Git repository, a DVC remote, clones."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Remotes:
 
     @property
     def store(self) -> Path:
-        """The DVC remote."""
+        """The DVC remote, where it is a folder."""
         return self.folder / "store"
 
     @property
@@ -53,13 +54,16 @@ class Remotes:
         return read_ledger(file)
 
 
-def make_remotes(folder: Path, workspace: Path) -> Remotes:
-    """A bare repository with a copy of the workspace, and a DVC remote with what its dvc.lock names."""
+def make_remotes(folder: Path, workspace: Path, store_url: str | None = None) -> Remotes:
+    """A bare repository with a copy of the workspace, and a DVC remote with what its dvc.lock names.
+
+    `store_url` is the DVC remote's; without it, that is a folder.
+    """
     remotes = Remotes(folder)
     laptop = shutil.copytree(workspace, folder / "laptop")
     shutil.rmtree(laptop / ".git", ignore_errors=True)
     (laptop / ".dvc/config").write_text(
-        f"[core]\nremote = store\n['remote \"store\"']\nurl = {remotes.store}\n"
+        f"[core]\nremote = store\n['remote \"store\"']\nurl = {store_url or remotes.store}\n"
     )
     shutil.copy(ROOT / ".dvc/.gitignore", laptop / ".dvc")
     shutil.copy(ROOT / ".gitignore", laptop)
@@ -78,3 +82,19 @@ def make_remotes(folder: Path, workspace: Path) -> Remotes:
     with contextlib.chdir(laptop):
         push_results()
     return remotes
+
+
+def find_clones(folder: Path) -> list[Path]:
+    """Of the project, anywhere below the folder."""
+    return [Path(path) for path, _, names in os.walk(folder) if "dvc.yaml" in names]
+
+
+def read_objects(repository: Path) -> bytes:
+    """All of Git's objects, uncompressed."""
+    command = ["git", "cat-file", "--batch-all-objects", "--batch"]
+    return subprocess.run(command, cwd=repository, capture_output=True, check=True).stdout
+
+
+def read_files(folder: Path) -> bytes:
+    files = (Path(path, name) for path, _, names in os.walk(folder) for name in names)
+    return b"".join(file.read_bytes() for file in files if file.is_file())

@@ -3,14 +3,17 @@
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from dvc.exceptions import DvcException
+from s3fs import S3FileSystem
 
 from flows.runtime.dvc_data import pull_data, require_data
 from flows.runtime.dvc_remote import push_objects, push_stages, require_remote
 from flows.runtime.dvc_repro import change_reason, changed_stages, open_repo, repro_stage, topological_stages
 from tasks.workspace.errors import InputError, RunError
+from tests.s3 import KEYS, S3
 
 DVC_YAML = """\
 stages:
@@ -53,11 +56,25 @@ def run_stages(ran: list[str], *, pull: bool = True) -> dict[str, str]:
 
 
 @pytest.fixture
-def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty DVC remote."""
+    if getattr(request, "param", "folder") == "folder":
+        return f"{tmp_path}/store"
+    s3: S3 = request.getfixturevalue("s3")
+    return f"{s3.make_bucket(f'bucket-{uuid4()}')}/store"
+
+
+FOLDER_AND_S3 = pytest.mark.parametrize(
+    "store", ["folder", pytest.param("s3", marks=pytest.mark.distributed)], indirect=True
+)
+
+
+@pytest.fixture
+def first(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace whose data are pushed and whose stages have not run, which is the current folder."""
     folder = tmp_path / "first"
     (folder / ".dvc").mkdir(parents=True)
-    config = f"[core]\nno_scm = true\nremote = store\n['remote \"store\"']\nurl = {tmp_path}/store\n"
+    config = f"[core]\nno_scm = true\nremote = store\n['remote \"store\"']\nurl = {store}\n"
     (folder / ".dvc/config").write_text(config)
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "params.yaml").write_text("lr: 1\n")
@@ -93,6 +110,7 @@ def test_what_only_the_remote_has_is_up_to_date(first: Path, monkeypatch: pytest
     assert ran == ["split", "train"]
 
 
+@FOLDER_AND_S3
 def test_changed_stage_pulls_what_it_reads_and_is_restored_elsewhere(
     first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +176,35 @@ def test_push_that_the_remote_does_not_take_fails_in_one_line(first: Path) -> No
     assert objects
     with pytest.raises(RunError, match=r"^[^\n]*$"), open_repo() as repo:
         push_objects(repo, objects)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("bucket", "The specified bucket does not exist"),
+        ("keys", "Unable to locate credentials"),
+        ("endpoint", "Could not connect to the endpoint URL"),
+    ],
+)
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_s3_that_cannot_be_used_fails_in_one_line(
+    first: Path, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
+) -> None:
+    if fault == "bucket":
+        config = Path(".dvc/config")
+        config.write_text(config.read_text().replace("s3://bucket", "s3://missing"))
+    elif fault == "keys":
+        for name in KEYS:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    else:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    S3FileSystem.clear_instance_cache()  # which is connected
+    with pytest.raises(RunError, match=rf"^the DVC remote cannot be used: {reason}[^\n]*$") as caught:
+        run_stages([])
+    assert not [key for key in KEYS.values() if key in str(caught.value)]
 
 
 def test_errors_of_dvc_show_no_credentials(first: Path) -> None:

@@ -4,14 +4,19 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import fsspec
 import pytest
 
+from tasks.params.train import TrainConfig
 from tasks.train import train
 from tasks.training.checkpoints import CheckpointStore
 from tasks.training.remote_checkpoints import RemoteCheckpoints
+from tasks.validation import validate
 from tasks.workspace.errors import InputError
 from tests.brightness import build_config, save_brightness_splits
+from tests.s3 import S3
 
 
 def run_train(folder: Path, splits: Path, until: int | None = None, **changes: object) -> bytes:
@@ -23,26 +28,51 @@ def run_train(folder: Path, splits: Path, until: int | None = None, **changes: o
     return b"".join(file.read_bytes() for file in (weights, history) if file.exists())
 
 
-def wait_for(remote: Path, pattern: str) -> Path:
+def list_files(url: str) -> list[str]:
+    file_system, root = fsspec.url_to_fs(url)
+    file_system.invalidate_cache()
+    return [str(file) for file in file_system.find(root)]
+
+
+def wait_for(url: str, name: str) -> None:
     deadline = time.monotonic() + 30
-    while not (found := [*remote.rglob(pattern)]):
+    while not any(file.endswith(f"/{name}") for file in list_files(url)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return found[0]
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.distributed)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a folder that does not exist yet, or in an empty bucket."""
+    if request.param == "folder":
+        return (tmp_path / "remote").as_uri()
+    s3: S3 = request.getfixturevalue("s3")
+    return f"{s3.make_bucket(f'bucket-{uuid4()}')}/checkpoints"
 
 
 def test_train_goes_on_on_another_machine_in_the_same_bytes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    splits, remote = save_brightness_splits(tmp_path / "splits", train=120, val=40), tmp_path / "remote"
+    splits = save_brightness_splits(tmp_path / "splits", train=120, val=40)
     uninterrupted = run_train(tmp_path / "local", splits)
-    kept: dict[str, Any] = {"checkpoint_url": remote.as_uri(), "checkpoint_interval_s": 0.0}
+    kept: dict[str, Any] = {"checkpoint_url": url, "checkpoint_interval_s": 0.0}
     run_train(tmp_path / "lost", splits, until=1, **kept)
-    wait_for(remote, "epoch-000001.pt")
+    wait_for(url, "epoch-000001.pt")
     shutil.rmtree(tmp_path / "lost")
     assert run_train(tmp_path / "second", splits, **kept) == uninterrupted
     assert "resuming from checkpoint after epoch 1" in capsys.readouterr().out
-    assert not [*remote.rglob("*.pt")]
+    assert not list_files(url)
+
+
+@pytest.mark.distributed
+def test_bucket_that_is_missing_costs_a_line_and_is_not_created(
+    s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = save_brightness_splits(tmp_path / "splits", train=120, val=40)
+    url = f"s3://bucket-{uuid4()}/checkpoints"
+    assert run_train(tmp_path / "local", splits, checkpoint_url=url, checkpoint_interval_s=0.0)
+    assert "could not be written to train.checkpoint_url: FileNotFoundError" in capsys.readouterr().out
+    assert url.split("/")[2] not in s3.list_buckets()
 
 
 def test_damaged_copy_is_skipped_for_the_one_before(
@@ -52,7 +82,7 @@ def test_damaged_copy_is_skipped_for_the_one_before(
     for epoch in (1, 2, 3):
         store = CheckpointStore(tmp_path / "one", "training", RemoteCheckpoints(str(remote), "training", 0))
         store.save(epoch, {"epochs": epoch})
-        wait_for(remote, f"epoch-00000{epoch}.pt")
+        wait_for(str(remote), f"epoch-00000{epoch}.pt")
     damaged = remote / "training/epoch-000003.pt"
     damaged.write_bytes(damaged.read_bytes()[:-1])
     other = CheckpointStore(tmp_path / "two", "training", RemoteCheckpoints(str(remote), "training", 0))
@@ -65,7 +95,7 @@ def test_damaged_copy_is_skipped_for_the_one_before(
 def test_uploads_keep_their_distance(tmp_path: Path) -> None:
     remote = RemoteCheckpoints(str(tmp_path), "training", 3600)
     remote.upload("epoch-000001.pt", b"first")
-    wait_for(tmp_path, "epoch-000001.pt")
+    wait_for(str(tmp_path), "epoch-000001.pt")
     remote.upload("epoch-000002.pt", b"second")
     remote.clear()
     assert not [*tmp_path.rglob("*.pt")]
@@ -86,6 +116,13 @@ def test_unreachable_url_costs_a_line_and_no_training(
 def test_url_of_an_unknown_kind_is_rejected() -> None:
     with pytest.raises(InputError, match=r"train\.checkpoint_url: .*nowhere"):
         RemoteCheckpoints("nowhere://bucket", "training", 0)
+
+
+def test_url_with_a_password_is_rejected_and_not_shown() -> None:
+    values = build_config().model_dump() | {"checkpoint_url": "ssh://user:planted@host/checkpoints"}
+    with pytest.raises(InputError, match=r"checkpoint_url: .* may have no password") as caught:
+        validate(TrainConfig, values, "params.yaml")
+    assert "planted" not in str(caught.value)
 
 
 def test_url_is_in_no_record_of_the_parameters() -> None:
