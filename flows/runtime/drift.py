@@ -31,7 +31,7 @@ from tasks.workspace.splits import Splits, load_splits
 
 PAGE = "drift.html"  # beside the report
 INTAKES = "drift.jsonl"
-MAX_RECORDED = 1000
+MAX_RECORDED = 2000
 """predictions of one file, the newest: enough for what docs/drift.md lists, and old ones hide no new drift"""
 
 

@@ -106,7 +106,8 @@ class Drift:
 def _describe_shift(test: ClassTests, classes: Sequence[str]) -> str:
     effect, p_value = test.effects[test.largest], test.p_values[test.largest]
     size = f"{100 * effect:+.0f} points" if test.shift == "label" else f"KS {effect:.2f}"
-    return f"{test.shift} shift ({classes[test.largest]}: {size}, p = {p_value:.1e})"
+    p_text = f"p = {p_value:.1e}" if p_value > 1e-99 else "p < 1e-99"
+    return f"{test.shift} shift ({classes[test.largest]}: {size}, {p_text})"
 
 
 def detect_drift(
@@ -205,7 +206,7 @@ def _ks_statistics(ranks: Floats, reference_ranks: Floats, weights: Floats) -> F
     for k, values in enumerate(np.concatenate([ranks, reference_ranks]).T):
         order = np.argsort(values, kind="stable")
         is_last = np.append(np.diff(values[order]) > 0, True)  # of equal values
-        statistics[k] = np.abs(np.cumsum(steps[order])[is_last]).max()
+        statistics[k] = min(np.abs(np.cumsum(steps[order])[is_last]).max(), 1.0)
     return statistics
 
 

@@ -37,6 +37,8 @@ def start_retrain(
 def wait_until_suspended(server: DeploymentServer, run: str) -> None:
     wait_until(lambda: server.read_state(run)[0] in {"Suspended", "Failed", "Crashed", "Completed"}, 120)
     assert server.read_state(run)[0] == "Suspended", server.read_state(run)
+    keys = server.request(f"flow_runs/{run}")["state"]["state_details"]["run_input_keyset"]
+    wait_until(lambda: server.request(f"flow_runs/{run}/input/{keys['description']}"))  # the form comes last
 
 
 def answer(server: DeploymentServer, run: str, **run_input: Any) -> dict[str, Any]:
