@@ -132,6 +132,10 @@ class BackendProcess:
         )
         self._send((os.getpid(), backend, *arguments))
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -35,9 +35,10 @@ def start_retrain(
 
 
 def wait_until_suspended(server: DeploymentServer, run: str) -> None:
-    wait_until(lambda: server.read_state(run)[0] in {"Suspended", "Failed", "Crashed", "Completed"}, 120)
-    assert server.read_state(run)[0] == "Suspended", server.read_state(run)
-    keys = server.request(f"flow_runs/{run}")["state"]["state_details"]["run_input_keyset"]
+    final = {"Suspended", "Failed", "Crashed", "Completed"}
+    state = wait_until(lambda: (s := server.request(f"flow_runs/{run}")["state"])["name"] in final and s)
+    assert state["name"] == "Suspended", state["message"]
+    keys = state["state_details"]["run_input_keyset"]
     wait_until(lambda: server.request(f"flow_runs/{run}/input/{keys['description']}"))  # the form comes last
 
 

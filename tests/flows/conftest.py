@@ -17,6 +17,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 from prefect.client.schemas.objects import Artifact, State, TaskRun
+from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.pipeline import pipeline
 from flows.retrain import retrain
@@ -85,10 +86,11 @@ def read_task_runs(state: State[Any]) -> list[TaskRun]:
 
 
 def read_artifacts(state: State[Any]) -> dict[str | None, Artifact]:
-    """The artifacts of a flow run by key, as the server has them."""
+    """The artifacts of a flow run by key, of several the last, as the server has them."""
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[get_flow_run_id(state)]))
     with get_client(sync_client=True) as client:
-        return {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=of_run)}
+        newest_first = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.UPDATED_DESC)
+    return {artifact.key: artifact for artifact in reversed(newest_first)}
 
 
 @pytest.fixture(scope="session", autouse=True)

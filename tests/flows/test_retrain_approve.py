@@ -4,9 +4,11 @@ import dataclasses
 import datetime as dt
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,12 @@ def test_retrain_approve_without_a_terminal_is_one_line(champion_copy: Path) -> 
     assert done.stderr.splitlines() == [message]
 
 
+def take_terminal() -> None:
+    """As a shell's; where this suite was started with `&`, SIGINT would be ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_command_retrain_interrupted_at_its_question_rejects(champion_copy: Path) -> None:
     write_overrides(Path("params.yaml"), parse_overrides(IMPROVE))
     controller, terminal = os.openpty()
@@ -154,7 +162,7 @@ def test_command_retrain_interrupted_at_its_question_rejects(champion_copy: Path
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - Ctrl-C becomes SIGINT
+        preexec_fn=take_terminal,  # noqa: PLW1509 - Ctrl-C becomes SIGINT
         env=os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value())},
     ) as process:
         os.close(terminal)
@@ -162,11 +170,14 @@ def test_command_retrain_interrupted_at_its_question_rejects(champion_copy: Path
         while b"Promote this model?" not in shown:
             shown += os.read(controller, 10_000)
         os.write(controller, b"\x03")
+        killer = threading.Timer(60, process.kill)  # ends the reading below
+        killer.start()
         while process.poll() is None:
             try:
                 shown += os.read(controller, 10_000)
             except OSError:  # the other end has closed it
                 break
+    killer.cancel()
     os.close(controller)
     assert process.returncode == 0, shown.decode()
     text = shown.decode()

@@ -27,7 +27,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("arguments", "message"),
     [
         (["fly"], "No such command 'fly'"),
-        (["pradict"], "No such command 'pradict'. Did you mean one of these? predict (see --help)"),
+        (["predictt"], "No such command 'predictt'. Did you mean one of these? predict (see --help)"),
         (["run", "--fast"], "No such option '--fast'"),
         (["promote", "7"], "Missing option '--reason'"),
         (["run", "--set", "train.epoch=5"], "train.epoch is not a parameter; did you mean epochs?"),

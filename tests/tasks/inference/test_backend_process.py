@@ -84,8 +84,7 @@ def test_missing_file_or_provider_raises_as_in_this_process(
 
 def test_process_that_is_killed_raises_one_line(process: BackendProcess) -> None:
     process.wait_until_loaded()
-    (child,) = psutil.Process().children()
-    os.kill(child.pid, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(RunError, match=r"^onnxruntime-fp32 was killed by SIGKILL, possibly out of memory"):
         process.call("predict", 1, 8)
 
@@ -103,6 +102,6 @@ def test_process_that_crashes_raises_its_last_line(
 
 
 def test_no_process_is_left(models: ModelPaths, images: tuple[Path, int, tuple[int, ...]]) -> None:
-    with BackendProcess(FP32, models, [1], SIZES, images):
-        (child,) = psutil.Process().children()
-    assert not child.is_running()
+    with BackendProcess(FP32, models, [1], SIZES, images) as process:
+        assert psutil.pid_exists(process.pid)
+    assert not psutil.pid_exists(process.pid)
