@@ -77,15 +77,18 @@ def ask(question: LedgerEntry) -> Approval | None:
         return _ask_on_terminal(question)
     assert question.approval is not None
     remaining = registry.deadline(question) - dt.datetime.now(dt.UTC)
+    # The same question is not asked twice: with a key that it knows, Prefect gives the answer.
+    key = f"{KEY_PREFIX}{question.model_md5}-{question.approval['champion_md5'] or 'none'}"
     try:
         return suspend_flow_run(
             wait_for_input=Approval.with_initial_data(description=markdown.decision_markdown(question)),
             timeout=max(1, round(remaining.total_seconds())),
-            # The same question is not asked twice: with a key that it knows, Prefect gives the answer.
-            key=f"{KEY_PREFIX}{question.model_md5}-{question.approval['champion_md5']}",
+            key=key,
         )
-    except ValidationError:  # there is none: somebody started the run again after the time was over
-        return None
+    except ValidationError:
+        if key not in read_pause_keys():
+            raise
+        return None  # there is none: somebody started the run again after the time was over
 
 
 def find_abandoned_questions(entries: list[LedgerEntry]) -> list[LedgerEntry]:
