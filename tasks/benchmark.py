@@ -56,16 +56,16 @@ def benchmark(
     with ExitStack() as processes:
         loaded, skipped = _load_backends(processes, models, data.test, config)
         # Always compared, whichever backends are measured: a promotion depends on it (registry/compare.py).
-        exported, reference = (
-            loaded[backend].process.call("predict", max(config.threads), PREDICT_BATCH_SIZE)
-            for backend in (EXPORTED, REFERENCE)
-        )
+        predicted = {
+            backend: measurement.process.call("predict", max(measurement.threads), PREDICT_BATCH_SIZE)
+            for backend, measurement in loaded.items()
+        }
+        exported, reference = predicted[EXPORTED], predicted[REFERENCE]
         measurements = [loaded[backend] for backend in _configured_backends(config) if backend in loaded]
         if not measurements:
             raise RunError(f"no benchmark backend is available: {'; '.join(skipped.values())}")
         for measurement in measurements:
-            predicted = measurement.process.call("predict", max(measurement.threads), PREDICT_BATCH_SIZE)
-            measurement.accuracy = float((predicted.argmax(1) == labels).mean())
+            measurement.accuracy = float((predicted[measurement.backend].argmax(1) == labels).mean())
         _measure_all(measurements, config)
         server_results = run_server_scenario(
             measurements,
