@@ -32,6 +32,10 @@ class Net(nn.Module):
         # on a quarter of the values.
         x = F.relu(self.pool(self.conv1(x)))
         x = F.relu(self.pool(self.conv2(x)))
+        return self.classify(x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The dense layers: feature maps `(N, 16, side, side)` to logits."""
         x = x.flatten(1)
         x = F.relu(self.fc1(x))
         x = F.relu(self.fc2(x))

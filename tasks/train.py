@@ -10,6 +10,7 @@ import torch
 from tasks.training.checkpoints import CheckpointStore, training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.distributed import join_ranks
+from tasks.training.fused_operators import resolve_fused
 from tasks.training.history import write_history
 from tasks.training.normalize import Normalize
 from tasks.training.pretrained import find_pretrained
@@ -73,22 +74,31 @@ def _train(
         tracker, progress = None, lambda *_: None
     data = load_splits(splits)
     device = ranks.place(resolve_device(config.device))
+    fused = resolve_fused(config, device)
     if len(data.val.labels) < ranks.world_size:
         raise InputError(
             f"{len(data.val.labels)} validation images are too few for {ranks.world_size} processes"
         )
     initial = find_pretrained(pretrained, config.weights)
-    fingerprint = training_fingerprint(splits, config.model_dump(), device, initial)
+    fingerprint = training_fingerprint(splits, config.model_dump(), device, initial, fused=fused)
     ranks.check_equal(fingerprint)
     checkpoints = None if ranks.rank else _open_checkpoints(weights, fingerprint, config)
     threads = max(1, config.num_threads // ranks.world_size)
     with num_threads(threads), deterministic_algorithms(device, enabled=config.deterministic):
         normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
         trainer = Trainer(
-            data.train, data.val, len(data.metadata["classes"]), normalize, config, progress, initial, ranks
+            data.train,
+            data.val,
+            len(data.metadata["classes"]),
+            normalize,
+            config,
+            progress,
+            initial,
+            ranks,
+            fused=fused,
         )
         trainer.resume(checkpoints)
-        run_config = {"data_md5": data.metadata["data_md5"], "device": device.type}
+        run_config = {"data_md5": data.metadata["data_md5"], "device": device.type, "fused": fused}
         resumes = bool(trainer.history)
         with (
             nullcontext()
@@ -122,6 +132,7 @@ def _train(
         "epochs": config.epochs,
         "epoch": best.epoch,
         "device": device.type,
+        "fused": fused,
         "train": config.model_dump(),
     }
     if initial is not None:

@@ -50,12 +50,8 @@ def doctor() -> int:
         if check.fix:
             console.print(f"                  fix: {check.fix}")
         errors += check.status == "error"
-    if errors:
-        console.print(
-            f"{errors} problems would make a run fail" if errors > 1 else "1 problem would make a run fail"
-        )
-    else:
-        console.print("all good; next: cifarflow run")
+    problems = f"{errors} problem{'s' if errors > 1 else ''} would make a run fail"
+    console.print(problems if errors else "all good; next: cifarflow run")
     return 1 if errors else 0
 
 
@@ -89,12 +85,8 @@ def _python() -> Iterator[Check]:
     differing = [pin.name for pin in wanted if not _satisfies_pin(pin)]
     if differing:
         names = ", ".join(differing[:5]) + (" …" if len(differing) > 5 else "")
-        yield Check(
-            "packages",
-            "error",
-            f"{len(differing)} of {len(wanted)} packages differ from requirements.lock: {names}",
-            "make -B setup",
-        )
+        text = f"{len(differing)} of {len(wanted)} packages differ from requirements.lock: {names}"
+        yield Check("packages", "error", text, "make -B setup")
     else:
         yield Check("packages", "ok", f"all {len(wanted)} as locked")
 
@@ -157,6 +149,8 @@ def _disk(_: Params) -> Iterator[Check]:
 def _device(params: Params) -> Iterator[Check]:
     import torch
 
+    from tasks.training.fused_operators import find_compiler
+
     cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
         yield Check("device", "ok", f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
@@ -169,6 +163,9 @@ def _device(params: Params) -> Iterator[Check]:
         )
     else:
         yield Check("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
+        if params.train.network == "net" and params.train.fused is not False and find_compiler() is None:
+            text = "no C++ compiler, with which net trains in half of the time"
+            yield Check("compiler", "warning", text, "apt-get install g++")
 
 
 def _dvc(_: Params) -> Iterator[Check]:

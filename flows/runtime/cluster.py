@@ -1,6 +1,5 @@
 """A Dask cluster that stands: whether its workers have this project, and the splits for them."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from filelock import FileLock
 
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write, hash_file
+from tasks.workspace.files import atomic_write, cache_folder, hash_file
 
 CONNECT_TIMEOUT = "10s"
 CODE_STAGES = ("train", "evaluate")
@@ -82,11 +81,6 @@ class FilePlugin(WorkerPlugin):
             if not file.is_file() or hash_file(file, "sha256") != self._sha256:
                 with atomic_write(file) as temp_path:
                     temp_path.write_bytes(self._content)
-
-
-def cache_folder() -> Path:
-    """On a worker: `~/.cache/cifarflow`, or what `CIFARFLOW_CACHE` names."""
-    return Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
 
 
 def find_file(sha256: str, name: str) -> Path:

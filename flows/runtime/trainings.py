@@ -23,7 +23,7 @@ from prefect.context import TaskRunContext
 from prefect.futures import as_completed
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.runtime.cluster import cache_folder, check_workers, find_file, send_files, stop_if_unwanted
+from flows.runtime.cluster import check_workers, find_file, send_files, stop_if_unwanted
 from flows.runtime.flow_run import current_flow_run_id, fail_in_one_line
 from flows.runtime.killed_runs import end_task_runs
 from tasks.evaluate import evaluate
@@ -32,7 +32,7 @@ from tasks.params.train import TrainConfig
 from tasks.tracking import Tracker
 from tasks.train import train
 from tasks.workspace.errors import RunError
-from tasks.workspace.files import read_json, write_json
+from tasks.workspace.files import cache_folder, read_json, write_json
 
 ROW = "row.json"
 

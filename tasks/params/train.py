@@ -119,6 +119,10 @@ class TrainConfig(StrictModel):
         description="DistributedDataParallel, each with its share of every batch: on GPUs one per process; "
         "it changes the result"
     )
+    fused: bool | Literal["auto"] = Field(
+        description="of `net` in float32 on a CPU: convolution, pooling and ReLU in one C++ operator, "
+        "compiled at its first use; takes half of the time, changes the result. `auto`: where a compiler is"
+    )
     deterministic: bool = Field(
         description="on CUDA: PyTorch's deterministic algorithms; without them cuDNN's fastest. "
         "What they cost is unmeasured, as is all of CUDA so far"
@@ -149,6 +153,8 @@ class TrainConfig(StrictModel):
             raise ValueError(
                 f"processes {self.processes} must not be greater than batch_size ({self.batch_size})"
             )
+        if self.fused is True and (self.network != "net" or self.precision != "32-true"):
+            raise ValueError("fused needs network net and precision 32-true; auto or false for others")
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")
         if not self.network.startswith("airbench") and self.whiten_bias_epochs:

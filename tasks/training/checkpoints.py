@@ -18,13 +18,19 @@ DIGEST_BYTES = 32
 
 
 def training_fingerprint(
-    splits: Path, config: dict[str, Any], device: torch.device, weights: Path | None = None
+    splits: Path,
+    config: dict[str, Any],
+    device: torch.device,
+    weights: Path | None = None,
+    *,
+    fused: bool = False,
 ) -> str:
     """Identifies a training: equal for equal data, parameters, code, PyTorch version and type of device.
 
-    `weights` is the file that it starts from.
+    `weights` is the file that it starts from; `fused` says by which operators it is trained.
     """
-    inputs = [hash_file(splits, "sha256"), config, torch.__version__, device.type, code_sha256("train")]
+    machine = [torch.__version__, device.type, fused]
+    inputs = [hash_file(splits, "sha256"), config, *machine, code_sha256("train")]
     if weights is not None:
         inputs.append(hash_file(weights, "sha256"))
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]

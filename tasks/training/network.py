@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.fused_net import FusedNet
 from models.init import build_model, build_with_seed
+from models.net import Net
 from models.networks import NETWORKS, build_network
 from tasks.training.pretrained import load_pretrained
 from tasks.workspace.errors import InputError
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from tasks.params.train import TrainConfig
+
+COMPILE_MODE = "max-autotune"  # autotunes kernels per matrix product, and records a CUDA graph
 
 
 def initialize_network(
@@ -44,6 +49,14 @@ def initialize_network(
         load_pretrained(network, weights, config.network)
     freeze(network, config.freeze)
     return network
+
+
+def compile_network(network: nn.Module, *, compiled: bool, fused: bool) -> nn.Module:
+    """What trains the parameters of `network` in its place: by `torch.compile`, by `FusedNet`, or itself."""
+    if fused:
+        assert isinstance(network, Net)
+        return FusedNet(network)
+    return torch.compile(network, mode=COMPILE_MODE, dynamic=False) if compiled else network  # type: ignore[return-value]
 
 
 def freeze(network: nn.Module, prefixes: list[str]) -> None:

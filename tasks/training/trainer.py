@@ -23,6 +23,7 @@ from tasks.training.loader import BatchLoader
 from tasks.training.lr_scheduler import build_lr_scheduler
 from tasks.training.network import (
     check_last_batch,
+    compile_network,
     has_dropout,
     initialize_network,
     set_train_mode,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Split
 
-COMPILE_MODE = "max-autotune"  # autotunes kernels per matrix product, and records a CUDA graph
 WARM_UP_STEPS = 3
 
 
@@ -71,6 +71,8 @@ class Trainer:
         progress: ProgressCallback | None = None,
         weights: Path | None = None,
         ranks: Ranks | None = None,
+        *,
+        fused: bool = False,
     ) -> None:
         self.config = config
         self.ranks = ranks or Ranks()
@@ -86,9 +88,7 @@ class Trainer:
         self.set_up_seconds = time.perf_counter() - began  # initial weights, and the whitening filters
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
-        self.compiled_model = (
-            torch.compile(self.model, mode=COMPILE_MODE, dynamic=False) if compiled else self.model
-        )
+        self.compiled_model = compile_network(self.model, compiled=compiled, fused=fused)
         self._replica = self.compiled_model
         self._dropout_generator: Generator | None = None  # of this rank, for masks of its own
         self.ema_model: AveragedModel | None = None

@@ -31,6 +31,11 @@ def atomic_write(file: Path) -> Iterator[Path]:
         raise RunError(f"cannot write {file}: {error.strerror or error}") from error
 
 
+def cache_folder() -> Path:
+    """What is kept outside the project: in `~/.cache/cifarflow`, or where `CIFARFLOW_CACHE` says."""
+    return Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
+
+
 def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
     with atomic_write(file) as temp_path:
         temp_path.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")

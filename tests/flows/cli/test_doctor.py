@@ -45,6 +45,12 @@ def test_run_checks_gives_each_error_a_fix(project: Path, monkeypatch: pytest.Mo
     assert all(check.fix for check in wrong.values())
 
 
+def test_doctor_misses_a_compiler(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (check,) = [check for check in run_checks() if check.subject == "compiler"]
+    assert (check.status, check.fix) == ("warning", "apt-get install g++")
+
+
 def test_doctor_with_altered_data_exits_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.chdir(prepare_sample_workspace(Path()))
     file = Path("data/cifar-10-batches-py/test_batch")

@@ -1,0 +1,306 @@
+// relu(max_pool2d(conv2d(x, weight, bias), 2)) and its gradient, an operator each, for both such layers of
+// `Net`.
+//
+// Forward, four sums that are still in registers are pooled: a convolution's output never reaches memory.
+// Backward, a maximum passes its gradient to one of its four inputs: a quarter of a convolution's work.
+//
+// Tensors are float32 and channels last: a row of a filter is contiguous, as are the values of the image that
+// it is multiplied with. Gradients are added up in groups of images of a fixed size, so that the result does
+// not depend on the number of threads.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+using torch::stable::parallel_for;
+using torch::stable::Tensor;
+
+constexpr int64_t K = 5;  // the size of a filter
+// So many sums that they fit into the vector registers.
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16, COLUMNS = 4, CHANNELS = 6;
+#elif defined(__AVX__)
+constexpr int64_t LANES = 8, COLUMNS = 2, CHANNELS = 2;
+#else
+constexpr int64_t LANES = 4, COLUMNS = 2, CHANNELS = 2;
+#endif
+constexpr int64_t GROUP = 16;           // images
+constexpr int64_t PADDING = 2 * LANES;  // floats that vectors reach beyond an image, of no effect
+constexpr uint8_t OFF = 4;              // argmax where ReLU gives 0 and passes no gradient
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float))));
+
+Vector load(const float* from) {
+  Vector vector;
+  std::memcpy(&vector, from, sizeof vector);  // need not be aligned
+  return vector;
+}
+
+// The maximum of four values, or 0 if it is below, and which it is.
+struct Maximum {
+  using Index = decltype(Vector{} > Vector{});
+  Vector value;
+  Index index{};
+
+  explicit Maximum(const Vector (&values)[4]) : value(values[0]) {
+    for (int i = 1; i < 4; i++) {
+      const Index wins = (values[i] > value) | (values[i] != values[i]);  // NaN wins, as in PyTorch
+      value = wins ? values[i] : value;
+      index = wins ? Index{} + i : index;
+    }
+    const Index is_off = value <= 0;
+    value = is_off ? Vector{} : value;
+    index = is_off ? Index{} + OFF : index;
+  }
+
+  // The first `count` lanes, to every `stride`th element.
+  void store(int64_t count, int64_t stride, float* out, uint8_t* argmax) const {
+    float values[LANES];
+    int32_t indices[LANES];
+    std::memcpy(values, &value, sizeof value);
+    std::memcpy(indices, &index, sizeof index);
+    for (int64_t lane = 0; lane < count; lane++) {
+      out[lane * stride] = values[lane];
+      argmax[lane * stride] = static_cast<uint8_t>(indices[lane]);
+    }
+  }
+};
+
+// (N, IN, height, width) to (N, OUT, out_height, out_width)
+template <int64_t IN, int64_t OUT>
+class Layer {
+  static constexpr int64_t ROW = K * IN;                       // values in a row of a filter
+  static constexpr int64_t PARTS = (ROW + LANES - 1) / LANES;  // vectors that hold them
+  static constexpr int64_t FILTERS = OUT * K * PARTS;          // vectors that hold all filters, row by row
+  static constexpr bool BY_COLUMN = OUT % LANES != 0;          // a lane per output column, else per channel
+  using Patch = Vector[K][PARTS];
+
+  const int64_t images, height, width, out_height, out_width;
+  const int64_t stride = width * IN, size = height * stride, out_size = out_height * out_width * OUT;
+  const int64_t half = (width + 1) / 2, plane = height * half;  // of the columns that are even, or odd
+
+ public:
+  explicit Layer(const Tensor& x)
+      : images(x.size(0)),
+        height(x.size(2)),
+        width(x.size(3)),
+        out_height((height - K + 1) / 2),
+        out_width((width - K + 1) / 2) {}
+
+  void forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& out, Tensor& argmax) const {
+    const float *filters = weight.const_data_ptr<float>(), *biases = bias.const_data_ptr<float>();
+    std::vector<float> transposed(K * ROW * OUT);  // [K * ROW][OUT]
+    for (int64_t i = 0; i < OUT * K * ROW; i++) transposed[i % (K * ROW) * OUT + i / (K * ROW)] = filters[i];
+    const float* from = x.const_data_ptr<float>();
+    float* to = out.mutable_data_ptr<float>();
+    uint8_t* to_argmax = argmax.mutable_data_ptr<uint8_t>();
+    parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> image(2 * size + PADDING);
+      for (int64_t n = begin; n < end; n++) {
+        if constexpr (BY_COLUMN)
+          split_columns(from + n * size, image.data());
+        else
+          std::copy_n(from + n * size, size, image.data());
+        // The last block of a row ends at the border, and computes again what the one before has, too.
+        const int64_t block = BY_COLUMN ? LANES : COLUMNS / 2;
+        for (int64_t y = 0; y < out_height; y++)
+          for (int64_t x = 0; x < out_width; x += block) {
+            const int64_t start = std::max<int64_t>(0, std::min(x, out_width - block));
+            float* o = to + n * out_size;
+            uint8_t* a = to_argmax + n * out_size;
+            if constexpr (BY_COLUMN)
+              forward_columns(image.data(), filters, biases, y, start, o, a);
+            else
+              forward_channels(image.data(), transposed.data(), biases, y, start, o, a);
+          }
+      }
+    });
+  }
+
+  // `gradient` is that of the output. `x_gradient` is empty where nobody needs it.
+  void backward(const Tensor& x, const Tensor& weight, const Tensor& gradient, const Tensor& argmax,
+                Tensor& x_gradient, Tensor& weight_gradient, Tensor& bias_gradient) const {
+    std::vector<Vector> filters(FILTERS);
+    for (int64_t row = 0; row < OUT * K; row++)
+      std::memcpy(&filters[row * PARTS], weight.const_data_ptr<float>() + row * ROW, ROW * sizeof(float));
+    const int64_t groups = std::max<int64_t>(1, (images + GROUP - 1) / GROUP);
+    std::vector<Vector> filter_sums(groups * FILTERS);
+    std::vector<float> bias_sums(groups * OUT);
+    const float *from = x.const_data_ptr<float>(), *gradients = gradient.const_data_ptr<float>();
+    const uint8_t* from_argmax = argmax.const_data_ptr<uint8_t>();
+    float* to = x_gradient.numel() ? x_gradient.mutable_data_ptr<float>() : nullptr;
+    parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> image(size + PADDING);
+      for (int64_t n = begin * GROUP; n < std::min(images, end * GROUP); n++) {
+        const float* g = gradients + n * out_size;
+        const uint8_t* a = from_argmax + n * out_size;
+        std::copy_n(from + n * size, size, image.data());
+        const int64_t group = n / GROUP;
+        add_weight_gradient(image.data(), g, a, &filter_sums[group * FILTERS], &bias_sums[group * OUT]);
+        if (to == nullptr) continue;
+        std::fill(image.begin(), image.end(), 0.0f);
+        add_x_gradient(filters.data(), g, a, image.data());
+        std::copy_n(image.data(), size, to + n * size);
+      }
+    });
+    for (int64_t group = 1; group < groups; group++) {
+      for (int64_t i = 0; i < FILTERS; i++) filter_sums[i] += filter_sums[group * FILTERS + i];
+      for (int64_t o = 0; o < OUT; o++) bias_sums[o] += bias_sums[group * OUT + o];
+    }
+    for (int64_t row = 0; row < OUT * K; row++)
+      std::memcpy(weight_gradient.mutable_data_ptr<float>() + row * ROW, &filter_sums[row * PARTS],
+                  ROW * sizeof(float));
+    std::copy_n(bias_sums.begin(), OUT, bias_gradient.mutable_data_ptr<float>());
+  }
+
+ private:
+  // One image to [IN][2][height][half]: even columns and odd ones apart, since lanes are every second column.
+  void split_columns(const float* image, float* planes) const {
+    for (int64_t y = 0; y < height; y++)
+      for (int64_t i = 0; i < IN; i++)
+        for (int64_t odd = 0; odd < 2; odd++)
+          for (int64_t x = 0; 2 * x + odd < width; x++)
+            planes[(2 * i + odd) * plane + y * half + x] = image[y * stride + (2 * x + odd) * IN + i];
+  }
+
+  // The outputs (y, x) to (y, x + LANES - 1) of one image, as far as they exist, from split columns.
+  void forward_columns(const float* planes, const float* filters, const float* biases, int64_t y, int64_t x,
+                       float* out, uint8_t* argmax) const {
+    for (int64_t first = 0; first < OUT; first += CHANNELS) {
+      Vector sums[CHANNELS][4];
+      for (int64_t c = 0; c < CHANNELS; c++) std::fill_n(sums[c], 4, Vector{} + biases[first + c]);
+      for (int64_t ky = 0; ky < K; ky++)
+        for (int64_t k = 0; k < ROW; k++) {
+          const float* even = planes + 2 * (k % IN) * plane + (2 * y + ky) * half + x;
+          Vector values[4];
+          for (int64_t index = 0; index < 4; index++) {
+            const int64_t column = index % 2 + k / IN;
+            values[index] = load(even + column % 2 * plane + index / 2 * half + column / 2);
+          }
+          for (int64_t c = 0; c < CHANNELS; c++)
+            for (int64_t index = 0; index < 4; index++)
+              sums[c][index] += filters[((first + c) * K + ky) * ROW + k] * values[index];
+        }
+      for (int64_t c = 0; c < CHANNELS; c++) {
+        const int64_t at = (y * out_width + x) * OUT + first + c;
+        Maximum(sums[c]).store(std::min(LANES, out_width - x), OUT, out + at, argmax + at);
+      }
+    }
+  }
+
+  // The outputs (y, x) to (y, x + COLUMNS / 2 - 1) of one image, as far as they exist.
+  void forward_channels(const float* image, const float* filters, const float* biases, int64_t y, int64_t x,
+                        float* out, uint8_t* argmax) const {
+    constexpr int64_t parts = OUT / LANES;
+    Vector sums[2][COLUMNS][parts];
+    for (auto& row : sums)
+      for (auto& column : row)
+        for (int64_t part = 0; part < parts; part++) column[part] = load(biases + part * LANES);
+    for (int64_t ky = 0; ky < K; ky++) {
+      const float* values = image + (2 * y + ky) * stride + 2 * x * IN;
+      for (int64_t k = 0; k < ROW; k++)
+        for (int64_t part = 0; part < parts; part++) {
+          const Vector filter = load(filters + (ky * ROW + k) * OUT + part * LANES);
+          for (int64_t row = 0; row < 2; row++)
+            for (int64_t column = 0; column < COLUMNS; column++)
+              sums[row][column][part] += values[row * stride + column * IN + k] * filter;
+        }
+    }
+    for (int64_t c = 0; c < std::min(COLUMNS, 2 * (out_width - x)); c += 2)
+      for (int64_t part = 0; part < parts; part++) {
+        const int64_t at = (y * out_width + x + c / 2) * OUT + part * LANES;
+        const Vector values[4] = {sums[0][c][part], sums[0][c + 1][part], sums[1][c][part],
+                                  sums[1][c + 1][part]};
+        Maximum(values).store(LANES, 1, out + at, argmax + at);
+      }
+  }
+
+  void add_weight_gradient(const float* image, const float* gradient, const uint8_t* argmax,
+                           Vector* filter_sums, float* bias_sums) const {
+    for (int64_t o = 0; o < OUT; o++) {
+      Patch sums = {};
+      float bias_sum = 0;
+      for (int64_t y = 0; y < out_height; y++)
+        for (int64_t x = 0; x < out_width; x++) {
+          const int64_t at = (y * out_width + x) * OUT + o, index = argmax[at] % OFF;
+          const float g = argmax[at] == OFF ? 0 : gradient[at];
+          const float* patch = image + patch_offset(y, x, index);
+          bias_sum += g;
+          for (int64_t ky = 0; ky < K; ky++)
+            for (int64_t part = 0; part < PARTS; part++)
+              sums[ky][part] += g * load(patch + ky * stride + part * LANES);
+        }
+      for (int64_t i = 0; i < K * PARTS; i++) filter_sums[o * K * PARTS + i] += sums[i / PARTS][i % PARTS];
+      bias_sums[o] += bias_sum;
+    }
+  }
+
+  void add_x_gradient(const Vector* filters, const float* gradient, const uint8_t* argmax,
+                      float* image) const {
+    for (int64_t y = 0; y < out_height; y++)
+      for (int64_t x = 0; x < out_width; x++)
+        for (int64_t index = 0; index < 4; index++) {
+          const int64_t at = (y * out_width + x) * OUT;
+          int64_t channels[OUT], count = 0;  // whose maximum is here; no branch could be predicted
+          for (int64_t o = 0; o < OUT; o++) {
+            channels[count] = o;
+            count += argmax[at + o] == index;
+          }
+          Patch sums = {};
+          for (int64_t i = 0; i < count; i++)
+            for (int64_t ky = 0; ky < K; ky++)
+              for (int64_t part = 0; part < PARTS; part++)
+                sums[ky][part] += gradient[at + channels[i]] * filters[(channels[i] * K + ky) * PARTS + part];
+          float* patch = image + patch_offset(y, x, index);
+          for (int64_t ky = 0; ky < K; ky++)
+            for (int64_t part = 0; part < PARTS; part++) {
+              float* to = patch + ky * stride + part * LANES;
+              const Vector sum = load(to) + sums[ky][part];
+              std::memcpy(to, &sum, sizeof sum);
+            }
+        }
+  }
+
+  // Of the first value that the convolution at place `index` of the four below the output (y, x) reads.
+  int64_t patch_offset(int64_t y, int64_t x, int64_t index) const {
+    return (2 * y + index / 2) * stride + (2 * x + index % 2) * IN;
+  }
+};
+
+void conv_pool_relu(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor out, Tensor argmax) {
+  if (x.size(1) == 3)
+    Layer<3, 6>(x).forward(x, weight, bias, out, argmax);
+  else
+    Layer<6, 16>(x).forward(x, weight, bias, out, argmax);
+}
+
+void conv_pool_relu_backward(const Tensor& x, const Tensor& weight, const Tensor& gradient,
+                             const Tensor& argmax, Tensor x_gradient, Tensor weight_gradient,
+                             Tensor bias_gradient) {
+  if (x.size(1) == 3)
+    Layer<3, 6>(x).backward(x, weight, gradient, argmax, x_gradient, weight_gradient, bias_gradient);
+  else
+    Layer<6, 16>(x).backward(x, weight, gradient, argmax, x_gradient, weight_gradient, bias_gradient);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(cifarflow, library) {
+  library.def(
+      "conv_pool_relu(Tensor x, Tensor weight, Tensor bias, Tensor(a!) out, Tensor(b!) argmax) -> ()");
+  library.def(
+      "conv_pool_relu_backward(Tensor x, Tensor weight, Tensor gradient, Tensor argmax, Tensor(a!) "
+      "x_gradient, "
+      "Tensor(b!) weight_gradient, Tensor(c!) bias_gradient) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(cifarflow, CPU, library) {
+  library.impl("conv_pool_relu", TORCH_BOX(&conv_pool_relu));
+  library.impl("conv_pool_relu_backward", TORCH_BOX(&conv_pool_relu_backward));
+}
