@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import psutil
 from tasks.inference.batches import predict_in_batches, select_cyclic_batch
 from tasks.inference.loadgen import poisson_arrivals, simulate_server
 from tasks.workspace.errors import RunError
-from tasks.workspace.process import describe_exit, exit_with_parent, python_path
+from tasks.workspace.process import describe_exit, exit_with_parent, kill_with_parent, python_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ COMMAND = "from tasks.inference.backend_process import answer_calls; answer_call
 NUM_BATCHES = 8
 NUM_OFFLINE_BATCHES = 64
 EXIT_TIMEOUT_S = 10.0
+SUSPENDS = sys.platform == "linux"  # elsewhere it would stay suspended for ever if the parent were killed
 
 
 class LoadedBackend:
@@ -115,8 +117,9 @@ class LoadedBackend:
 class BackendProcess:
     """A `LoadedBackend` in a process that ends with the `with` block, and with this process.
 
-    It loads while this process goes on: several load side by side. `call` raises what the method raised,
-    `RunError` where the process has ended.
+    It loads while this process goes on: several load side by side. Then it is suspended between calls, where
+    `SUSPENDS`: threads that wait for work spin, and would slow another backend. `call` raises what the method
+    raised, `RunError` where the process has ended.
     """
 
     def __init__(self, backend: Backend, *arguments: Any) -> None:
@@ -149,11 +152,19 @@ class BackendProcess:
     def wait_until_loaded(self) -> dict[str, Any]:
         """`LoadedBackend.describe`; `BackendUnavailableError` where the backend is not installed."""
         description: dict[str, Any] = self._receive()
+        self._signal("SIGSTOP")
         return description
 
     def call(self, method: str, *arguments: Any) -> Any:
+        self._signal("SIGCONT")
         self._send((method, arguments))
-        return self._receive()
+        result = self._receive()
+        self._signal("SIGSTOP")
+        return result
+
+    def _signal(self, name: str) -> None:
+        if SUSPENDS:
+            self._process.send_signal(getattr(signal, name))
 
     def _send(self, message: object) -> None:
         assert self._process.stdin is not None
@@ -187,6 +198,7 @@ def answer_calls() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what engines print is no answer
     parent, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - from BackendProcess
+    kill_with_parent(parent)
     exit_with_parent(parent)
     loaded: LoadedBackend | None = None
     while True:

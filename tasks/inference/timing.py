@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import bdtrik
 
-from tasks.inference.backend_process import BackendProcess
+from tasks.inference.backend_process import SUSPENDS, BackendProcess
 from tasks.inference.backends import Backend
 
 # ONNX Runtime's threads spin for 40 ms waiting for more work, and would slow whichever backend is next.
@@ -135,6 +135,9 @@ def measure_offline(
 
 
 def cool_down(threads: int = 0) -> None:
-    """Wait until the previous backend's threads sleep; with one thread there are none that spin."""
-    if threads != 1:
+    """Wait until the previous backend's threads sleep, where they are not suspended.
+
+    With one thread there are none that spin.
+    """
+    if threads != 1 and not SUSPENDS:
         time.sleep(COOLDOWN_S)

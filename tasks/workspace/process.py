@@ -1,7 +1,9 @@
 """How processes of the same code start and end: by signals, and with their parent."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
@@ -10,6 +12,7 @@ from typing import IO
 from tasks.workspace.code import ROOT
 
 POLL_INTERVAL_S = 0.5
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # SIGHUP: the terminal was closed
 
 
@@ -41,6 +44,14 @@ def exit_with_parent(parent: int | None = None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def kill_with_parent(parent: int) -> None:
+    """On Linux, end this process with the thread of `parent` that started it, even while it is suspended."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def python_path() -> str:

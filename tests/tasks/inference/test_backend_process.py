@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,12 +9,14 @@ import numpy as np
 import psutil
 import pytest
 
-from tasks.inference.backend_process import BackendProcess
+from tasks.inference.backend_process import SUSPENDS, BackendProcess
 from tasks.inference.backends import Backend, BackendUnavailableError, ModelPaths
 from tasks.inference.onnx_classifier import CPU, load_model
 from tasks.params import Params
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_splits
+from tests.conftest import ROOT
+from tests.e2e.deployment_server import wait_until
 
 FP32 = Backend("onnxruntime", "fp32", CPU)
 SIZES = [1, 8]
@@ -99,6 +103,39 @@ def test_process_that_crashes_raises_its_last_line(
         ),
     ):
         process.wait_until_loaded()
+
+
+@pytest.mark.skipif(not SUSPENDS, reason="needs Linux")
+def test_process_is_suspended_between_calls(process: BackendProcess) -> None:
+    process.wait_until_loaded()
+    watched = psutil.Process(process.pid)
+    for _ in range(2):
+        wait_until(lambda: watched.status() == psutil.STATUS_STOPPED)
+        process.call("predict", 1, 8)
+
+
+@pytest.mark.skipif(not SUSPENDS, reason="needs Linux")
+def test_suspended_process_ends_with_a_parent_that_is_killed(
+    models: ModelPaths, images: tuple[Path, int, tuple[int, ...]]
+) -> None:
+    code = f"""
+import time
+from pathlib import PosixPath
+from tasks.inference.backend_process import SUSPENDS, BackendProcess
+from tasks.inference.backends import Backend, ModelPaths
+process = BackendProcess({FP32!r}, {models!r}, [1], [1], {images!r})
+process.wait_until_loaded()
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        suspended = psutil.Process(int(parent.stdout.readline()))
+        wait_until(lambda: suspended.status() == psutil.STATUS_STOPPED)
+        parent.kill()
+    wait_until(lambda: not suspended.is_running() or suspended.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_no_process_is_left(models: ModelPaths, images: tuple[Path, int, tuple[int, ...]]) -> None:
