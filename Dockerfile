@@ -2,7 +2,7 @@
 # (docs/anywhere.md), or in a mounted workspace with data, DVC's cache and the registry (docs/deployment.md).
 FROM python:3.11-slim
 
-RUN apt-get update && apt-get install -y --no-install-recommends git make openssh-client && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends git g++ make openssh-client && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/cifarflow
 COPY requirements.lock Makefile ./
 RUN python -m venv .venv \

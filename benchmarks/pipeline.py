@@ -77,7 +77,7 @@ def main() -> None:
 
 def copy_project(folder: Path, epochs: int) -> Path:
     """The data, the code and the parameters, as a DVC project of its own without Git."""
-    for name in ("tasks", "models", "data"):
+    for name in ("tasks", "models", "pretrained", "data"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "data.dvc"):
         shutil.copy(ROOT / name, folder)

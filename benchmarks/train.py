@@ -4,7 +4,8 @@
 
 All variants train the talk's network with Adam on CIFAR-10's training split, in interleaved rounds; the table
 has images per second, median with minimum and maximum. `train` is the whole stage: loading the splits,
-validation and a checkpoint per epoch, and offline tracking where it says so. Of the others only the loop is
+validation and a checkpoint per epoch, and offline tracking where it says so; on a CPU with the operators of
+`FusedNet`, and with PyTorch's. Of the others only the loop is
 measured: two that load images one by one, and one over batches of a normalized tensor on the device, as in
 airbench's loader (github.com/KellerJordan/cifar10-airbench). Last comes a lower bound of the time (roofline):
 the operations of a training step and the bytes that it has to move (an image, and weights, gradients and
@@ -202,6 +203,10 @@ def main(arguments: list[str] | None = None) -> None:
         "train, tracked offline": stage("offline"),
         "train, tracked, with augmentation": stage("offline", flip=True, translate=2),
     }
+    if args.device == "cpu":
+        variants["train, not tracked, PyTorch's operators"] = stage("disabled", fused=False)
+        augmented = {"flip": True, "translate": 2, "fused": False}
+        variants["train, tracked, with augmentation, PyTorch's operators"] = stage("offline", **augmented)
     if args.device == "cuda":
         variants["train, not tracked, compiled"] = stage("disabled", compile=True, deterministic=False)
     stage("offline", epochs=1)()  # warm-up: W&B's own process, PyTorch's kernels
