@@ -48,13 +48,15 @@ decision was made.
 NEAREST = "The training images of the first class in which the network finds the most similar patterns:"
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Classifier:
     model: OnnxClassifier
     neighbors: NeighborIndex | None
     recorder: OutputRecorder | None
     examples: Sequence[NDArray[np.uint8]]
     """test images, which are not recorded: the visitor brought none of them"""
+    recorded: NDArray[np.uint8] | None = None
+    """the last image that was; Gradio may report one change twice"""
 
     def classify(self, file: str | None) -> tuple[Any, Any, Any, Any]:
         """What the network sees, what moved it, the probabilities, and the nearest training images."""
@@ -73,10 +75,12 @@ class _Classifier:
         return image, evidence, top, nearest
 
     def _record(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        if self.recorder is None or any(np.array_equal(image, example) for example in self.examples):
+        known = (*self.examples, self.recorded)
+        if self.recorder is None or any(np.array_equal(image, other) for other in known if other is not None):
             return
         try:
             self.recorder.append(probabilities[None])
+            self.recorded = image
         except RunError as error:
             gr.Warning(str(error))
 
