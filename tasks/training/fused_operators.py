@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +50,10 @@ def resolve_fused(config: TrainConfig, device: torch.device) -> bool:
     return True
 
 
-@cache
 def load_operators() -> None:
     """Compile them, if that was not done before, and load them into PyTorch. `BuildError` if it fails."""
+    if _is_loaded():  # a second library of the same operators, from another cache, would end the process
+        return
     compiler = find_compiler()
     if compiler is None:
         raise BuildError("no C++ compiler was found (CXX, c++, g++ or clang++)")
@@ -69,6 +69,10 @@ def load_operators() -> None:
                 _load(built)
                 return
     _load(library)
+
+
+def _is_loaded() -> bool:
+    return hasattr(torch.ops.cifarflow, "conv_pool_relu")
 
 
 def find_compiler() -> str | None:

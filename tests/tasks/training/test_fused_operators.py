@@ -20,10 +20,10 @@ LOAD = "from tasks.training.fused_operators import load_operators; load_operator
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that begins: what was loaded is looked for again."""
-    monkeypatch.setattr(fused_operators, "load_operators", load_operators.__wrapped__)
+    """As in a process that begins."""
+    monkeypatch.setattr(fused_operators, "_is_loaded", lambda: False)
 
 
 def run_python(code: str, **env: str) -> str:
@@ -54,6 +54,16 @@ def test_cache_that_cannot_be_written_is_not_needed(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_operators_of_another_cache_are_not_loaded_beside_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_operators()
+    monkeypatch.setenv("CIFARFLOW_CACHE", str(tmp_path))
+    load_operators()
+    assert not list(tmp_path.iterdir())
+
+
+@needs_compiler
 def test_net_in_float32_on_a_cpu_is_fused() -> None:
     assert resolve_fused(build_config(fused="auto"), CPU)
     assert resolve_fused(build_config(fused=True), CPU)
@@ -74,6 +84,7 @@ def test_fused_is_refused_for_what_it_cannot_train(changes: dict[str, str]) -> N
         TrainConfig.model_validate(build_config().model_dump() | {"fused": True} | changes)
 
 
+@pytest.mark.usefixtures("not_loaded")
 def test_without_a_compiler_pytorch_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +97,7 @@ def test_without_a_compiler_pytorch_trains(
         resolve_fused(build_config(fused=True), CPU)
 
 
+@pytest.mark.usefixtures("not_loaded")
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
