@@ -95,6 +95,7 @@ def test_recipe_defaults_cover_all_but_run_and_machine() -> None:
         "device",
         "num_threads",
         "processes",
+        "fused",
         "deterministic",
         "checkpoint_url",
         "checkpoint_interval_s",
