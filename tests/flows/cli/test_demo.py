@@ -116,9 +116,12 @@ def test_demo_is_bound_to_loopback(url: str) -> None:
 
 
 def wait_for_image(page: "Page", caption: str, expected: NDArray[np.uint8]) -> None:
-    """Until the picture below the caption has these pixels."""
+    """Until the picture below the caption has these pixels.
+
+    The function must not be async: Playwright takes a promise for true.
+    """
     page.wait_for_function(
-        """async ([caption, expected]) => {
+        """([caption, expected]) => {
           const texts = [...document.querySelectorAll('p')];
           const column = texts.find(each => each.innerText.startsWith(caption)).closest('.column');
           const image = column.querySelector('img');
@@ -148,7 +151,7 @@ def test_demo_opens_with_an_example_of_each_class(page: "Page", small_run: Param
 
 @pytest.mark.browser
 def test_demo_shows_what_the_network_sees_and_what_moved_it(
-    page: "Page", small_run: Params, tmp_path: Path
+    page: "Page", project: Path, small_run: Params, tmp_path: Path
 ) -> None:
     Image.effect_noise((60, 40), 50).convert("RGB").save(tmp_path / "noise.png")
     page.get_by_label("Remove Image").click()
@@ -158,6 +161,9 @@ def test_demo_shows_what_the_network_sees_and_what_moved_it(
     model = load_model(Path(small_run.paths.onnx_model))
     evidence = model.explain(seen, int(model.predict_proba(seen[None]).argmax())).evidence
     wait_for_image(page, "What speaks for the first class", draw_evidence(seen, evidence))
+    # The visitor's image once, none of the examples.
+    recorded = read_outputs(project / "asked.jsonl", Path(small_run.paths.onnx_model), 10).probabilities
+    np.testing.assert_allclose(recorded, model.predict_proba(seen[None]), atol=1e-6)
 
 
 def test_demo_records_an_image_of_the_visitor_once_and_no_example(small_run: Params, tmp_path: Path) -> None:
