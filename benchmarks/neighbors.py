@@ -31,7 +31,7 @@ VARIANTS = {
     "as shipped": OPENMP_SETTINGS,
     "default": {},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spin 1,000": {"GOMP_SPINCOUNT": "1000"},
+    "spin 300": {"GOMP_SPINCOUNT": "300"},
     "spin 3,000": {"GOMP_SPINCOUNT": "3000"},
     "spin 10,000": {"GOMP_SPINCOUNT": "10000"},
     "spin 30,000": {"GOMP_SPINCOUNT": "30000"},

@@ -5,9 +5,9 @@
 All variants train the talk's network with Adam on CIFAR-10's training split, in interleaved rounds; the table
 has images per second, median with minimum and maximum. `train` is the whole stage: loading the splits,
 validation and a checkpoint per epoch, and offline tracking where it says so; on a CPU with the operators of
-`FusedNet`, and with PyTorch's. Of the others only the loop is
-measured: two that load images one by one, and one over batches of a normalized tensor on the device, as in
-airbench's loader (github.com/KellerJordan/cifar10-airbench). Last comes a lower bound of the time (roofline):
+`FusedNet`, and with PyTorch's. Of the others only the loop is measured: two that load images one by one, and
+one over batches of a normalized tensor on the device, as in airbench's loader
+(github.com/KellerJordan/cifar10-airbench). Last comes a lower bound of the time (roofline):
 the operations of a training step and the bytes that it has to move (an image, and weights, gradients and
 Adam's state once in and out), each divided by the device's rate in a large matrix product and in a copy,
 measured in the same run; the slower of the two counts.

@@ -30,9 +30,9 @@ class _ConvPoolReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.contiguous(memory_format=torch.channels_last)
-        height, width = (((side - 4) // 2) for side in x.shape[2:])
+        height, width = ((side - 4) // 2 for side in x.shape[2:])
         size = (len(x), len(weight), height, width)
-        out = x.new_empty(size).contiguous(memory_format=torch.channels_last)
+        out = torch.empty(size, memory_format=torch.channels_last)
         argmax = torch.empty_like(out, dtype=torch.uint8)  # which of the four, or that ReLU gave 0
         torch.ops.cifarflow.conv_pool_relu(x, weight, bias, out, argmax)
         ctx.save_for_backward(x, weight, argmax)

@@ -55,8 +55,8 @@ class _Classifier:
     recorder: OutputRecorder | None
     examples: Sequence[NDArray[np.uint8]]
     """test images, which are not recorded: the visitor brought none of them"""
-    recorded: NDArray[np.uint8] | None = None
-    """the last image that was; Gradio may report one change twice"""
+    recorded: Sequence[NDArray[np.uint8]] = ()
+    """the last image that was, if any; Gradio may report one change twice"""
 
     def classify(self, file: str | None) -> tuple[Any, Any, Any, Any]:
         """What the network sees, what moved it, the probabilities, and the nearest training images."""
@@ -75,12 +75,12 @@ class _Classifier:
         return image, evidence, top, nearest
 
     def _record(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
-        known = (*self.examples, self.recorded)
-        if self.recorder is None or any(np.array_equal(image, other) for other in known if other is not None):
+        known = (*self.examples, *self.recorded)
+        if self.recorder is None or any(np.array_equal(image, other) for other in known):
             return
         try:
             self.recorder.append(probabilities[None])
-            self.recorded = image
+            self.recorded = [image]
         except RunError as error:
             gr.Warning(str(error))
 

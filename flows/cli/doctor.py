@@ -163,7 +163,7 @@ def _device(params: Params) -> Iterator[Check]:
         )
     else:
         yield Check("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
-        if params.train.network == "net" and params.train.fused is not False and find_compiler() is None:
+        if params.train.can_be_fused and params.train.fused is not False and find_compiler() is None:
             text = "no C++ compiler, with which net trains in half of the time"
             yield Check("compiler", "warning", text, "apt-get install g++")
 

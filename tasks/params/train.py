@@ -136,6 +136,11 @@ class TrainConfig(StrictModel):
         60.0, "seconds between two uploads at least"
     )
 
+    @property
+    def can_be_fused(self) -> bool:
+        """Whether `FusedNet` can train it, on a CPU."""
+        return self.network == "net" and self.precision == "32-true"
+
     @field_validator("checkpoint_url")
     @classmethod
     def _reject_password(cls, url: str) -> str:
@@ -153,7 +158,7 @@ class TrainConfig(StrictModel):
             raise ValueError(
                 f"processes {self.processes} must not be greater than batch_size ({self.batch_size})"
             )
-        if self.fused is True and (self.network != "net" or self.precision != "32-true"):
+        if self.fused is True and not self.can_be_fused:
             raise ValueError("fused needs network net and precision 32-true; auto or false for others")
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")

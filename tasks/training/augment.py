@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
 
-GROUP_SIZE = 64  # images for which one of torchvision's transforms is drawn
+GROUP_SIZE = 64  # images for which one of torchvision's transforms is sampled
 
 
 class Share(NamedTuple):

@@ -35,7 +35,7 @@ def resolve_fused(config: TrainConfig, device: torch.device) -> bool:
 
     Where they cannot be compiled, one line says so if `train.fused` is `auto`; `InputError` if it is `true`.
     """
-    is_supported = config.network == "net" and config.precision == "32-true" and device.type == "cpu"
+    is_supported = config.can_be_fused and device.type == "cpu"
     if config.fused is False or (config.fused == "auto" and not is_supported):
         return False
     if not is_supported:

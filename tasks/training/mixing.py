@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-GROUP_SIZE = 32  # images for which one share is drawn
+GROUP_SIZE = 32  # images for which one share is sampled
 
 
 def build_mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
     """From images `(B, 3, S, S)` and labels `(B,)` to mixed images and probabilities `(B, num_classes)`.
 
-    Images are float. None if `config` names no mixing. With both, one of the two is drawn per group.
+    Images are float. None if `config` names no mixing. With both, one of the two is sampled per group.
     """
     if not config.mixup_alpha and not config.cutmix_alpha:
         return None

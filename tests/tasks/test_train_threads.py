@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 from tasks import OPENMP_SETTINGS
 from tests.conftest import ROOT
 
-PRINT = "import os, {0}; print({{name: os.environ.get(name) for name in {1}}})"
+PRINT = "import json, os, {0}; print(json.dumps({{name: os.environ.get(name) for name in {1}}}))"
 
 
 def read_settings(package: str, **env: str) -> object:
@@ -18,7 +19,8 @@ def read_settings(package: str, **env: str) -> object:
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=own | env, capture_output=True, text=True, check=True
     )
-    return eval(process.stdout)
+    settings: object = json.loads(process.stdout)
+    return settings
 
 
 @pytest.mark.parametrize("package", ["tasks", "flows"])

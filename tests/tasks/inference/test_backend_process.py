@@ -121,7 +121,7 @@ def test_suspended_process_ends_with_a_parent_that_is_killed(
     code = f"""
 import time
 from pathlib import PosixPath
-from tasks.inference.backend_process import SUSPENDS, BackendProcess
+from tasks.inference.backend_process import BackendProcess
 from tasks.inference.backends import Backend, ModelPaths
 process = BackendProcess({FP32!r}, {models!r}, [1], [1], {images!r})
 process.wait_until_loaded()
