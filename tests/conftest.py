@@ -168,6 +168,19 @@ def s3(s3_server: "S3", monkeypatch: pytest.MonkeyPatch) -> "S3":
     return s3_server
 
 
+@pytest.fixture(scope="session")
+def other_uid() -> int:
+    """The id of another user of the machine, to start programs with (`subprocess.run(..., user=other_uid)`).
+
+    A folder such as `tmp_path` is closed to that user. Only root may become another user, or give files away.
+    """
+    if os.geteuid() != 0:
+        if "CIFARFLOW_REQUIRE_UID" in os.environ:
+            pytest.fail("CIFARFLOW_REQUIRE_UID is set, but the tests do not run as root")
+        pytest.skip("needs a second user, so the tests must run as root")
+    return 65534  # nobody
+
+
 @pytest.fixture(scope="module")  # while it is open, its event loop stands in the way of any other
 def browser() -> Iterator["Browser"]:
     """A headless Chromium, the one that is installed."""
