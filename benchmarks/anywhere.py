@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.runtime.sample_workspace import prepare_sample_workspace
+from flows.cli.sample_workspace import prepare_sample_workspace
 from tasks.dataset.cifar import CIFAR10, MD5_FILE, restricted_loads, write_batch
 from tasks.dataset.synthetic import generate_sample
 from tasks.overrides import parse_overrides, write_overrides

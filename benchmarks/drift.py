@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from tasks.drift.shift import BATCHES_PER_YEAR, Drift, detect_drift
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import read_params
-from tasks.registry.drift import BATCHES_PER_YEAR, Drift, detect_drift
 from tasks.workspace.splits import load_splits
 
 POWER = 0.95

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from throughput import Batch, Predict, create_session, format_ratio, measure_interleaved
 
 from models.classifier import Classifier
-from tasks.inference.backends import BackendUnavailableError, ModelPaths, expand_backends
+from tasks.benchmarking.backends import BackendUnavailableError, ModelPaths, expand_backends
 from tasks.inference.onnx_classifier import session_predictor
-from tasks.inference.torch_export import torch_onnx_export
+from tasks.onnx.torch_export import torch_onnx_export
 from tasks.params import Params, read_params
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

@@ -1,6 +1,6 @@
 """Equivalent ONNX graphs of the talk's network: what was tried (docs/onnx.md).
 
-`benchmarks/export.py` measures them against the exported model, which is `tasks/inference/fp32_graph.py`.
+`benchmarks/export.py` measures them against the exported model, which is `tasks/onnx/net_fp32.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.classifier import Classifier
-from tasks.inference.fp32_graph import Weights, fold_normalization
-from tasks.inference.onnx_model import build_onnx_model
+from tasks.onnx.net_fp32 import Weights, fold_normalization
+from tasks.onnx.onnx_model import build_onnx_model
 
 Tensors = dict[str, NDArray[Any]]
 Layer = tuple[list[onnx.NodeProto], Tensors]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from throughput import create_session
 
-from tasks.inference.torch_export import torch_onnx_export
+from tasks.onnx.torch_export import torch_onnx_export
 from tasks.params import read_params
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

@@ -15,8 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tasks.inference.backend_process import BackendProcess
-from tasks.inference.backends import Backend, ModelPaths
+from tasks.benchmarking.backend_process import BackendProcess
+from tasks.benchmarking.backends import Backend, ModelPaths
 from tasks.params import read_params
 from tasks.workspace.splits import load_splits
 

@@ -71,7 +71,7 @@ class Sweep:
     jobs: int
 
     def run_in_processes(self) -> None:
-        from flows.runtime.trainings import Training, run_training
+        from flows.trainings.trainings import Training, run_training
 
         trainings = [
             Training(
@@ -87,7 +87,7 @@ class Sweep:
             list(pool.map(run_training, trainings))
 
     def run_on_dask(self, address: str | None = None) -> None:
-        from flows.runtime.seeds import run_sweep
+        from flows.trainings.sweep import run_sweep
 
         run_sweep(
             self.splits,
@@ -134,7 +134,7 @@ def main() -> None:
         if args.recipe:
             overrides = merge_overrides(read_recipe(args.recipe, ROOT / "recipes"), overrides)
         params = with_overrides(read_params(ROOT / "params.yaml"), overrides)
-        with connect_to_server(preload=["flows.runtime.seeds"]):
+        with connect_to_server(preload=["flows.trainings.sweep"]):
             for jobs in args.jobs * args.rounds:
                 sweep = Sweep(params, ROOT / params.paths.splits, args.seeds, jobs)
                 with standing_cluster(jobs) as address:

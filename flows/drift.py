@@ -8,9 +8,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.runtime import markdown, publish
-from flows.runtime.drift import DriftCheck, check_drift, record_intake
-from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
+from flows.champion import publish
+from flows.run import markdown
+from flows.run.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
+from tasks.drift.check import DriftCheck, check_drift, record_intake
 from tasks.params import Params, read_params
 from tasks.workspace.errors import RunError
 

@@ -10,11 +10,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.runtime import markdown
-from flows.runtime.assets import record_data, record_stage
-from flows.runtime.dvc_data import check_data_recorded, commit_data, pull_data, require_data
-from flows.runtime.dvc_repro import open_repo, repro_stage, topological_stages
-from flows.runtime.flow_run import (
+from flows.champion.results_branch import open_branch, publish_results, push_stage
+from flows.run import markdown
+from flows.run.flow_run import (
     PARAMS,
     ProgressReporter,
     TaskChain,
@@ -22,9 +20,11 @@ from flows.runtime.flow_run import (
     fail_in_one_line,
     load_params,
 )
-from flows.runtime.portable import open_branch, publish_results, push_stage
-from tasks.dataset.ingest import list_pending
+from flows.run.lineage import record_data, record_stage
+from flows.versions.dvc_data import check_data_recorded, commit_data, pull_data, require_data
+from flows.versions.dvc_repro import open_repo, repro_stage, topological_stages
 from tasks.download import DataUnavailableError
+from tasks.incoming.ingest import list_pending
 from tasks.overrides import Overrides
 from tasks.params import read_params
 from tasks.stages import run_stage

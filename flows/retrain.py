@@ -11,10 +11,8 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.drift import check_new_images
-from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
-from flows.runtime import markdown, publish
-from flows.runtime.approval import (
+from flows.champion import publish
+from flows.champion.approval import (
     TIMEOUT_HOURS,
     TimeoutHours,
     ask,
@@ -23,20 +21,9 @@ from flows.runtime.approval import (
     require_respondent,
     was_asked,
 )
-from flows.runtime.assets import record_data
-from flows.runtime.champion import sync_champion
-from flows.runtime.comparison import decide
-from flows.runtime.dvc_data import commit_data
-from flows.runtime.dvc_repro import changed_stages, find_output, open_repo
-from flows.runtime.flow_run import (
-    PARAMS,
-    TaskChain,
-    exclusive_workspace,
-    fail_in_one_line,
-    load_params,
-)
-from flows.runtime.incoming_labels import check_incoming_labels
-from flows.runtime.portable import (
+from flows.champion.decide import decide
+from flows.champion.model import sync_champion
+from flows.champion.results_branch import (
     REMOTE_RETRIES,
     PublishBranch,
     open_branch,
@@ -45,12 +32,26 @@ from flows.runtime.portable import (
     push_results,
     result_files,
 )
-from tasks.dataset.ingest import ingest, list_pending
+from flows.drift import check_new_images
+from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
+from flows.run import markdown
+from flows.run.flow_run import (
+    PARAMS,
+    TaskChain,
+    exclusive_workspace,
+    fail_in_one_line,
+    load_params,
+)
+from flows.run.lineage import record_data
+from flows.versions.dvc_data import commit_data
+from flows.versions.dvc_repro import changed_stages, find_output, open_repo
+from tasks.incoming.ingest import ingest, list_pending
+from tasks.incoming.label_check import check_incoming_labels
 from tasks.overrides import Overrides
 from tasks.params import Params, read_params
 from tasks.registry import ledger
-from tasks.registry.approval import deadline, find_open_question
 from tasks.registry.ledger import LedgerEntry
+from tasks.registry.questions import deadline, find_open_question
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file
 

@@ -9,11 +9,11 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.runtime.champion import promote, restore_champion
-from flows.runtime.dvc_repro import open_repo
-from flows.runtime.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
-from flows.runtime.portable import open_branch, publish_decision
-from flows.runtime.publish import show_decision
+from flows.champion.model import promote, restore_champion
+from flows.champion.publish import show_decision
+from flows.champion.results_branch import open_branch, publish_decision
+from flows.run.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
+from flows.versions.dvc_repro import open_repo
 from tasks.params import read_params
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry

@@ -10,9 +10,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
-from flows.runtime.search_trials import SearchTrials
-from flows.runtime.trainings import Cluster, training_cluster
+from flows.run.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
+from flows.trainings.search_trials import SearchTrials
+from flows.trainings.trainings import Cluster, training_cluster
 from tasks.overrides import RECIPES, Overrides
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
 from tasks.search.space import parse_space

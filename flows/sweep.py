@@ -9,8 +9,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.runtime.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
-from flows.runtime.seeds import format_summary, run_sweep
+from flows.run.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
+from flows.trainings.sweep import format_summary, run_sweep
 from tasks.overrides import Overrides
 from tasks.workspace.dataset_name import describe_dataset
 

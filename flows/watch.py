@@ -15,13 +15,13 @@ from prefect.states import Completed
 from prefect.variables import Variable
 from pydantic import Field
 
-from flows.runtime.dvc_data import DATA
-from flows.runtime.flow_run import PARAMS, fail_in_one_line
-from flows.runtime.git import has_commits, run_git
-from flows.runtime.git_remote import RemoteBranch
-from flows.runtime.logs import filter_prefect_logs
-from flows.runtime.publish import REPORTS_DIR
-from tasks.dataset.ingest import list_pending
+from flows.champion.publish import REPORTS_DIR
+from flows.run.flow_run import PARAMS, fail_in_one_line
+from flows.run.logs import filter_prefect_logs
+from flows.versions.dvc_data import DATA
+from flows.versions.git import has_commits, run_git
+from flows.versions.git_branch import RemoteBranch
+from tasks.incoming.ingest import list_pending
 from tasks.params import read_params
 from tasks.registry.ledger import LEDGER
 

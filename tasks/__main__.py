@@ -5,10 +5,10 @@ from pathlib import Path
 
 try:
     from tasks.params import read_params
+    from tasks.processes.process import exit_with_parent, interrupt_on_termination
+    from tasks.processes.streams import repair_standard_streams
     from tasks.stages import STAGES, run_stage
     from tasks.workspace.errors import InputError, RunError
-    from tasks.workspace.process import exit_with_parent, interrupt_on_termination
-    from tasks.workspace.streams import repair_standard_streams
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.inference.backend_process import BackendProcess
-from tasks.inference.backends import (
+from tasks.benchmarking.backend_process import BackendProcess
+from tasks.benchmarking.backends import (
     ALL_BACKENDS,
     Backend,
     BackendUnavailableError,
     ModelPaths,
     expand_backends,
 )
-from tasks.inference.environment import BackgroundLoad, describe_environment
+from tasks.benchmarking.environment import BackgroundLoad, describe_environment
+from tasks.benchmarking.server_scenario import run_server_scenario
+from tasks.benchmarking.timing import BackendMeasurement, measure_interleaved, measure_offline
 from tasks.inference.onnx_classifier import CPU
-from tasks.inference.server_scenario import run_server_scenario
-from tasks.inference.timing import BackendMeasurement, measure_interleaved, measure_offline
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import write_json
 from tasks.workspace.splits import load_splits
@@ -30,8 +30,8 @@ from tasks.workspace.splits import load_splits
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tasks.benchmarking.server_scenario import ServerResult
     from tasks.inference.batches import Probabilities
-    from tasks.inference.server_scenario import ServerResult
     from tasks.params import BenchmarkConfig
     from tasks.workspace.splits import Split
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from tasks.inference.batches import predict_in_batches
-from tasks.inference.fp32_graph import build_fp32_graph, has_custom_graph
-from tasks.inference.onnx_model import describe_signature, resolve_opset, save_onnx_model
 from tasks.inference.parity import check_parity, predict_in_every_configuration
-from tasks.inference.torch_export import MIN_EXPORTER_OPSET, torch_onnx_export
+from tasks.onnx.net_fp32 import build_fp32_graph, has_custom_graph
+from tasks.onnx.onnx_model import describe_signature, resolve_opset, save_onnx_model
+from tasks.onnx.torch_export import MIN_EXPORTER_OPSET, torch_onnx_export
 from tasks.workspace.files import atomic_write, hash_file
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

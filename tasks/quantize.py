@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.inference.calibration import Calibration, sample_images
-from tasks.inference.fp32_graph import has_custom_graph
-from tasks.inference.int8_graph import build_int8_graph
 from tasks.inference.onnx_classifier import load_model
-from tasks.inference.onnx_model import resolve_opset, save_onnx_model
 from tasks.inference.parity import check_parity, predict_in_every_configuration
-from tasks.inference.qdq import quantize_custom_graph, quantize_static_qdq
+from tasks.onnx.net_fp32 import has_custom_graph
+from tasks.onnx.net_int8 import build_int8_graph
+from tasks.onnx.onnx_model import resolve_opset, save_onnx_model
+from tasks.onnx.qdq import quantize_custom_graph, quantize_static_qdq
+from tasks.onnx.ranges import Calibration, sample_images
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write, hash_file
 from tasks.workspace.splits import load_splits

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.inference.backends import Backend
+from tasks.benchmarking.backends import Backend
 from tasks.inference.neighbors import MAX_CANDIDATES, NeighborIndex
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.registry.ledger import describe_test, read_ledger

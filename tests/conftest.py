@@ -215,8 +215,8 @@ def enter_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def finished_workspace(once: Callable[[str, Callable[[Path], None]], Path], prefect_server: None) -> Path:
     """A sample workspace in which the pipeline ran once."""
+    from flows.cli.sample_workspace import prepare_sample_workspace
     from flows.pipeline import pipeline
-    from flows.runtime.sample_workspace import prepare_sample_workspace
     from tasks.overrides import parse_overrides
 
     def make(folder: Path) -> None:

@@ -76,7 +76,11 @@ def test_package_imports_no_stage(module: Path) -> None:
 
 
 def test_training_and_inference_do_not_import_each_other() -> None:
-    for one, other in (("training", "inference"), ("inference", "training")):
+    used_later = ("onnx", "inference", "benchmarking")
+    for one, other in (
+        *(("training", room) for room in used_later),
+        *((room, "training") for room in used_later),
+    ):
         for module in (ROOT / "tasks" / one).glob("*.py"):
             imports = imported_modules(module.relative_to(ROOT))
             assert not [file for file in imports if file.parts[:2] == ("tasks", other)], module
@@ -150,51 +154,6 @@ def test_tests_mirror_the_tree(test: Path) -> None:
     assert any((ROOT / place / f"{stem}.py").is_file() or (ROOT / place / stem).is_dir() for stem in stems), (
         f"{place}/ has no {stems[0]}.py"
     )
-
-
-# Where 10 or 32 stands, and means neither the number of classes nor the size of every image.
-TENS = {
-    "flows/cli/demo.py": "range of a slider",
-    "flows/cli/local_commands.py": "the default of an option",
-    "flows/cli/training_commands.py": "the default number of trials",
-    "flows/retrain.py": "length of a date",
-    "flows/runtime/markdown.py": "length of a date",
-    "flows/runtime/publish.py": "length of a date",
-    "flows/runtime/sample_workspace.py": "batch size of the sample",
-    "models/cifarnet.py": "CIFAR-10's, unless told otherwise",
-    "models/classifier.py": "CIFAR-10's, unless told otherwise",
-    "models/net.py": "CIFAR-10's, unless told otherwise",
-    "models/torchvision_networks.py": "smallest image",
-    "tasks/dataset/additions.py": "length of a digest",
-    "tasks/dataset/cifar.py": "CIFAR's format",
-    "tasks/dataset/synthetic.py": "CIFAR's format",
-    "tasks/inference/fp32_graph.py": "a graph for this size; others take the exporter's",
-    "tasks/inference/int8_graph.py": "a graph for this size; others take the exporter's",
-    "tasks/params/__init__.py": "length of a list",
-    "tasks/params/types.py": "bits of a seed",
-    "tasks/registry/ledger.py": "length of a date",
-    "flows/search.py": "the default number of trials",
-    "tasks/report.py": "decisions shown",
-    "tasks/search/report.py": "rows of a table",
-    "tasks/search/study.py": "bits of a seed",
-    "tasks/reporting/charts.py": "size of a marker",
-    "tasks/reporting/svg.py": "size of a font",
-    "tasks/training/checkpoints.py": "bytes of a digest",
-    "tasks/training/loader.py": "MB of a chunk",
-    "tasks/training/mixing.py": "size of a group",
-}
-
-
-def test_number_of_classes_and_size_of_images_come_from_the_data() -> None:
-    """Except for the toys, which have neither."""
-    found = {
-        module.as_posix()
-        for module in MODULES
-        if "toys" not in module.parts
-        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and type(node.value) is int and node.value in {10, 32}
-    }
-    assert found == TENS.keys()
 
 
 def test_lock_holds_no_registry_address() -> None:

@@ -38,7 +38,7 @@ def prefect_console() -> Iterator[Callable[[str], None]]:
         return
     with console.status("starting Prefect (about 10 s)") as status:
         handler = _StatusHandler(status)
-        stages = logging.getLogger("cifarflow.status")  # flows/runtime/flow_run.py
+        stages = logging.getLogger("cifarflow.status")  # flows/run/flow_run.py
         stages.setLevel(logging.INFO)
         stages.propagate = False
         stages.addHandler(handler)

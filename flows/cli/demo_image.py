@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dataset.image import load_image
+from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.neighbors import NeighborIndex
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
-from tasks.registry.recorded_outputs import OutputRecorder
 from tasks.reporting.saliency import draw_evidence
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import Splits, load_splits

@@ -14,11 +14,11 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from flows.runtime.dvc_data import check_data_recorded
-from flows.runtime.dvc_repro import change_reason, open_repo, topological_stages
-from flows.runtime.lock import LOCK_FILE, read_holder
+from flows.run.lock import LOCK_FILE, read_holder
 from flows.server.api import check_api, load_settings
 from flows.server.local import find_local_server
+from flows.versions.dvc_data import check_data_recorded
+from flows.versions.dvc_repro import change_reason, open_repo, topological_stages
 from tasks.dataset import cifar
 from tasks.dataset.folder import list_images
 from tasks.params import Params, read_params

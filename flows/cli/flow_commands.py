@@ -72,7 +72,7 @@ def run(
             _print_next_steps(page)
             return
 
-    from flows.runtime.sample_workspace import prepare_sample_workspace
+    from flows.cli.sample_workspace import prepare_sample_workspace
 
     workspace = prepare_sample_workspace(Path(), wait=wait)
     run_flow("flows.pipeline", "pipeline", **arguments, workspace=workspace)

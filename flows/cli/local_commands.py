@@ -60,7 +60,7 @@ def new(directory: Path, images: Path, image_size: int) -> None:
     Example:
       cifarflow new ../flowers --images ~/Pictures/flowers --image-size 64
     """
-    from flows.runtime.new_project import create_project
+    from flows.cli.new_project import create_project
 
     directory, images = directory.absolute(), images.absolute()
     enter_project()
@@ -160,7 +160,7 @@ def check_labels() -> None:
       cifarflow check-labels
     """
     enter_project()
-    from flows.runtime.incoming_labels import check_incoming_labels
+    from tasks.incoming.label_check import check_incoming_labels
     from tasks.params import read_params
 
     check = check_incoming_labels(read_params(Path("params.yaml")))
@@ -184,7 +184,7 @@ def drift(source: Path | None) -> None:
     """
     source = source and source.absolute()
     enter_project()
-    from flows.runtime.drift import check_drift
+    from tasks.drift.check import check_drift
     from tasks.params import read_params
 
     print(check_drift(read_params(Path("params.yaml")), source and Path(os.path.relpath(source))))

@@ -16,9 +16,9 @@ from click_didyoumean import DYMGroup
 
 from flows.cli import flow_commands, local_commands, training_commands
 from flows.server.proxies import exclude_loopback_from_proxies
+from tasks.processes.process import interrupt_on_termination
+from tasks.processes.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 from tasks.workspace.errors import InputError, RunError, describe_os_error
-from tasks.workspace.process import interrupt_on_termination
-from tasks.workspace.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 
 
 @click.group(cls=DYMGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset.image import load_image
+from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
-from tasks.registry.recorded_outputs import OutputRecorder
 from tasks.workspace.errors import InputError
 
 TOP_K = 3

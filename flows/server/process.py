@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from tasks.workspace.process import exit_with_parent
+from tasks.processes.process import exit_with_parent
 
 HOST = "127.0.0.1"
 POLL_INTERVAL_S = 2.0

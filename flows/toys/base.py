@@ -20,7 +20,7 @@ from pydantic import Field, create_model
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.runtime.logs import filter_prefect_logs
+from flows.run.logs import filter_prefect_logs
 from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
 from tasks.params.types import StrictModel

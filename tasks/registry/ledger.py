@@ -23,7 +23,7 @@ RESTORE_COMMAND = "cifarflow rollback --restore"
 DecisionKind = Literal["promoted", "rejected", "rolled_back", "overridden", "pending_approval"]
 """overridden: a person promoted a model that had been rejected, or about which a person was asked
 
-pending_approval: the comparison promotes, and a person is asked (`tasks.registry.approval`)
+pending_approval: the comparison promotes, and a person is asked (`tasks.registry.questions`)
 """
 PROMOTIONS = {"promoted", "rolled_back", "overridden"}
 

@@ -10,8 +10,6 @@ from markupsafe import Markup
 from tasks.reporting.svg import theme_css
 
 TEMPLATE = Path(__file__).with_name("page.html")
-INCOMING_TEMPLATE = Path(__file__).with_name("incoming.html")
-DRIFT_TEMPLATE = Path(__file__).with_name("drift.html")
 
 
 def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:

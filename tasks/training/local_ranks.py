@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import psutil
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from tasks.processes.process import describe_exit, exit_with_parent, python_path
 from tasks.workspace.errors import RunError
-from tasks.workspace.process import describe_exit, exit_with_parent, python_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

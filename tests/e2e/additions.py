@@ -215,7 +215,7 @@ def test_perimeter_matches_hand_calculation(tmp_path, monkeypatch: pytest.Monkey
 
 BACKEND = [
     Edit(
-        "tasks/inference/backends.py",
+        "tasks/benchmarking/backends.py",
         """def _load_uniform(_backend: Backend, _models: ModelPaths, _threads: int) -> Predictor:
     return lambda images: np.full((len(images), 4), 0.25, np.float32)
 
@@ -223,8 +223,10 @@ BACKEND = [
 """,
         before="LOADERS: dict",
     ),
-    Edit("tasks/inference/backends.py", '    "uniform": _load_uniform,\n', before='    "onnxruntime": _load'),
-    Edit("tasks/inference/backends.py", '"uniform": ["cpu"], ', before='"onnxruntime": providers'),
+    Edit(
+        "tasks/benchmarking/backends.py", '    "uniform": _load_uniform,\n', before='    "onnxruntime": _load'
+    ),
+    Edit("tasks/benchmarking/backends.py", '"uniform": ["cpu"], ', before='"onnxruntime": providers'),
     Edit("tasks/params/types.py", '    "uniform-fp32",\n', before='    "onnxruntime-fp32",\n'),
     Edit("params.yaml", "    - uniform-fp32\n", before="    - onnxruntime-fp32"),
 ]

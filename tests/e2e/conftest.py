@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from flows.runtime.sample_workspace import prepare_sample_workspace
+from flows.cli.sample_workspace import prepare_sample_workspace
 from tasks.overrides import parse_overrides, write_overrides
 from tests.conftest import QUICK, ROOT, copy_of_project, enter_copy
 from tests.e2e.deployment_server import DeploymentServer, run_server

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.runtime.lock import LOCK_FILE
+from flows.run.lock import LOCK_FILE
 
 WRITE_ERRNOS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from flows.runtime.lock import LOCK_FILE
+from flows.run.lock import LOCK_FILE
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
 from tests.e2e.deployment_server import DeploymentServer, wait_until

@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from flows.runtime.lock import LOCK_FILE
+from flows.run.lock import LOCK_FILE
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, wait_until
 

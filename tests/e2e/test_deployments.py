@@ -14,7 +14,7 @@ from PIL import Image
 from prefect.server.schemas.schedules import CronSchedule
 from ruamel.yaml import YAML
 
-from flows.runtime.lock import LOCK_FILE
+from flows.run.lock import LOCK_FILE
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, read_deployment_names, wait_until
 

@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.pipeline import pipeline
-from flows.runtime.lock import LOCK_FILE
+from flows.run.lock import LOCK_FILE
 from flows.server.connection import connect_to_server
 from tasks.overrides import parse_overrides
 from tasks.registry.ledger import current_champion, read_ledger

@@ -77,7 +77,7 @@ def make_remotes(folder: Path, workspace: Path, store_url: str | None = None) ->
     git(laptop, "commit", "--quiet", "--message=A remote")
     git(laptop, "remote", "add", "origin", remotes.url)
     git(laptop, "push", "--quiet", "origin", "main")
-    from flows.runtime.portable import push_results  # takes seconds to import
+    from flows.champion.results_branch import push_results  # takes seconds to import
 
     with contextlib.chdir(laptop):
         push_results()

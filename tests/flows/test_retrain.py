@@ -10,7 +10,7 @@ from filelock import FileLock
 from PIL import Image
 
 from flows.rollback import rollback
-from flows.runtime.lock import LOCK_FILE
+from flows.run.lock import LOCK_FILE
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
 from tests.flows.conftest import GET_WORSE, IMPROVE, read_artifacts, run_retrain
@@ -49,7 +49,7 @@ def test_retrain_promotes_rejects_and_skips(champion_copy: Path) -> None:
 def test_retrain_new_images_lead_to_new_model(champion_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "flows.runtime.publish.emit_event",
+        "flows.champion.publish.emit_event",
         lambda **event: events.append(event) if "drifted" in event["event"] else None,
     )
     random = np.random.default_rng(7)
@@ -135,8 +135,8 @@ def test_retrain_corrupt_ledger_is_one_line(champion_copy: Path) -> None:
 def test_decisions_are_events_and_artifacts(champion_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[dict[str, Any]] = []
     aliased: list[str] = []
-    monkeypatch.setattr("flows.runtime.publish.emit_event", lambda **event: events.append(event))
-    monkeypatch.setattr("flows.runtime.publish.alias_champion", lambda md5, _: aliased.append(md5))
+    monkeypatch.setattr("flows.champion.publish.emit_event", lambda **event: events.append(event))
+    monkeypatch.setattr("flows.champion.publish.alias_champion", lambda md5, _: aliased.append(md5))
     state = run_retrain(*IMPROVE)
     assert state.is_completed()
     rolled_back = rollback(return_state=True)

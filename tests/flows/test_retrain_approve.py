@@ -18,9 +18,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL
 
 import flows.retrain
+from flows.champion.approval import ask
 from flows.rollback import override
-from flows.runtime.approval import ask
-from flows.runtime.dvc_repro import open_repo
+from flows.versions.dvc_repro import open_repo
 from tasks.overrides import parse_overrides, write_overrides
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LedgerEntry

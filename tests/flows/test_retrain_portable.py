@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
+import flows.champion.decide
 import flows.rollback
-import flows.runtime.comparison
+from flows.champion.results_branch import publish_decision
 from flows.rollback import rollback
-from flows.runtime.git_remote import RemoteBranch
-from flows.runtime.portable import publish_decision
+from flows.versions.git_branch import RemoteBranch
 from tasks.registry import ledger
 from tasks.registry.compare import compare
 from tasks.registry.ledger import CHAMPION, LEDGER
@@ -129,7 +129,7 @@ def test_retrain_decides_again_with_the_champion_that_came_between(
         return push(self, commit)
 
     monkeypatch.setattr(RemoteBranch, "push", push_second)
-    monkeypatch.setattr(flows.runtime.comparison, "compare", record)
+    monkeypatch.setattr(flows.champion.decide, "compare", record)
     state = retrain_on_main(*IMPROVE)
     assert state.is_completed(), state.message
     entries = remotes.read_ledger(tmp_path)

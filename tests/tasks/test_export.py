@@ -12,7 +12,7 @@ from models.classifier import Classifier
 from models.net import Net
 from tasks.export import export, to_onnx
 from tasks.inference.onnx_classifier import load_model
-from tasks.inference.onnx_model import MIN_OPSET
+from tasks.onnx.onnx_model import MIN_OPSET
 from tasks.params import ExportConfig, Params, read_params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from models.classifier import Classifier
 from models.net import Net
 from tasks.inference.batches import Images, Probabilities
-from tasks.inference.int8_graph import build_int8_graph
 from tasks.inference.onnx_classifier import load_model
+from tasks.onnx.net_int8 import build_int8_graph
 from tasks.params import ExportConfig, Params, QuantizeConfig, read_params
 from tasks.quantize import quantize
 from tasks.workspace.errors import InputError, RunError

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset.image import load_image
+from tasks.drift.recorded_outputs import OutputRecorder, read_outputs
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
-from tasks.registry.recorded_outputs import OutputRecorder, read_outputs
 from tasks.reporting.saliency import draw_evidence
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT

@@ -6,8 +6,8 @@ import pytest
 from dvc.repo import Repo
 
 from flows.cli.doctor import doctor, run_checks
-from flows.runtime.lock import workspace_lock
-from flows.runtime.sample_workspace import prepare_sample_workspace
+from flows.cli.sample_workspace import prepare_sample_workspace
+from flows.run.lock import workspace_lock
 from tests.conftest import copy_of_project
 
 

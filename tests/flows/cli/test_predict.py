@@ -13,9 +13,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from flows.cli.predict import BATCH_SIZE, predict
+from tasks.drift.recorded_outputs import read_outputs
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
-from tasks.registry.recorded_outputs import read_outputs
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.weights import load_classifier
 from tests.conftest import ROOT

@@ -1,0 +1,1 @@
+"""Which model serves: comparison, decision, approval, the champion's file, and publishing all of it."""

@@ -1,0 +1,203 @@
+"""A person's yes or no before a challenger is promoted, asked in Prefect's UI or on the terminal.
+
+A deployed run is suspended: its process ends, and Prefect starts the run again when somebody has answered.
+What was asked is in the ledger, so the run then goes straight to the answer.
+"""
+
+import datetime as dt
+import getpass
+import sys
+from dataclasses import replace
+from typing import Annotated, Any
+from uuid import UUID
+
+import click
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import AfterValidator, Field, ValidationError
+
+from flows.champion.decide import decide_again
+from flows.champion.model import promote
+from flows.champion.publish import commit_to_branch, show_decision
+from flows.champion.results_branch import REMOTE_RETRIES, PublishBranch, publish_decision
+from flows.run import markdown
+from flows.run.flow_run import (
+    PARAMS,
+    fail_in_one_line,
+    read_pause_keys,
+    status_logger,
+)
+from flows.versions.dvc_repro import open_repo
+from tasks.params import Params, read_params
+from tasks.registry import ledger
+from tasks.registry import questions as registry
+from tasks.registry.ledger import LedgerEntry
+from tasks.workspace.errors import InputError
+
+TIMEOUT_HOURS = 72.0
+TimeoutHours = Annotated[float, Field(gt=0, le=24 * 365)]
+KEY_PREFIX = "approve-"
+
+Line = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(lambda text: " ".join(text.split()))]
+
+
+class Approval(RunInput):
+    """The answer, and the form for it in Prefect's UI."""
+
+    # Without a default, the UI would refuse a no: it sends nothing for a toggle that nobody touched.
+    approve: bool = Field(default=False, description="Promote this model?")
+    reason: Line = Field(description="Why or why not; recorded in the ledger.")
+    person: Line = Field(description="Who decides; recorded in the ledger.")
+
+
+def require_respondent() -> None:
+    """`InputError` where this flow run could ask nobody."""
+    if not _is_deployed() and not sys.stdin.isatty():
+        raise InputError(
+            "approve asks in Prefect's UI or on a terminal; this run is not deployed and has none"
+        )
+
+
+def was_asked() -> bool:
+    """Whether this flow run was suspended for an answer before."""
+    return any(key.startswith(KEY_PREFIX) for key in read_pause_keys())
+
+
+def ask(question: LedgerEntry) -> Approval | None:
+    """The answer; None where the time was over. Does not return where the flow run is suspended for it."""
+    if not _is_deployed():
+        return _ask_on_terminal(question)
+    assert question.approval is not None
+    remaining = registry.deadline(question) - dt.datetime.now(dt.UTC)
+    # The same question is not asked twice: with a key that it knows, Prefect gives the answer.
+    key = f"{KEY_PREFIX}{question.model_md5}-{question.approval['champion_md5'] or 'none'}"
+    try:
+        return suspend_flow_run(
+            wait_for_input=Approval.with_initial_data(description=markdown.decision_markdown(question)),
+            timeout=max(1, round(remaining.total_seconds())),
+            key=key,
+        )
+    except ValidationError:
+        if key not in read_pause_keys():
+            raise
+        return None  # there is none: somebody started the run again after the time was over
+
+
+def find_abandoned_questions(entries: list[LedgerEntry]) -> list[LedgerEntry]:
+    """Open questions that can get no answer any more."""
+    return [question for question in registry.find_open_questions(entries) if _is_abandoned(question)]
+
+
+@task(
+    name="approve",
+    task_run_name="approve",
+    log_prints=True,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **REMOTE_RETRIES,
+)
+@fail_in_one_line
+def record_answer(
+    question: LedgerEntry,
+    answer: Approval | None,
+    commit: bool,
+    target: PublishBranch | None,
+    timeout: dt.timedelta | None,
+) -> State[Any]:
+    """An answer, or that there is none, becomes the decision in the ledger, and is published as asked for.
+
+    Where the champion is another one by now, a yes leads to another comparison.
+    """
+    params = read_params(PARAMS)
+
+    def decide() -> LedgerEntry:
+        return _decide(question, answer, params, timeout)
+
+    if target is None:
+        entry = registry.find_answer(ledger.read_ledger(), question) or decide()
+    else:
+        entry = publish_decision(target, [], decide, lambda entries: registry.find_answer(entries, question))
+    if entry.flow_run_id != str(flow_run.id):
+        message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
+        return Completed(name="Skipped", message=message)
+    print(f"{entry.decision}: {entry.reason}")
+    show_decision(entry, params)
+    if commit and target is None:
+        print(f"committed to the branch {commit_to_branch(entry, params)}")
+    return Completed(message=f"{entry.decision}: {entry.reason}")
+
+
+def _decide(
+    question: LedgerEntry, answer: Approval | None, params: Params, timeout: dt.timedelta | None
+) -> LedgerEntry:
+    champion = ledger.current_champion(ledger.read_ledger())
+    if answer is None:
+        answered = registry.answer(question, approved=False, person="", reason=_describe_silence(question))
+    elif answer.approve and not registry.asked_against(question, champion):
+        return decide_again(question, answer.person, params, timeout)
+    else:
+        answered = registry.answer(
+            question, approved=answer.approve, person=answer.person, reason=answer.reason
+        )
+    answered = replace(answered, flow_run_name=str(flow_run.name), flow_run_id=str(flow_run.id))
+    if not answered.is_promotion:
+        return ledger.append(answered)
+    with open_repo() as repo:
+        return promote(repo, answered)
+
+
+def _describe_silence(question: LedgerEntry) -> str:
+    deadline = registry.deadline(question)
+    if deadline < dt.datetime.now(dt.UTC):
+        return f"no answer by {deadline:%Y-%m-%d %H:%M} UTC"
+    return f"{question.flow_run_name} ended without an answer"
+
+
+def _is_abandoned(question: LedgerEntry) -> bool:
+    """Prefect ends a suspended run when its time is over; one that was answered in time may still wait."""
+    try:
+        with get_client(sync_client=True) as client:
+            asked_by = client.read_flow_run(UUID(question.flow_run_id))
+    except (ObjectNotFound, ValueError):  # of another server
+        asked_by = None
+    if asked_by is not None and asked_by.deployment_id is not None and asked_by.state is not None:
+        return asked_by.state.is_final()
+    return registry.deadline(question) < dt.datetime.now(dt.UTC)
+
+
+def _is_deployed() -> bool:
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
+
+
+def _ask_on_terminal(question: LedgerEntry) -> Approval:
+    """Ctrl-C, or an end of the input, is a no."""
+    status_logger.info("")
+    click.echo(markdown.decision_markdown(question), err=True)
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        login = None
+    try:
+        return Approval(
+            approve=click.confirm("Promote this model?", default=None, err=True),
+            reason=click.prompt("Why or why not?", value_proc=_require_text, err=True),
+            person=click.prompt("Who decides?", default=login, value_proc=_require_text, err=True),
+        )
+    except click.Abort:
+        click.echo(err=True)
+        return Approval(approve=False, reason="interrupted", person=login or "unknown")
+
+
+def _require_text(text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("it must not be empty")
+    return text

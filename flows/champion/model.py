@@ -1,0 +1,99 @@
+"""The champion's model: from DVC's cache or remote to `registry/`, as the ledger says."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dvc.config import NoRemoteError
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+from ruamel.yaml import YAML
+
+from flows.versions.dvc_repro import topological_stages
+from tasks.registry import ledger
+from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.workspace.code import code_sha256
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import atomic_write, hash_file
+
+CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
+
+
+def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
+    """Make the entry's model the champion. Appending to the ledger is the one step that decides.
+
+    `RunError` where DVC does not have the model; then nothing has changed.
+    """
+    fetch_model(repo, entry.model_md5)
+    entry = ledger.append(entry)
+    sync_champion(repo)
+    return entry
+
+
+def restore_champion(repo: Repo) -> LedgerEntry:
+    """`sync_champion`, but `InputError` where there is no champion yet."""
+    champion = sync_champion(repo)
+    if champion is None:
+        raise InputError("no model has been promoted yet; nothing to restore")
+    return champion
+
+
+def sync_champion(repo: Repo) -> LedgerEntry | None:
+    """Make the model and its .dvc file those of the ledger's champion, and return its entry.
+
+    Also repairs the state after a crash between writing the ledger and writing these files.
+    """
+    champion = ledger.current_champion(ledger.read_ledger())
+    if champion is None:
+        return None
+    md5 = champion.model_md5
+    if not _md5_matches(CHAMPION, md5):
+        cached = fetch_model(repo, md5)
+        with atomic_write(CHAMPION) as temp_path:
+            shutil.copyfile(cached, temp_path)
+    out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
+    yaml = YAML()
+    if not CHAMPION_DVC_FILE.is_file() or yaml.load(CHAMPION_DVC_FILE).get("outs") != [out]:
+        with atomic_write(CHAMPION_DVC_FILE) as temp_path:
+            yaml.dump({"desc": champion.label, "outs": [out]}, temp_path)
+    return champion
+
+
+def fetch_model(repo: Repo, md5: str) -> Path:
+    """The file with that hash in DVC's cache, verified; fetched from the remote if necessary.
+
+    `RunError` where neither has it.
+    """
+    file = Path(repo.cache.local.oid_to_path(md5))
+    if _md5_matches(file, md5):
+        return file
+    problem = "no DVC remote is configured"
+    try:
+        repo.cloud.pull([HashInfo("md5", md5)])
+    except NoRemoteError:
+        pass
+    except (DvcException, OSError) as error:
+        problem = f"fetching it from the DVC remote failed: {str(error).splitlines()[0]}"
+    else:
+        problem = "the DVC remote does not have it"
+    if not _md5_matches(file, md5):
+        raise RunError(f"the model {md5} is not in the DVC cache, and {problem}")
+    return file
+
+
+def _md5_matches(file: Path, md5: str) -> bool:
+    return file.is_file() and hash_file(file, "md5") == md5
+
+
+def provenance_hashes(repo: Repo, params_text: str, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What a model was made from: `data`, `params`, `code` (of all stages) and `weights`."""
+    stages = [str(stage.name) for stage in topological_stages(repo)]
+    return {
+        "data": str(metadata["data_md5"]),
+        "params": hashlib.sha256(params_text.encode()).hexdigest(),
+        "code": code_sha256(*stages),
+        "weights": str(metadata["weights_sha256"]),
+    }

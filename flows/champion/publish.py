@@ -1,0 +1,176 @@
+"""Publish a retraining: event and views, a DVC experiment, a push to the remotes, a commit on a branch."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvc.config import NoRemoteError
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import NoSCMError, SCMError
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+
+from flows.champion.model import CHAMPION_DVC_FILE
+from flows.run import markdown
+from flows.run.flow_run import PARAMS
+from flows.run.lineage import record_champion
+from flows.versions.dvc_data import DATA
+from flows.versions.dvc_repro import load_repo
+from flows.versions.git import has_commits, run_git, write_commit
+from tasks.params import Params
+from tasks.registry.ledger import LEDGER, LedgerEntry
+from tasks.registry.wandb_champion import alias_champion
+from tasks.workspace.errors import RunError, describe_os_error
+from tasks.workspace.files import atomic_write
+
+if TYPE_CHECKING:
+    from tasks.drift.check import DriftCheck  # brings SciPy's statistics
+
+MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
+DATA_RESOURCE_ID = "cifarflow.data.images"
+REPORTS_DIR = "reports"
+
+
+def show_decision(entry: LedgerEntry, params: Params) -> None:
+    """The decision, which stands already, where people look: Prefect's artifact, event and lineage; W&B."""
+    create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+    _emit_decision_event(entry)
+    if entry.is_promotion:
+        record_champion(entry, params.paths.onnx_model)
+        alias_champion(entry.model_md5, params.tracking)
+
+
+def _emit_decision_event(entry: LedgerEntry) -> None:
+    """`cifarflow.model.DECISION`, as in the ledger, for automations to act on."""
+    emit_event(
+        event=f"cifarflow.model.{entry.decision}",
+        resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
+        related=[
+            {
+                "prefect.resource.id": f"prefect.flow-run.{entry.flow_run_id}",
+                "prefect.resource.role": "flow-run",
+            }
+        ],
+        payload={
+            "version": entry.version,
+            "reason": entry.reason,
+            "model_md5": entry.model_md5,
+            "evidence": dict(entry.evidence),
+        },
+    )
+
+
+def emit_drift_event(check: "DriftCheck", flow: str) -> None:
+    """`cifarflow.data.drifted`; labels of its resource say which kinds of shift, and who noticed."""
+    emit_event(
+        event="cifarflow.data.drifted",
+        resource={
+            "prefect.resource.id": DATA_RESOURCE_ID,
+            "prefect.resource.name": str(check.source),
+            "cifarflow.shift": " ".join(test.shift for test in check.result.shifts),
+            "cifarflow.flow": flow,
+        },
+        payload=check.as_dict(),
+    )
+
+
+def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: bool) -> None:
+    """Save the run as a DVC experiment named after the flow run; commit and push if asked for.
+
+    The decision stands already. Each step is tried even if another fails; `RunError` then names the failures.
+    """
+    errors = []
+    saved = False
+    if not has_commits():
+        print("not a Git repository with commits: skipping the DVC experiment")
+        if commit:
+            errors.append("cannot commit: not a Git repository with commits")
+    else:
+        try:
+            with _preserve_git_index(), load_repo() as repo:  # DVC locks it itself, here and in a push
+                repo.experiments.save(
+                    name=entry.flow_run_name,
+                    force=True,
+                    include_untracked=[str(file) for file in (LEDGER, CHAMPION_DVC_FILE) if file.is_file()],
+                )
+            saved = True
+        except OSError as error:
+            errors.append(f"the DVC experiment could not be saved: {describe_os_error(error)}")
+        except (DvcException, SCMError, RunError) as error:
+            errors.append(f"the DVC experiment could not be saved: {error}")
+        if commit:
+            try:
+                print(f"committed to the branch {commit_to_branch(entry, params)}")
+            except RunError as error:
+                errors.append(str(error))
+    if push:
+        errors += _push(entry, experiment=saved)
+    if errors:
+        raise RunError(f"{entry.decision} ({entry.reason}), but " + "; ".join(errors))
+
+
+def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
+    """Push to the DVC remote, and the experiment to the Git remote; return what failed."""
+    errors = []
+    try:
+        with load_repo() as repo:
+            print(f"pushed {repo.push()} files to the DVC remote")
+            remote = _git_remote(repo) if experiment else None
+            if remote:
+                repo.experiments.push(remote, [entry.flow_run_name])
+                print(f"pushed the experiment {entry.flow_run_name} to {remote}")
+    except NoRemoteError:
+        errors.append("no DVC remote to push to; add one: dvc remote add -d NAME URL")
+    except (DvcException, SCMError, OSError) as error:
+        errors.append(f"the push failed: {str(error).splitlines()[0]}")
+    return errors
+
+
+def _git_remote(repo: Repo) -> str | None:
+    try:
+        names = list(repo.scm.gitpython.repo.remotes)
+    except NoSCMError:
+        return None
+    return str(names[0].name) if names else None
+
+
+def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
+    """Commit ledger, lock and reports to `retrain/DATE`, on top of it or of HEAD; return the branch's name.
+
+    The user's staged changes and the branch that is checked out stay as they are.
+    """
+    branch = f"retrain/{entry.time[:10]}"
+    if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
+        raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
+    ref = f"refs/heads/{branch}"
+    files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *report_paths(params)]
+    parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
+    commit = write_commit(parent, files, decision_message(entry))
+    if commit is not None:
+        run_git("update-ref", ref, commit)
+    return branch
+
+
+def decision_message(entry: LedgerEntry) -> str:
+    """The message of the commit with a decision."""
+    return f"Retrain: {entry.decision}\n\n{entry.reason}\nFlow run {entry.flow_run_name}"
+
+
+def report_paths(params: Params) -> list[Path]:
+    paths = [Path(path) for _, path in params.paths]
+    return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
+
+
+@contextlib.contextmanager
+def _preserve_git_index() -> Iterator[None]:
+    """Restore the Git index afterwards: saving a DVC experiment unstages what the user has staged."""
+    index = Path(run_git("rev-parse", "--git-path", "index"))
+    before = index.read_bytes() if index.is_file() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            with atomic_write(index) as temp_path:
+                temp_path.write_bytes(before)

@@ -1,0 +1,186 @@
+"""Runs in a clone of their own, on any machine: what they pull, how they publish results and decisions.
+
+Files go to the DVC remote first; then one commit on the branch at the Git remote makes them count. A run that
+dies before that has changed nothing for anyone.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.champion.model import CHAMPION_DVC_FILE
+from flows.champion.publish import decision_message, report_paths
+from flows.run.flow_run import PARAMS, fail_in_one_line
+from flows.run.manifest import clear_manifest_environment
+from flows.versions.dvc_data import DATA, data_stage
+from flows.versions.dvc_remote import pull_outputs, push_objects, push_stages, require_remote
+from flows.versions.dvc_repro import open_repo, topological_stages
+from flows.versions.git import run_git
+from flows.versions.git_branch import RemoteBranch, RemoteUnavailableError
+from tasks.overrides import Overrides, write_overrides
+from tasks.params import Params, read_params
+from tasks.registry import ledger
+from tasks.registry.ledger import LEDGER, LedgerEntry
+from tasks.workspace.errors import InputError, RunError
+
+LOCK = Path("dvc.lock")
+DATA_FILE = Path(DATA)
+
+
+class PublishBranch(RemoteBranch):
+    """The branch with the results of earlier runs, on which this run builds and to which it publishes.
+
+    A run replaces results: dvc.lock, reports, ledger, the champion's pointer. Its overrides it writes into
+    the branch's params.yaml as that is then; data.dvc it publishes only if it has added images.
+    """
+
+    def __init__(self, name: str, overrides: Overrides | None) -> None:
+        super().__init__(name)
+        self._overrides = overrides
+        self._params = self.hash_blob(PARAMS)
+        self._data = ""
+        self.num_decisions = 0
+        """in the ledger, when the run started"""
+
+    def checkout_results(self, params: Params) -> None:
+        """Bring the branch's results into the workspace."""
+        self.fetch()
+        if self.head != run_git("rev-parse", "HEAD"):
+            self.checkout(LOCK, DATA_FILE, LEDGER, CHAMPION_DVC_FILE, *report_paths(params))
+        self._data = self.hash_blob(DATA_FILE)
+        self.num_decisions = len(ledger.read_ledger())
+
+    def publish(self, files: list[Path], message: str) -> bool | None:
+        """Push a commit with the files. False: another came first, to be fetched; None: nothing differs."""
+        commit = self.commit([*files, *self._changed_sources()], message)
+        return None if commit is None else self.push(commit)
+
+    def _changed_sources(self) -> list[Path]:
+        changed = []
+        if self._overrides is not None:
+            if self.hash_blob(PARAMS) != self._params:
+                self.checkout(PARAMS)
+                write_overrides(PARAMS, self._overrides)
+            changed.append(PARAMS)
+        ours = run_git("hash-object", f"--path={DATA}", DATA) if DATA_FILE.is_file() else ""
+        if ours != self._data:
+            if self.hash_blob(DATA_FILE) not in {self._data, ours}:
+                raise RunError(
+                    f"images were added both by this run and on {self.name}; nothing was published: run again"
+                )
+            changed.append(DATA_FILE)
+        return changed
+
+
+def open_branch(name: str, overrides: Overrides | None = None) -> PublishBranch:
+    """The branch, its results in the workspace. Fails where the run could not publish at its end."""
+    clear_manifest_environment()
+    if run_git("status", "--porcelain", "--untracked-files=no"):
+        raise InputError(
+            "a run that publishes to a branch works in a clone of its own; this one has uncommitted changes"
+        )
+    with open_repo() as repo:
+        require_remote(repo)
+    branch = PublishBranch(name, overrides)
+    branch.checkout_results(read_params(PARAMS))
+    branch.check_push()
+    return branch
+
+
+def result_files(params: Params) -> list[Path]:
+    """The files in Git with the results of the pipeline."""
+    return [LOCK, *report_paths(params)]
+
+
+def pull_models(params: Params) -> None:
+    """Bring what a comparison needs of the pipeline's outputs."""
+    with open_repo() as repo:
+        pull_outputs(repo, [params.paths.splits, params.paths.onnx_model])
+
+
+def push_stage(name: str) -> None:
+    """Push what the stage made right away: should a later one fail, no machine needs to run it again."""
+    try:
+        with open_repo() as repo:
+            push_stages(repo, [stage for stage in topological_stages(repo) if stage.name == name])
+    except RunError as error:  # the push before publishing tries again
+        print(f"{name} has not been pushed yet: {error}")
+
+
+def push_results() -> None:
+    """Push what the workspace has of data, artifacts and run cache to the DVC remote."""
+    with open_repo() as repo:
+        push_stages(repo, topological_stages(repo))
+        data = data_stage(repo)
+        if data is not None and data.outs[0].exists:
+            push_objects(repo, {info for infos in data.get_used_objs().values() for info in infos})
+
+
+def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, RemoteUnavailableError)
+
+
+REMOTE_RETRIES: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": [10.0, 60.0],
+    "retry_condition_fn": is_retryable,
+}
+"""of a task that pushes to the Git remote"""
+
+
+@task(
+    name="publish",
+    task_run_name="publish",
+    log_prints=True,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    **REMOTE_RETRIES,
+)
+@fail_in_one_line
+def publish_results(branch: PublishBranch) -> State[Any]:
+    """The results of a pipeline run: files to the DVC remote, dvc.lock and the reports to the branch."""
+    params = read_params(PARAMS)
+    files = result_files(params)
+    message = f"Pipeline run\n\nFlow run {flow_run.name}"
+    push_results()
+    while (published := branch.publish(files, message)) is False:
+        print(f"{branch.name} has moved on; publishing on top of it")
+    if published is None:
+        return Completed(name="Cached", message=f"{branch.name} has these results already")
+    return Completed(message=f"pushed to {branch.name}")
+
+
+def publish_decision(
+    branch: PublishBranch,
+    files: list[Path],
+    decide: Callable[[], LedgerEntry],
+    find_accepted: Callable[[list[LedgerEntry]], LedgerEntry | None] | None = None,
+) -> LedgerEntry:
+    """Decide and push the decision; start anew from the branch's head for as long as another came first.
+
+    `decide` decides from the ledger and the champion's pointer in the workspace, and appends to the ledger
+    there. So each decision is made against the champion that stood when it was accepted, and its number is
+    the next one. Returned is its entry, or one on the branch that `find_accepted` finds in its stead: by
+    default this run's own, which was accepted already where the answer to a push got lost.
+    """
+    find_accepted = find_accepted or _find_own
+    while True:
+        branch.fetch()
+        branch.checkout(LEDGER, CHAMPION_DVC_FILE)
+        accepted = find_accepted(ledger.read_ledger())
+        if accepted is not None:
+            return accepted
+        entry = decide()
+        if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE], decision_message(entry)):
+            return entry
+        print(f"{branch.name} has moved on; deciding again")
+
+
+def _find_own(entries: list[LedgerEntry]) -> LedgerEntry | None:
+    return next((entry for entry in entries if entry.flow_run_id == str(flow_run.id)), None)

@@ -1,0 +1,160 @@
+"""What every flow run needs: exclusive workspace, parameters, a chain of tasks, progress, the final state."""
+
+import contextlib
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from prefect import Task, get_run_logger
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Cancelled, Failed
+
+from flows.run.killed_runs import end_flow_run, end_task_runs
+from flows.run.lock import WorkspaceLockedError, workspace_lock
+from flows.run.logs import filter_prefect_logs
+from flows.run.markdown import TaskRunSummary
+from tasks.overrides import Overrides, with_overrides, write_overrides
+from tasks.params import Params, read_params
+from tasks.workspace.errors import RunError, describe_os_error
+
+RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
+
+PARAMS = Path("params.yaml")
+PROGRESS_UPDATE_INTERVAL_S = 5.0
+
+status_logger = logging.getLogger("cifarflow.status")  # the terminal's status line; logs go through Prefect
+
+
+@contextlib.contextmanager
+def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
+    """Change to the workspace and hold its lock. A run that a schedule started never waits for another run.
+
+    `WorkspaceLockedError` where another run holds the lock.
+    """
+    filter_prefect_logs()
+    flow_run_id = current_flow_run_id()
+    with (
+        contextlib.chdir(workspace),
+        workspace_lock(wait=wait and not _is_scheduled(), flow_run_id=str(flow_run_id or "")) as killed,
+    ):
+        if killed == str(flow_run_id):  # the same one, run again
+            end_task_runs(killed)
+        elif killed:
+            end_flow_run(killed)
+        yield
+
+
+def load_params(overrides: Overrides | None) -> Params:
+    """`params.yaml`, after writing the overrides into it."""
+    if overrides is not None:
+        write_overrides(PARAMS, overrides)
+    return read_params(PARAMS)
+
+
+def read_params_with(overrides: Overrides | None) -> Params:
+    """`params.yaml` with the overrides, for one run; the file stays as it is."""
+    params = read_params(PARAMS)
+    return params if overrides is None else with_overrides(params, overrides)
+
+
+def fail_in_one_line(function: RunFn) -> RunFn:
+    """Return known failures of a flow or task, and those of the disk, as its state: no traceback in the log.
+
+    That is `Failed`, or `Cancelled` if a scheduled run found the workspace locked.
+    """
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **keywords: Any) -> State[Any]:
+        try:
+            return function(*arguments, **keywords)
+        except RunError as error:
+            run_error = error
+        except OSError as error:
+            run_error = RunError(describe_os_error(error))
+        if isinstance(run_error, WorkspaceLockedError) and _is_scheduled():
+            return Cancelled(message=str(run_error))
+        return Failed(message=str(run_error), data=run_error)
+
+    return cast("RunFn", run)
+
+
+def current_flow_run_id() -> UUID | None:
+    context = FlowRunContext.get()
+    return None if context is None or context.flow_run is None else context.flow_run.id
+
+
+def read_pause_keys() -> set[str]:
+    """Of the times that this flow run was suspended before, each of which ended its process."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return set()
+    return context.flow_run.empirical_policy.pause_keys or set()
+
+
+def _is_scheduled() -> bool:
+    """Whether a schedule started this process; a run that was suspended is started by a person."""
+    context = FlowRunContext.get()
+    scheduled = context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
+    return scheduled and not read_pause_keys()
+
+
+class TaskChain:
+    """The tasks of a flow run, each waiting for the one before it."""
+
+    def __init__(self) -> None:
+        self.runs: list[TaskRunSummary] = []
+        self._upstream: list[State[Any]] = []
+
+    def run_task(self, name: str, task: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
+        """Run a task. If it fails, return the state with which the flow should fail."""
+        started = time.perf_counter()
+        status_logger.info(name)
+        state = task(*arguments, wait_for=self._upstream, return_state=True)
+        seconds = time.perf_counter() - started
+        self.runs.append(TaskRunSummary(name, str(state.name), seconds, state.message or ""))
+        if not state.is_completed():
+            return Failed(message=f"{name}: {state.message}", data=state.data)
+        self._upstream = [state]
+        return None
+
+    @property
+    def message(self) -> str:
+        ran = [run.name for run in self.runs if run.state != "Cached"]
+        return f"ran: {', '.join(ran)}" if ran else "everything was up to date"
+
+
+class ProgressReporter:
+    """Shows how far a stage is: in the terminal's status line and as a Prefect progress artifact.
+
+    Display only: the stage continues while the server is unreachable.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._artifact: UUID | None = None
+        self._last_update = -math.inf
+        self._disabled = False
+
+    def __call__(self, fraction: float, text: str) -> None:
+        """Report the fraction done, 0 to 1, and a description."""
+        status_logger.info("%s, %s", self._stage, text)
+        now = time.monotonic()
+        if self._disabled or (now - self._last_update < PROGRESS_UPDATE_INTERVAL_S and fraction < 1):
+            return
+        self._last_update = now
+        try:
+            if self._artifact is None:
+                artifact = create_progress_artifact(100 * fraction, key=f"{self._stage}-progress")
+                self._artifact = cast("UUID", artifact)
+            else:
+                update_progress_artifact(self._artifact, progress=100 * fraction)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the stage continues
+            self._disabled = True
+            get_run_logger().warning("progress artifact disabled: %s", type(error).__name__)

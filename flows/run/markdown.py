@@ -1,0 +1,167 @@
+"""The text of the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.incoming.ingest import IngestResult, rejected_markdown
+from tasks.params import Params
+from tasks.registry.ledger import LedgerEntry, describe_test
+from tasks.workspace.dataset_name import describe_dataset
+from tasks.workspace.files import read_json
+
+if TYPE_CHECKING:
+    from tasks.drift.check import DriftCheck  # brings SciPy's statistics
+
+MAX_DOUBTED = 20
+
+
+@dataclass(frozen=True)
+class TaskRunSummary:
+    """One row of the summary."""
+
+    name: str
+    state: str
+    seconds: float
+    message: str
+
+
+def format_table(runs: Sequence[TaskRunSummary]) -> str:
+    table = Table("task", "state", "seconds", "message", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for run in runs:
+        table.add_row(run.name, run.state, f"{run.seconds:.1f}", run.message)
+    console = Console(width=120, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
+    """The run's tasks, and the values of metrics.json and benchmark.json."""
+    lines = [f"# Pipeline on {describe_dataset(params.dataset)}", ""]
+    lines += ["| task | state | seconds | message |", "| --- | --- | ---: | --- |"]
+    lines += [f"| {run.name} | {run.state} | {run.seconds:.1f} | {run.message} |" for run in runs]
+    lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
+    lines += ["", *_benchmark_lines(read_json(Path(params.paths.benchmarks)))]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
+    low, high = metrics["test"]["accuracy_ci95"]
+    names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "ece")
+    return [
+        f"Test accuracy **{metrics['test']['accuracy']:.2%}** (95% interval {low:.2%} to {high:.2%})",
+        f"of {metrics['model']}, {metrics['epochs']} epochs on {metrics['device']}, seed {metrics['seed']}.",
+        *_tta_lines(metrics),
+        "",
+        "| | val | test |",
+        "| --- | ---: | ---: |",
+        *(f"| {name} | {metrics['val'][name]:.4f} | {metrics['test'][name]:.4f} |" for name in names),
+    ]
+
+
+def _tta_lines(metrics: dict[str, Any]) -> list[str]:
+    if "tta" not in metrics:
+        return []
+    plain_accuracy = metrics["test"]["accuracy_no_tta"]
+    return [f"With test-time augmentation ({metrics['tta']}); without: {plain_accuracy:.2%}."]
+
+
+def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
+    return [
+        "| backend | single stream p90 ms | offline images/s | server images/s | accuracy | RSS, MB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {name} | {scenarios['single_stream']['p90_ms']:.3f} "
+            f"| {scenarios['offline']['images_per_second']:,.0f} "
+            f"| {scenarios['server']['images_per_second']:,.0f} | {scenarios['accuracy']:.2%} "
+            f"| {scenarios['rss_mb']:,.0f} |"
+            for name, scenarios in benchmark["scenarios"].items()
+        ),
+    ]
+
+
+def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Accepted images and growth per class, labels that the model doubts, rejected files with reasons."""
+    lines = [f"# {result}", ""]
+    if result.accepted:
+        lines += ["| class | accepted | all added: training | validation | of the data set's own |"]
+        lines += ["| --- | ---: | ---: | ---: | ---: |"]
+        for label, grown in sorted(result.growth.items()):
+            if grown.share:
+                counts = f"{result.accepted[label]:,} | {grown.train:,} | {grown.val:,} | {grown.share:+.1%}"
+                lines.append(f"| {label} | {counts} |")
+        unchanged = sum(not grown.share for grown in result.growth.values())
+        lines += [f"| {unchanged:,} other classes | 0 | 0 | 0 | 0% |"] if unchanged else []
+    if doubted:
+        lines += ["", "| label in doubt | label | the model says |", "| --- | --- | --- |"]
+        lines += [
+            f"| {row['name']} | {row['actual']} | {row['predicted']} {row['confidence']:.1%} |"
+            for row in doubted[:MAX_DOUBTED]
+        ]
+    lines += ["", *rejected_markdown(result.rejected.items())]
+    return "\n".join(lines) + "\n"
+
+
+def drift_markdown(check: "DriftCheck") -> str:
+    """The result, and the largest effect of each kind of test."""
+    values = check.as_dict()
+    lines = [f"# {'Drift' if values['drifted'] else 'No drift was found'}", "", f"{check}", ""]
+    if values["tests"]:
+        lines += ["| shift | class | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
+    lines += [
+        f"| {shift} | {test['class']} | {test['effect']:+.3f} | {test['p_value']:.1e} "
+        f"| {values['threshold']:.1e} |"
+        for shift, test in values["tests"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
+    """Rows for the data set's own validation images and for those that were added, if there are any."""
+    rows = []
+    for key, name in (("val_own", "the data set's own"), ("val_added", "added")):
+        if key in evidence:
+            part = evidence[key]
+            low, high = part["gain_interval"]
+            rows.append(
+                f"| accuracy, val, {name} ({part['images']:,}; gain {part['accuracy_gain']:+.2%}, "
+                f"{low:+.2%} to {high:+.2%}) | {part['challenger_accuracy']:.2%} "
+                f"| {part['champion_accuracy']:.2%} |"
+            )
+    return rows
+
+
+def decision_markdown(entry: LedgerEntry) -> str:
+    """The decision, its reason, and challenger and champion side by side."""
+    evidence = entry.evidence
+    lines = [f"# {entry.decision.replace('_', ' ').capitalize()}: {entry.reason}", ""]
+    lines += [f"Model `{entry.model_md5}`, version {entry.version} in the ledger, {entry.time}.", ""]
+    lines += ["| | challenger | champion |", "| --- | ---: | ---: |"]
+    for split in ("val", "test"):
+        accuracies = [evidence.get(f"{model}_{split}_accuracy") for model in ("challenger", "champion")]
+        cells = ["none" if accuracy is None else f"{accuracy:.2%}" for accuracy in accuracies]
+        lines.append(f"| accuracy, {split} | {' | '.join(cells)} |")
+    if "accuracy_gain" in evidence:
+        lines += _parts_rows(evidence)
+        low, high = evidence["gain_interval"]
+        counts = f"{evidence['discordant_challenger']} | {evidence['discordant_champion']}"
+        lines += [
+            f"| only this model correct, val | {counts} |",
+            "",
+            f"Gain on validation {evidence['accuracy_gain']:+.2%} (interval {low:+.2%} to {high:+.2%}),",
+            f"McNemar's exact {describe_test(evidence)}; latency per image",
+            f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
+        ]
+    for intake in evidence.get("drift", []):
+        lines.append(f"New images, {intake['time'][:10]}: {intake['summary']}.")
+    for name, (own, now) in evidence.get("uneven_classes", {}).items():
+        lines.append(
+            f"Uneven: {name} was {own:.1%} of the validation images and is {now:.1%} with additions."
+        )
+    return "\n".join(lines) + "\n"

@@ -1,1 +1,0 @@
-"""Between Prefect, DVC and the stages: what flows are built from."""

@@ -1,0 +1,1 @@
+"""Many trainings: local processes or a Dask cluster, a sweep over seeds, the trials of a search."""

@@ -1,0 +1,1 @@
+"""Versions by DVC and Git: stages, data, remotes, branches."""

@@ -1,0 +1,1 @@
+"""Measuring: engines in processes of their own, latencies, throughput, a load generator."""

@@ -1,0 +1,212 @@
+"""Drift of new images, a folder or recorded predictions, by the champion's outputs: `reports/drift.html`.
+
+The result of each intake is kept beside the images that were accepted; the next decision takes it into the
+ledger.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.drift.page import plot_distributions, plot_effects
+from tasks.drift.recorded_outputs import read_outputs
+from tasks.drift.shift import Drift, detect_drift, weight_reference
+from tasks.incoming.ingest import ACCEPTED_DIR
+from tasks.incoming.label_check import load_images
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
+from tasks.params import Params
+from tasks.registry import ledger
+from tasks.registry.compare import hash_own_val
+from tasks.reporting.gallery import make_thumbnail
+from tasks.reporting.page import render_page
+from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.files import atomic_write
+from tasks.workspace.splits import Splits, load_splits
+
+PAGE = "drift.html"  # beside the report
+TEMPLATE = Path(__file__).with_name("page.html")
+INTAKES = "drift.jsonl"
+MAX_RECORDED = 2000
+"""predictions of one file, the newest: enough for what docs/drift.md lists, and old ones hide no new drift"""
+
+
+@dataclass(frozen=True)
+class DriftCheck:
+    source: Path
+    result: Drift
+    classes: list[str]
+    page: Path
+    note: str = ""
+    """what was left out"""
+
+    def __str__(self) -> str:
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.source}: {self.result.describe(self.classes)}{note}: {self.page}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.result.as_dict(self.classes)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    outputs: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+    names: list[str]
+    images: list[NDArray[np.uint8]]
+    """none of recorded predictions"""
+    note: str = ""
+
+
+def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
+    """Compare the champion's outputs with those on the validation images; write the page.
+
+    `source` is a folder of images, by default the new ones, or a file of recorded predictions. Images in
+    class directories have these labels, and others beside them are left out. `RunError` without a model, or
+    without the splits of the model.
+    """
+    if source is not None and not source.exists():
+        raise InputError(f"{source} is neither a folder of images nor a file of recorded predictions")
+    file, _ = ledger.resolve_serving_model(Path(params.paths.onnx_model))
+    model, data = load_model(file), load_splits(Path(params.paths.splits))
+    _require_held_out(file, model, data, params.paths.splits)
+    source = source or Path(params.ingest.folder)
+    batch = _read_record(source, file, model) if source.is_file() else _classify_folder(source, model)
+    reference, reference_labels = model.predict_proba(data.val.images.numpy()), data.val.labels.numpy()
+    labels = None if batch.labels is None else (batch.labels, reference_labels)
+    result = detect_drift(batch.outputs, reference, params.drift.confidence, labels)
+    page = Path(params.paths.page).with_name(PAGE)
+    check = DriftCheck(source, result, model.classes, page, batch.note)
+    weights = np.full(len(reference), 1 / len(reference)) if labels is None else weight_reference(labels)
+    html = render_page(
+        {
+            "result": result,
+            "summary": result.describe(model.classes),
+            "source": source,
+            "model": file,
+            "tested": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
+            "reference": len(reference),
+            "figures": _draw(result, batch.outputs, reference, weights, model.classes),
+            "outliers": [_outlier_item(i, batch, model.classes) for i in result.outliers if batch.images],
+        },
+        TEMPLATE,
+    )
+    with atomic_write(page) as temp_path:
+        temp_path.write_text(html, encoding="utf-8")
+    return check
+
+
+def _require_held_out(file: Path, model: OnnxClassifier, data: Splits, splits: str) -> None:
+    """`RunError` where the model may have been trained on the validation images."""
+    champion = ledger.current_champion(ledger.read_ledger())
+    if champion is None:
+        is_same = model.metadata.get("data_md5") == data.metadata["data_md5"]
+    else:
+        is_same = champion.evidence.get("val_sha256", hash_own_val(data)) == hash_own_val(data)
+    if not is_same or model.classes != data.metadata["classes"]:
+        raise RunError(f"{file} was trained on different data than {splits}")
+
+
+def _classify_folder(folder: Path, model: OnnxClassifier) -> _Batch:
+    files = load_images(folder, model.classes, model.image_size)
+    labeled = files.labeled()
+    left_out = len(files.images) - len(labeled.images) if labeled.images else 0
+    used = labeled if labeled.images else files
+    outputs = np.empty((0, len(model.classes)), np.float32)
+    if used.images:
+        outputs = model.predict_proba(np.stack(used.images))
+    labels = np.array(used.labels, np.int64) if labeled.images else None
+    note = f"{left_out:,} in no class directory left out" if left_out else ""
+    return _Batch(outputs, labels, used.names, used.images, note)
+
+
+def _read_record(file: Path, model_file: Path, model: OnnxClassifier) -> _Batch:
+    """The newest of the model's own recorded outputs."""
+    record = read_outputs(file, model_file, len(model.classes))
+    left_out = {
+        "older": len(record.times) - MAX_RECORDED,
+        "of another model": record.num_other,
+        "damaged": record.num_damaged,
+    }
+    note = ", ".join(f"{count:,} {name}" for name, count in left_out.items() if count > 0)
+    return _Batch(
+        record.probabilities[-MAX_RECORDED:],
+        None,
+        record.times[-MAX_RECORDED:],
+        [],
+        f"{note} left out" if note else "",
+    )
+
+
+def _draw(
+    result: Drift,
+    outputs: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    classes: Sequence[str],
+) -> list[dict[str, str]]:
+    """The effects of each kind of test, and the distributions of the output that has shifted most."""
+    if not result.tests:
+        return []
+    tested, *of_labels = result.tests
+    within, proportions = (
+        (", within classes", ", validation in the proportions of these images") if of_labels else ("", "")
+    )
+    k = tested.largest
+    figures = [
+        (
+            f"The largest differences between the distributions of the outputs{within}",
+            plot_effects(classes, tested.effects, result.noticeable),
+        ),
+        (
+            f"The output that differs most{proportions}",
+            plot_distributions(classes[k], outputs[:, k], reference[:, k], weights),
+        ),
+        *(
+            ("Classes more and less frequent than expected", plot_effects(classes, test.effects))
+            for test in of_labels
+        ),
+    ]
+    return [{"label": label, "svg": svg} for label, svg in figures]
+
+
+def _outlier_item(index: int, batch: _Batch, classes: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of an image."""
+    outputs = batch.outputs[index]
+    return {
+        **make_thumbnail(batch.images[index]),
+        "name": batch.names[index],
+        "actual": "" if batch.labels is None else classes[batch.labels[index]],
+        "predicted": classes[outputs.argmax()],
+        "confidence": float(outputs.max()),
+    }
+
+
+def record_intake(check: DriftCheck, params: Params) -> None:
+    """Keep the result for the ledger."""
+    file = _intakes_file(params)
+    lines = file.read_text(encoding="utf-8") if file.is_file() else ""
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    with atomic_write(file) as temp_path:
+        temp_path.write_text(lines + json.dumps({"time": now, **check.as_dict()}) + "\n", encoding="utf-8")
+
+
+def read_intakes(params: Params, since: str) -> list[dict[str, Any]]:
+    """The results of the intakes since a time, ISO 8601 in UTC; of all where it is empty."""
+    file = _intakes_file(params)
+    if not file.is_file():
+        return []
+    try:
+        intakes = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [intake for intake in intakes if intake["time"] > since]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"cannot read {file}: {error}; delete it") from error
+
+
+def _intakes_file(params: Params) -> Path:
+    return Path(params.ingest.folder) / ACCEPTED_DIR / INTAKES

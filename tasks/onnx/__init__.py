@@ -1,0 +1,1 @@
+"""ONNX files: exported, built by hand for one network, quantized."""

@@ -1,0 +1,96 @@
+"""The talk's network as an ONNX graph optimized for int8 (docs/onnx.md has what was tried)."""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from models.classifier import Classifier
+from models.net import Net
+from tasks.onnx.net_fp32 import (
+    IMAGE_SIZE,
+    Tensors,
+    build_dense_nodes,
+    build_dense_tensors,
+    fold_normalization,
+)
+from tasks.onnx.onnx_model import build_onnx_model
+from tasks.workspace.errors import InputError
+
+# Activations that hold the same values in another order, or the maximum of some: producer to consumer.
+SHARED_RANGES = {"r1": "x2", "r2": "features"}
+
+
+def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
+    """The classifier of a `Net`, still in floats: images `(N, 32, 32, 3)`, 0 to 255, to `(N, classes)`.
+
+    An equivalent graph, up to rounding, in the layout preferred by ONNX Runtime's int8 convolution, which
+    keeps channels last and is fast with a multiple of four input channels and 16 or more output channels:
+
+    - Four pixels of three colors are one of twelve channels. The first convolution computes four
+      neighboring columns of two neighboring rows at once, as 48 channels, with a stride of two rows and one
+      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six.
+    - The second convolution takes them as they are, and computes two columns at once, as 32 channels.
+    - The channels stay last from the image to the features: `Transpose` only says so in ONNX's terms, and
+      is optimized away when ONNX Runtime loads the file.
+    - Normalization is part of the first convolution, which has no padding: the image itself is quantized.
+    """
+    network = classifier.network
+    if not isinstance(network, Net):
+        raise InputError(f"no int8 graph for {type(network).__name__}; only Net is supported")
+    weights = fold_normalization(classifier)
+    kernel, bias = weights["conv1.weight"], weights["conv1.bias"]
+    shifted = [
+        _shift_kernel(kernel, row, column, rows=2, columns=4) for row in (0, 1) for column in (0, 2, 1, 3)
+    ]  # neighbors that the pool compares, 0 with 1 and 2 with 3, are in groups of their own
+    kernel2 = weights["conv2.weight"]
+    shifted2 = [_shift_kernel(kernel2, 0, column, rows=1, columns=2) for column in (0, 1)]
+    channels_last = weights["fc1.weight"].reshape(120, 16, 5, 5).transpose(0, 2, 3, 1).reshape(120, 400)
+    tensors: Tensors = {
+        "fours": np.array([0, 32, 8, 12]),  # 0: as it is
+        "columns": np.array([0, 10, 10, 16]),
+        "conv1.weight": _width_to_channels(np.concatenate(shifted), 4),
+        "conv1.bias": np.tile(bias, 8).astype(np.float32),
+        "conv2.weight": _width_to_channels(np.concatenate(shifted2), 2),
+        "conv2.bias": np.tile(weights["conv2.bias"], 2).astype(np.float32),
+        **build_dense_tensors(weights | {"fc1.weight": channels_last}),
+    }
+
+    last, second = [0, 2, 3, 1], [0, 3, 1, 2]  # the position of the channels
+    node = helper.make_node
+    nodes = [
+        node("Reshape", ["images", "fours"], ["pixels"]),
+        node("Transpose", ["pixels"], ["x1"], perm=second),
+        node("Conv", ["x1", "conv1.weight", "conv1.bias"], ["c1"], kernel_shape=[6, 2], strides=[2, 1]),
+        node("Relu", ["c1"], ["r1"]),
+        node("Transpose", ["r1"], ["n1"], perm=last),
+        node("Split", ["n1"], ["g1", "g2", "g3", "g4"], axis=3),
+        node("Max", ["g1", "g2", "g3", "g4"], ["m1"]),
+        node("Transpose", ["m1"], ["x2"], perm=second),
+        node("Conv", ["x2", "conv2.weight", "conv2.bias"], ["c2"], kernel_shape=[5, 3]),
+        node("Relu", ["c2"], ["r2"]),
+        node("Transpose", ["r2"], ["n2"], perm=last),
+        node("Reshape", ["n2", "columns"], ["s2"]),
+        node("Transpose", ["s2"], ["t2"], perm=second),
+        node("MaxPool", ["t2"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Transpose", ["p2"], ["m2"], perm=last),
+        node("Flatten", ["m2"], ["features"], axis=1),
+        *build_dense_nodes(),
+    ]
+    for each in nodes:
+        each.name = each.output[0]
+    return build_onnx_model(nodes, tensors, opset, IMAGE_SIZE, TensorProto.FLOAT)
+
+
+def _shift_kernel(
+    kernel: NDArray[np.float64], row: int, column: int, rows: int, columns: int
+) -> NDArray[np.float64]:
+    """`(O, C, H, W)` in zeros `(O, C, H + rows - 1, W + columns - 1)`, from that row and column on."""
+    return np.pad(kernel, ((0, 0), (0, 0), (row, rows - 1 - row), (column, columns - 1 - column)))
+
+
+def _width_to_channels(kernel: NDArray[np.float64], pixels: int) -> NDArray[np.float32]:
+    """`(O, C, H, W)` as `(O, pixels C, H, W / pixels)`: so many neighboring pixels become one."""
+    outputs, channels, height, width = kernel.shape
+    grouped = kernel.transpose(0, 2, 3, 1).reshape(outputs, height, width // pixels, pixels * channels)
+    return np.ascontiguousarray(grouped.transpose(0, 3, 1, 2), dtype=np.float32)

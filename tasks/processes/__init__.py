@@ -1,0 +1,1 @@
+"""Standard streams, signals, and how processes start and end."""

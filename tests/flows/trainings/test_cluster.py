@@ -1,0 +1,135 @@
+"""A Dask cluster that stands: scheduler and workers as processes of their own, in other folders."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import save_file
+
+from flows.trainings.cluster import check_workers
+from flows.trainings.sweep import run_sweep
+from models.networks import build_network
+from tasks.params import read_params
+from tasks.workspace.errors import InputError, RunError
+from tests.brightness import build_config, save_brightness_splits
+from tests.conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+DASK = str(Path(sys.executable).with_name("dask"))
+
+
+@contextmanager
+def dask_process(folder: Path, *arguments: str, ready: str, **environment: str) -> Iterator[str]:
+    """A `dask` command in a new folder of its own; yields what `ready` found in its log."""
+    folder.mkdir()
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [DASK, *arguments], cwd=folder, env=os.environ | environment, stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(ready, log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(20)
+        for child in children:
+            if child.is_running():
+                child.kill()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("scheduler") / "here"
+    command = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    with dask_process(folder, *command, ready=r"Scheduler at:\s+(tcp://\S+)") as found:
+        yield found
+
+
+def start_worker(folder: Path, address: str, **environment: str) -> AbstractContextManager[str]:
+    command = ("worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
+    return dask_process(folder, *command, ready=r"Registered to:\s+(tcp://\S+)", **environment)
+
+
+def shadow_project(folder: Path, text: str) -> dict[str, str]:
+    """A copy of the code that comes first on a worker's path, with another tasks/train.py."""
+    for name in ("flows", "tasks", "models"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tasks" / "train.py").write_text(text)
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_sweep_on_workers_elsewhere_fetches_the_splits_and_survives_a_killed_worker(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    splits = save_brightness_splits(Path("splits"), 200, 60, 50)
+    Path("pretrained").mkdir()
+    save_file(build_network("net", 10, 32).state_dict(), "pretrained/start.safetensors")
+    evaluate_config = read_params(ROOT / "params.yaml").evaluate
+    cache = tmp_path / "worker-cache"
+
+    def sweep(folder: str, where: str | None) -> list[float]:
+        config = build_config(epochs=10, batch_size=20, weights="start.safetensors")
+        output, pretrained = Path(f"{folder}.json"), Path("pretrained")
+        result = run_sweep(splits, Path(folder), output, config, evaluate_config, 2, 1, pretrained, where)
+        return [row["test_accuracy"] for row in result["seeds"]]
+
+    with start_worker(tmp_path / "worker", address, CIFARFLOW_CACHE=str(cache)):
+        killed = subprocess.Popen([sys.executable, "-c", KILL_IN_TRAINING.format(cache=str(cache))])
+        elsewhere = sweep("elsewhere", address)
+        assert killed.wait(10) == 0
+    assert list(cache.glob("*/splits"))
+    assert list(cache.glob("*/start.safetensors"))
+    (log,) = cache.glob("elsewhere/*/seed-0/log.txt")
+    assert "resuming from checkpoint after epoch" in log.read_text()
+    assert elsewhere == sweep("here", None)
+
+
+KILL_IN_TRAINING = """
+import time, psutil
+from pathlib import Path
+deadline = time.monotonic() + 60
+while not list(Path({cache!r}).glob("elsewhere/*/seed-0/checkpoints/*/epoch-000002.pt")):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+for process in psutil.process_iter(["cmdline", "environ"]):
+    environment = process.info["environ"] or {{}}
+    if environment.get("CIFARFLOW_CACHE") == {cache!r} and "spawn_main" in " ".join(process.info["cmdline"]):
+        process.kill()
+"""
+
+
+def test_workers_with_other_code_or_none_are_one_line(address: str, tmp_path: Path) -> None:
+    other = shadow_project(tmp_path / "other", "# other code\n")
+    with start_worker(tmp_path / "a", address, **other), pytest.raises(RunError, match="has other code than"):
+        check_workers(address)
+    (tmp_path / "none" / "flows").mkdir(parents=True)
+    (tmp_path / "none" / "flows" / "__init__.py").write_text("raise ImportError('no project here')\n")
+    with (
+        start_worker(tmp_path / "b", address, PYTHONPATH=str(tmp_path / "none")),
+        pytest.raises(RunError, match="cannot import cifarflow"),
+    ):
+        check_workers(address)
+    with pytest.raises(RunError, match="has no workers; start some: dask worker"):
+        check_workers(address)
+
+
+def test_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.trainings.cluster.CONNECT_TIMEOUT", "1s")
+    with pytest.raises(InputError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
+        check_workers("tcp://127.0.0.1:9")

@@ -1,0 +1,78 @@
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from models.classifier import Classifier
+from models.net import Net
+from tasks.inference.batches import Images, Probabilities
+from tasks.onnx.net_fp32 import build_fp32_graph, has_custom_graph
+
+MEAN, STD = [0.49, 0.48, 0.44], [0.25, 0.24, 0.26]
+
+
+def build_classifier(seed: int) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier(Net(), MEAN, STD).eval()
+
+
+def run(model: onnx.ModelProto, images: Images) -> Probabilities:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"images": images})[0])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fp32_graph_equals_network_in_float64(seed: int) -> None:
+    """The weights are enlarged, so that probabilities are far from a tenth each."""
+    classifier = build_classifier(seed)
+    network = classifier.network
+    assert isinstance(network, Net)
+    with torch.no_grad():
+        network.fc3.weight *= 30
+    images = np.random.default_rng(seed).integers(0, 256, (33, 32, 32, 3), dtype=np.uint8)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).double() / 255
+    x = (x - classifier.mean.double()) / classifier.std.double()
+    actual = run(build_fp32_graph(classifier, 13), images)
+    with torch.inference_mode():
+        expected = torch.softmax(network.double()(x), 1).numpy()
+    assert expected.max() > 0.3
+    assert np.abs(actual - expected).max() < 1e-5
+
+
+def test_fp32_graph_pools_the_maximum_of_all_four() -> None:
+    """One bright pixel at each place of a pool's window and beyond: each gives what PyTorch gives."""
+    classifier = build_classifier(0)
+    images = np.zeros((64, 32, 32, 3), dtype=np.uint8)
+    for i in range(64):
+        images[i, 12 + i // 8, 12 + i % 8] = 255
+    with torch.inference_mode():
+        expected = classifier(torch.from_numpy(images)).numpy()
+    assert len(np.unique(expected, axis=0)) == 64
+    assert np.abs(run(build_fp32_graph(classifier, 13), images) - expected).max() < 1e-6
+
+
+def test_fp32_graph_transposes_nothing_and_folds_normalization() -> None:
+    operators = {node.op_type for node in build_fp32_graph(build_classifier(0), 13).graph.node}
+    assert operators == {
+        *("Cast", "Reshape", "Conv", "Relu", "MaxPool", "Slice", "Max", "Flatten", "Gemm", "Softmax")
+    }
+
+
+def test_fp32_graph_passes_the_checker() -> None:
+    onnx.checker.check_model(build_fp32_graph(build_classifier(0), 13), full_check=True)
+
+
+def test_fp32_graph_of_another_network_raises() -> None:
+    other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), MEAN, STD).eval()
+    with pytest.raises(TypeError, match="no fp32 graph for Sequential"):
+        build_fp32_graph(other, 18)
+
+
+@pytest.mark.parametrize(("network", "tta", "expected"), [(Net, "none", True), (Net, "flip", False)])
+def test_has_custom_graph_only_for_net_without_tta(
+    network: type[nn.Module], tta: str, expected: bool
+) -> None:
+    assert has_custom_graph(Classifier(network(), MEAN, STD, tta)) is expected
+    assert not has_custom_graph(Classifier(nn.Identity(), MEAN, STD))
