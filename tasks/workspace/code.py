@@ -20,8 +20,13 @@ def stage_code(stage: str) -> list[str]:
     .dvcignore leaves out).
     """
     own = Path("tasks") / f"{stage}.py"
-    folders = {file.parent for file in _import_closure(own, set())} - {Path("tasks")}
+    folders = {file.parent for file in import_closure(stage)} - {Path("tasks")}
     return sorted(path.as_posix() for path in {own, *folders})
+
+
+def import_closure(stage: str) -> set[Path]:
+    """The stage's own file and all of the project's modules that its imports reach."""
+    return _import_closure(Path("tasks") / f"{stage}.py", set())
 
 
 def code_sha256(*stages: str) -> str:
