@@ -67,9 +67,8 @@ def main() -> None:
     rooms = Counter(module.parent for module in modules if module.name != "__init__.py")
     print(f"Python files in flows, tasks and models: {len(modules)}")
     print(f"lines of code: {sum(count_code_lines(module) for module in modules)}")
-    print(
-        f"lines of the pipeline and its stages: {sum(len(m.read_text('utf-8').splitlines()) for m in MAIN_PATH)}"
-    )
+    lines = sum(len(module.read_text(encoding="utf-8").splitlines()) for module in MAIN_PATH)
+    print(f"lines of the pipeline and its stages: {lines}")
     for stage in STAGES:
         print(f"modules in the closure of {stage}: {len(import_closure(stage))}")
     print("modules per package:", ", ".join(f"{room} {n}" for room, n in rooms.most_common(8)))
