@@ -16,7 +16,7 @@ import numpy as np
 
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import read_params
-from tasks.reporting.label_errors import find_label_errors
+from tasks.reporting.gallery import find_label_errors
 from tasks.workspace.files import read_json
 from tasks.workspace.splits import load_splits
 

@@ -19,7 +19,7 @@ from tasks.params.train import TrainConfig
 from tasks.params.types import StrictModel
 from tasks.validation import describe_yaml_error, load_yaml, validate
 from tasks.workspace.errors import InputError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import write_text
 
 RECIPES = Path("recipes")
 
@@ -115,8 +115,7 @@ def write_overrides(file: Path, overrides: Overrides) -> None:
     text = io.StringIO()
     yaml.dump(document, text)
     validate(Params, YAML(typ="safe").load(text.getvalue()), "--set")  # each value may be right, and not all
-    with atomic_write(file) as temp_path:
-        temp_path.write_text(text.getvalue(), encoding="utf-8")
+    write_text(file, text.getvalue())
 
 
 def copy_params(source: Path, target: Path, dataset: str, sections: Mapping[str, Mapping[str, Any]]) -> None:

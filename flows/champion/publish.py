@@ -20,6 +20,7 @@ from flows.versions.dvc_data import DATA
 from flows.versions.dvc_repro import load_repo
 from flows.versions.git import has_commits, run_git, write_commit
 from tasks.params import Params
+from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion
 from tasks.workspace.errors import RunError, describe_os_error
@@ -34,12 +35,24 @@ REPORTS_DIR = "reports"
 
 
 def show_decision(entry: LedgerEntry, params: Params) -> None:
-    """The decision, which stands already, where people look: Prefect's artifact, event and lineage; W&B."""
+    """Show the decision, which stands already, where people look: its page, Prefect's artifact, event and
+    lineage, W&B.
+    """
+    update_decisions_page(params)
     create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
     _emit_decision_event(entry)
     if entry.is_promotion:
         record_champion(entry, params.paths.onnx_model)
         alias_champion(entry.model_md5, params.tracking)
+
+
+def update_decisions_page(params: Params) -> Path:
+    """Write the page of all decisions anew and return its path. If that fails, a line says so."""
+    try:
+        write_decisions_page(params.paths)
+    except RunError as error:
+        print(f"the page of decisions is not up to date: {error}")
+    return Path(params.paths.decisions)
 
 
 def _emit_decision_event(entry: LedgerEntry) -> None:
@@ -146,6 +159,7 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
         raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
     ref = f"refs/heads/{branch}"
     files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *report_paths(params)]
+    files.append(Path(params.paths.decisions))
     parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
     commit = write_commit(parent, files, decision_message(entry))
     if commit is not None:
@@ -159,7 +173,8 @@ def decision_message(entry: LedgerEntry) -> str:
 
 
 def report_paths(params: Params) -> list[Path]:
-    paths = [Path(path) for _, path in params.paths]
+    """List what the stages write to reports/; the page of decisions is not theirs."""
+    paths = [Path(path) for name, path in params.paths if name != "decisions"]
     return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
 
 

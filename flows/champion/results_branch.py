@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.champion.model import CHAMPION_DVC_FILE
-from flows.champion.publish import decision_message, report_paths
+from flows.champion.publish import decision_message, report_paths, update_decisions_page
 from flows.run.flow_run import PARAMS, fail_in_one_line
 from flows.run.manifest import clear_manifest_environment
 from flows.versions.dvc_data import DATA, data_stage
@@ -52,7 +52,8 @@ class PublishBranch(RemoteBranch):
         """Bring the branch's results into the workspace."""
         self.fetch()
         if self.head != run_git("rev-parse", "HEAD"):
-            self.checkout(LOCK, DATA_FILE, LEDGER, CHAMPION_DVC_FILE, *report_paths(params))
+            results = [LOCK, DATA_FILE, LEDGER, CHAMPION_DVC_FILE, Path(params.paths.decisions)]
+            self.checkout(*results, *report_paths(params))
         self._data = self.hash_blob(DATA_FILE)
         self.num_decisions = len(ledger.read_ledger())
 
@@ -177,7 +178,8 @@ def publish_decision(
         if accepted is not None:
             return accepted
         entry = decide()
-        if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE], decision_message(entry)):
+        page = update_decisions_page(read_params(PARAMS))
+        if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE, page], decision_message(entry)):
             return entry
         print(f"{branch.name} has moved on; deciding again")
 

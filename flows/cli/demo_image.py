@@ -13,7 +13,7 @@ from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.neighbors import NeighborIndex
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
-from tasks.reporting.saliency import draw_evidence
+from tasks.reporting.gallery import draw_evidence
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import Splits, load_splits
 

@@ -26,7 +26,7 @@ from tasks.overrides import parse_value
 from tasks.params.types import StrictModel
 from tasks.validation import validate
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,8 +138,7 @@ class Table:
 def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: str) -> None:
     """Print tables and takeaways, save the figure, and in a flow run create an artifact."""
     file = FIGURES_DIR / f"{name}.svg"
-    with atomic_write(file) as temp_path:
-        temp_path.write_text(svg, encoding="utf-8")
+    write_text(file, svg)
     text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(takeaways), f"figure: {file}"])
     print(f"{name}: {TOYS[name]}\n\n{text}\n")
     if FlowRunContext.get() is not None:

@@ -43,6 +43,7 @@ class BackendMeasurement:
         latencies_ms = np.concatenate(rounds) * 1000
         p50, p90, p99 = (float(value) for value in np.percentile(latencies_ms, [50, 90, 99]))
         return {
+            "name": self.backend.name,
             "backend": self.backend.framework,
             "provider": self.backend.provider,
             "precision": self.backend.precision,

@@ -26,7 +26,7 @@ from tasks.registry.compare import hash_own_val
 from tasks.reporting.gallery import make_thumbnail
 from tasks.reporting.page import render_page
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import write_text
 from tasks.workspace.splits import Splits, load_splits
 
 PAGE = "drift.html"  # beside the report
@@ -96,8 +96,7 @@ def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
         },
         TEMPLATE,
     )
-    with atomic_write(page) as temp_path:
-        temp_path.write_text(html, encoding="utf-8")
+    write_text(page, html)
     return check
 
 
@@ -192,8 +191,7 @@ def record_intake(check: DriftCheck, params: Params) -> None:
     file = _intakes_file(params)
     lines = file.read_text(encoding="utf-8") if file.is_file() else ""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    with atomic_write(file) as temp_path:
-        temp_path.write_text(lines + json.dumps({"time": now, **check.as_dict()}) + "\n", encoding="utf-8")
+    write_text(file, lines + json.dumps({"time": now, **check.as_dict()}) + "\n")
 
 
 def read_intakes(params: Params, since: str) -> list[dict[str, Any]]:

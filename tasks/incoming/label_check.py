@@ -12,11 +12,10 @@ from tasks.dataset.image import load_image
 from tasks.incoming.ingest import list_pending
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
-from tasks.reporting.gallery import label_error_items
-from tasks.reporting.label_errors import find_label_errors
+from tasks.reporting.gallery import find_label_errors, label_error_items
 from tasks.reporting.page import render_page
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write
+from tasks.workspace.files import write_text
 from tasks.workspace.splits import load_splits
 
 PAGE = "incoming.html"  # beside the report
@@ -106,6 +105,5 @@ def check_incoming_labels(params: Params) -> LabelCheck:
         },
         TEMPLATE,
     )
-    with atomic_write(page) as temp_path:
-        temp_path.write_text(html, encoding="utf-8")
+    write_text(page, html)
     return check

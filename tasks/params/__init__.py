@@ -39,6 +39,7 @@ class Paths(StrictModel):
     search: str
     page: str
     figures: str
+    decisions: str
 
 
 class DownloadConfig(StrictModel):

@@ -1,6 +1,6 @@
 """The report's charts, each readable without color."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -20,10 +20,12 @@ MAX_LABELED_CLASSES = 20
 
 
 @rc_context(STYLE)
-def plot_learning_curves(
-    epochs: Sequence[int], train: Sequence[float], val: Sequence[float], best_epoch: int, *, percent: bool
+def plot_history(
+    rows: Sequence[Mapping[str, float]], quantity: str, best_epoch: int, *, percent: bool = False
 ) -> str:
-    """One quantity per epoch, for training and validation; the weights of `best_epoch` were kept."""
+    """Plot `loss` or `accuracy` of training and validation by epoch; `best_epoch` was kept."""
+    epochs = [int(row["epoch"]) for row in rows]
+    train, val = ([row[f"{split}_{quantity}"] for row in rows] for split in ("train", "val"))
     figure, axes = _figure(height=2.7)
     axes.plot(epochs, train, color=ORANGE, linestyle="--", marker="s", markersize=3, linewidth=1.6)
     axes.plot(epochs, val, color=BLUE, marker="o", markersize=3.5, linewidth=1.8)

@@ -1,14 +1,22 @@
-"""Which test images the report shows, and how they get into the page."""
+"""The images that the pages show: which ones, why the model erred on them, and how they get into a page."""
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.inference.batches import Probabilities
+from tasks.inference.neighbors import NeighborIndex
+from tasks.inference.onnx_classifier import OnnxClassifier
+from tasks.reporting.svg import BLUE, ORANGE
+from tasks.workspace.splits import Splits
+
+NUM_NEIGHBORS = 3
+DARKEST, LIGHTEST = 70, 230  # of the gray, so that both colors stand out against it
 MAX_THUMBNAIL = 64  # pixels per side, in the page
 
 
@@ -81,3 +89,90 @@ def label_error_items(
         np.arange(len(found)), np.stack(images), labels[found], probabilities[found], classes
     )
     return [item | {"name": name} for item, name in zip(items, names, strict=True)]
+
+
+def explain_errors(
+    errors: Sequence[Mapping[str, Any]], data: Splits, model: OnnxClassifier, neighbors: NeighborIndex
+) -> list[dict[str, Any]]:
+    """Explain each of the gallery's `errors` by the evidence in the image and by similar training images."""
+    explanations = []
+    for error in errors:
+        image = data.test.images[error["index"]].numpy()
+        target = model.classes.index(error["predicted"])
+        occlusion = model.explain(image, target)
+        covered_class, covered_confidence = model.top_k(occlusion.probabilities, 1)[0]
+        explanations.append(
+            {
+                **error,
+                "evidence": make_thumbnail(draw_evidence(image, occlusion.evidence)),
+                "place": describe_place(occlusion.window, len(image)),
+                "covered_class": covered_class,
+                "covered_confidence": covered_confidence,
+                "neighbors": [
+                    {"index": index, **make_thumbnail(data.train.images[index].numpy())}
+                    for index in neighbors.find(image, target, NUM_NEIGHBORS)
+                ],
+            }
+        )
+    return explanations
+
+
+def draw_evidence(image: NDArray[np.uint8], evidence: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Draw `image` `(S, S, 3)` in gray, orange where `evidence` `(S, S)` is positive, blue where negative.
+
+    The largest absolute value is the end of the scale.
+    """
+    gray = DARKEST + (LIGHTEST - DARKEST) / 255 * np.repeat(image.mean(2, keepdims=True), 3, axis=2)
+    orange, blue = (np.array([*bytes.fromhex(color[1:])], float) for color in (ORANGE, BLUE))
+    color = np.where(evidence[:, :, None] > 0, orange, blue)
+    opacity = np.abs(evidence)[:, :, None] / max(np.abs(evidence).max(), 1e-12)
+    pixels: NDArray[np.uint8] = (gray + opacity * (color - gray)).round().astype(np.uint8)
+    return pixels
+
+
+def describe_place(window: tuple[int, int, int, int], size: int) -> str:
+    """Say where a window (top, left, bottom, right) is in an image of that size, such as `upper left`."""
+    top, left, bottom, right = window
+    row, column = ((low + high) * 3 // (2 * size) for low, high in ((top, bottom), (left, right)))
+    rows, columns = ("upper", "", "lower"), ("left", "", "right")
+    return " ".join(filter(None, (rows[row], columns[column]))) or "central"
+
+
+def find_label_errors(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Find the likely errors among `labels` `(N,)` and return their positions, the most certain first.
+
+    This is confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068) by cleanlab: a
+    label is doubted where the model believes in another class at least as much as it does on average in that
+    class's own images. The positions are sorted by the normalized margin, the label's probability minus that
+    of the most probable other class. The `probabilities` `(N, classes)` have to be of a model that was not
+    trained on these images, since it may have learned their wrong labels.
+    """
+    if len(np.unique(labels)) < 2:
+        return np.empty(0, np.int64)  # nothing to compare with
+    from cleanlab.filter import find_label_issues  # takes seconds
+
+    issues: NDArray[np.int64] = find_label_issues(
+        labels,
+        probabilities.astype(np.float64),
+        filter_by="confident_learning",
+        return_indices_ranked_by="normalized_margin",
+        n_jobs=1,
+    )
+    return issues
+
+
+def list_label_errors(
+    data: Splits, model: OnnxClassifier, test_probabilities: Probabilities, count: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """Count the likely errors in validation and test labels, and describe the first `count` for the page."""
+    num_val = len(data.val.labels)
+    labels = np.concatenate([data.val.labels.numpy(), data.test.labels.numpy()])
+    probabilities = np.concatenate([model.predict_proba(data.val.images.numpy()), test_probabilities])
+    found = find_label_errors(labels, probabilities)
+    places = [
+        (data.val, "val", i) if i < num_val else (data.test, "test", i - num_val) for i in found[:count]
+    ]
+    images = [split.images[int(i)].numpy() for split, _, i in places]
+    names = [f"{name} {i}" for _, name, i in places]
+    items = label_error_items(found[:count], images, labels, probabilities, model.classes, names)
+    return len(found), items

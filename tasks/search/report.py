@@ -14,7 +14,7 @@ from tasks.reporting.svg import make_standalone
 from tasks.search.plots import plot_importances, plot_parallel_coordinates, plot_trials
 from tasks.search.study import Study, Trial
 from tasks.workspace.errors import InputError
-from tasks.workspace.files import atomic_write, write_json
+from tasks.workspace.files import write_json, write_text
 
 MAX_ROWS = 10  # of the table
 PAGE = Path(__file__).with_name("page.html")
@@ -44,14 +44,12 @@ def save_result(
     }
     write_json(file, result)
     history = plot_trials(result)
-    with atomic_write(file.with_suffix(".svg")) as temp_path:
-        temp_path.write_text(make_standalone(history), encoding="utf-8")
+    write_text(file.with_suffix(".svg"), make_standalone(history))
     figures = {"history": history, "parallel": plot_parallel_coordinates(result)}
     if result["importances"]:
         figures["importances"] = plot_importances(result["importances"])
     page = render_page({"result": result, "best": sort_trials(result)[:MAX_ROWS], "figures": figures}, PAGE)
-    with atomic_write(file.with_suffix(".html")) as temp_path:
-        temp_path.write_text(page, encoding="utf-8")
+    write_text(file.with_suffix(".html"), page)
     return result
 
 
@@ -102,5 +100,4 @@ def write_recipe(file: Path, values: Mapping[str, Any], winner: Mapping[str, Any
         f"{RECIPE_HEAD}: {winner['val_accuracy']:.2%} on validation, {winner['test_accuracy']:.2%} on test.\n"
         "# What it does not set is as in talk.yaml.\n"
     )
-    with atomic_write(file) as temp_path:
-        temp_path.write_text(head + text.getvalue(), encoding="utf-8")
+    write_text(file, head + text.getvalue())

@@ -36,9 +36,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
 
 
-def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
+def write_text(file: Path, text: str) -> None:
+    """Write the file as a whole or not at all, in UTF-8. `RunError` if it cannot be written."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write the file as a whole or not at all. `RunError` if it cannot be written."""
     with atomic_write(file) as temp_path:
-        temp_path.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+        temp_path.write_bytes(content)
+
+
+def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
+    write_text(file, json.dumps(value, indent=indent) + "\n")
 
 
 def read_json(file: Path) -> Any:

@@ -19,7 +19,7 @@ from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder, read_outputs
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
-from tasks.reporting.saliency import draw_evidence
+from tasks.reporting.gallery import draw_evidence
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.reporting.label_errors import find_label_errors
+from tasks.reporting.gallery import find_label_errors
 from tests.tasks.reporting.random_predictions import random_predictions
 
 

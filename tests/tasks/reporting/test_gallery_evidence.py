@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.reporting.saliency import describe_place, draw_evidence
+from tasks.reporting.gallery import describe_place, draw_evidence
 
 
 def test_draw_evidence_is_orange_for_blue_against_and_gray_without() -> None:
