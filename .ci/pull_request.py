@@ -7,6 +7,7 @@ project's environment and the history of both branches.
 """
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 RUN_SAMPLE = "import sys; from flows.cli.main import main; sys.exit(main())"  # the code of the current folder
 RESULTS = ("dvc.yaml", "params.yaml", "reports")
 HISTORY = "reports/history.csv"
+DIFF = ("old", "new", "diff")  # of `dvc metrics diff --json`
 CURVES = {"loss": "val_loss", "accuracy": "val_accuracy"}
 COLORS = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "#b4530a, #2361b5"}}}}%%'
 MAX_ROWS, MAX_LOG_LINES, MAX_WIDTH = 150, 40, 200  # GitHub takes 65,536 characters in all
@@ -33,7 +35,7 @@ def main(branch: str, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     base = _run("git", "merge-base", branch, "HEAD").stdout.strip()
     failed = []
-    lines = [f"Against `{branch}` at {base[:10]}, where this change began.", ""]
+    lines = [f"Against {as_code(branch)} at {base[:10]}, where this change began.", ""]
     with tempfile.TemporaryDirectory() as temporary:
         checkout = Path(temporary, "base")
         _run("git", "worktree", "add", "--detach", str(checkout), base)
@@ -84,8 +86,13 @@ def compare_sample(base: Path, head: Path, repo: Path) -> list[str]:
 
 def compare_commits(base: str, head: str, repo: Path) -> list[str]:
     """`dvc metrics diff` and, where they differ, the validation curves of two commits."""
-    shown = _run(*DVC, "metrics", "diff", "--md", base, head, cwd=repo).stdout.splitlines()
-    head_lines, rows = shown[:2], [line for line in shown[2:] if line]
+    shown = json.loads(_run(*DVC, "metrics", "diff", "--json", base, head, cwd=repo).stdout or "{}")
+    head_lines = [f"| Path | Metric | {base} | {head} | Change |", "| --- | --- | ---: | ---: | ---: |"]
+    rows = [
+        "| " + " | ".join(as_code(cell) for cell in (path, name, *(values.get(key) for key in DIFF))) + " |"
+        for path, metrics in shown.items()
+        for name, values in metrics.items()
+    ]
     histories = [_read_history(commit, repo) for commit in (base, head)]
     accuracy = [row for row in rows if "metrics.json" in row and "accuracy" in row]
     lines = [*head_lines, *accuracy] if accuracy else ["The accuracy is the same."]
@@ -97,12 +104,12 @@ def compare_commits(base: str, head: str, repo: Path) -> list[str]:
     for name, column in CURVES.items():
         lines += [
             "",
-            *draw_curves(f"validation {name}", *([row[column] for row in rows] for rows in histories)),
+            *draw_curves(f"validation {name}", *([float(row[column]) for row in rows] for rows in histories)),
         ]
     return [*lines, "", "Orange: before this change; blue: with it."]
 
 
-def draw_curves(title: str, base: Sequence[str], head: Sequence[str]) -> list[str]:
+def draw_curves(title: str, base: Sequence[float], head: Sequence[float]) -> list[str]:
     """Values per epoch as a chart that GitHub draws (https://mermaid.js.org/syntax/xyChart.html)."""
     epochs = ", ".join(str(epoch) for epoch in range(1, max(len(base), len(head)) + 1))
     return [
@@ -111,9 +118,15 @@ def draw_curves(title: str, base: Sequence[str], head: Sequence[str]) -> list[st
         "xychart-beta",
         f'    title "{title}"',
         f'    x-axis "epoch" [{epochs}]',
-        *(f"    line [{', '.join(values)}]" for values in (base, head) if values),
+        *(f"    line [{', '.join(map(str, values))}]" for values in (base, head) if values),
         "```",
     ]
+
+
+def as_code(value: object) -> str:
+    """A cell whose text may come from anywhere, such as the name of a class: no markup, link or mention."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    return f"`{text.replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def fold(summary: str, lines: Sequence[str]) -> list[str]:

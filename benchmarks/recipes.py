@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from tasks.evaluate import evaluate
 from tasks.overrides import read_recipe, with_overrides
@@ -120,6 +120,7 @@ def draw(results: dict[str, Any], picture: Path) -> None:
         drawn.set_label(name)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("validation accuracy, best epoch so far")

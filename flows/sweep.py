@@ -12,6 +12,7 @@ from pydantic import Field
 from flows.run.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
 from flows.trainings.sweep import format_summary, run_sweep
 from tasks.overrides import Overrides
+from tasks.reporting.markdown import escape_markdown
 from tasks.workspace.dataset_name import describe_dataset
 
 NumSeeds = Annotated[int, Field(ge=2, le=1000)]
@@ -61,7 +62,8 @@ def sweep(
 def sweep_markdown(result: dict[str, Any]) -> str:
     """A table with a row per seed, then mean, standard deviation and standard error."""
     network, rows = result["train"]["network"], result["seeds"]
-    lines = [f"# {len(rows)} seeds of {network} on {describe_dataset(result['dataset'])}", ""]
+    subject = escape_markdown(f"{network} on {describe_dataset(result['dataset'])}")
+    lines = [f"# {len(rows)} seeds of {subject}", ""]
     lines += ["| seed | validation | test | training, s |", "| --- | ---: | ---: | ---: |"]
     for row in rows:
         val, test = row["val_accuracy"], row["test_accuracy"]

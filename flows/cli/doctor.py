@@ -42,7 +42,7 @@ class Check:
 
 def doctor() -> int:
     """Print the checks as they finish. Returns the exit code: 1 where something would make a run fail."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     errors = 0
     for check in run_checks():
         line = Text(f"{check.status:<7} ", STYLES[check.status]) + Text(f"{check.subject:<9} {check.text}")

@@ -14,7 +14,7 @@ from PIL import Image
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
-from tasks.workspace.errors import InputError
+from tasks.workspace.errors import InputError, escape_unprintable
 
 TOP_K = 3
 STDIN = "-"
@@ -42,7 +42,7 @@ def predict(
     names = [name for image in images for name in files[image]]
     missing = [image for image in images if not files[image]]
     if not names:
-        raise InputError(f"no image found at {', '.join(map(_escape, missing))}")
+        raise InputError(f"no image found at {', '.join(map(escape_unprintable, missing))}")
     model = load_model(onnx_model)
     recorder = OutputRecorder(record_file, onnx_model) if record_file else None
     print(f"by {onnx_model}{model_label and f' ({model_label})'}, {model.dataset_label}", file=sys.stderr)
@@ -54,7 +54,7 @@ def predict(
         if as_json:
             print(json.dumps(_to_record(name, result)), flush=True)
         elif isinstance(result, InputError):
-            print(f"{_escape(name)}: {result}", file=sys.stderr)
+            print(f"{escape_unprintable(name)}: {result}", file=sys.stderr)
         else:
             table.print_row(name, result)
     if failed:
@@ -118,7 +118,7 @@ class _Table:
     """Printed row by row as results arrive; the header precedes the first."""
 
     def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
-        self.name_width = min(max(len(_escape(name)) for name in (*names, "image")), 60)
+        self.name_width = min(max(len(escape_unprintable(name)) for name in (*names, "image")), 60)
         self.class_width = max(map(len, classes))
         self.head = True
 
@@ -128,15 +128,10 @@ class _Table:
             cells = [title.ljust(self.class_width + 7) for title in titles]
             print("image".ljust(self.name_width), *cells, sep="  ")
             self.head = False
-        shown = _escape(name)
+        shown = escape_unprintable(name)
         shown = shown if len(shown) <= self.name_width else "…" + shown[1 - self.name_width :]
         cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in top_k]
         print(shown.ljust(self.name_width), *cells, sep="  ", flush=True)
-
-
-def _escape(name: str) -> str:
-    """A file's name may hold what would move the cursor, or bytes that no text stands for."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _is_hidden(path: Path) -> bool:

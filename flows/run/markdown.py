@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.incoming.ingest import IngestResult, rejected_markdown
+from tasks.incoming.ingest import REASONS, REJECTED_DIR, IngestResult
 from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, describe_test
+from tasks.reporting.markdown import escape_markdown, format_row
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
 if TYPE_CHECKING:
     from tasks.drift.check import DriftCheck  # brings SciPy's statistics
 
-MAX_DOUBTED = 20
+MAX_ROWS = 20  # of a table of files
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def format_table(runs: Sequence[TaskRunSummary]) -> str:
     table.columns[2].justify = "right"
     for run in runs:
         table.add_row(run.name, run.state, f"{run.seconds:.1f}", run.message)
-    console = Console(width=120, color_system=None)
+    console = Console(width=120, color_system=None, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
@@ -43,9 +44,9 @@ def format_table(runs: Sequence[TaskRunSummary]) -> str:
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
     """The run's tasks, and the values of metrics.json and benchmark.json."""
-    lines = [f"# Pipeline on {describe_dataset(params.dataset)}", ""]
+    lines = [f"# Pipeline on {escape_markdown(describe_dataset(params.dataset))}", ""]
     lines += ["| task | state | seconds | message |", "| --- | --- | ---: | --- |"]
-    lines += [f"| {run.name} | {run.state} | {run.seconds:.1f} | {run.message} |" for run in runs]
+    lines += [format_row((run.name, run.state, f"{run.seconds:.1f}", run.message)) for run in runs]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
     lines += ["", *_benchmark_lines(read_json(Path(params.paths.benchmarks)))]
     return "\n".join(lines) + "\n"
@@ -94,31 +95,43 @@ def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] =
         lines += ["| --- | ---: | ---: | ---: | ---: |"]
         for label, grown in sorted(result.growth.items()):
             if grown.share:
-                counts = f"{result.accepted[label]:,} | {grown.train:,} | {grown.val:,} | {grown.share:+.1%}"
-                lines.append(f"| {label} | {counts} |")
+                counts = f"{result.accepted[label]:,}", f"{grown.train:,}", f"{grown.val:,}"
+                lines.append(format_row((label, *counts, f"{grown.share:+.1%}")))
         unchanged = sum(not grown.share for grown in result.growth.values())
         lines += [f"| {unchanged:,} other classes | 0 | 0 | 0 | 0% |"] if unchanged else []
     if doubted:
         lines += ["", "| label in doubt | label | the model says |", "| --- | --- | --- |"]
         lines += [
-            f"| {row['name']} | {row['actual']} | {row['predicted']} {row['confidence']:.1%} |"
-            for row in doubted[:MAX_DOUBTED]
+            format_row((row["name"], row["actual"], f"{row['predicted']} {row['confidence']:.1%}"))
+            for row in doubted[:MAX_ROWS]
         ]
-    lines += ["", *rejected_markdown(result.rejected.items())]
+    lines += ["", *_rejected_lines(result.rejected)]
     return "\n".join(lines) + "\n"
+
+
+def _rejected_lines(rejected: Mapping[str, str]) -> list[str]:
+    if not rejected:
+        return []
+    rows = [format_row(row) for row in list(rejected.items())[:MAX_ROWS]]
+    if len(rejected) > MAX_ROWS:
+        rows.append(f"| … | {len(rejected) - MAX_ROWS:,} more, in {REJECTED_DIR}/{REASONS} |")
+    return ["| rejected | reason |", "| --- | --- |", *rows]
 
 
 def drift_markdown(check: "DriftCheck") -> str:
     """The result, and the largest effect of each kind of test."""
     values = check.as_dict()
-    lines = [f"# {'Drift' if values['drifted'] else 'No drift was found'}", "", f"{check}", ""]
+    lines = [
+        f"# {'Drift' if values['drifted'] else 'No drift was found'}",
+        "",
+        escape_markdown(str(check)),
+        "",
+    ]
     if values["tests"]:
         lines += ["| shift | class | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
-    lines += [
-        f"| {shift} | {test['class']} | {test['effect']:+.3f} | {test['p_value']:.1e} "
-        f"| {values['threshold']:.1e} |"
-        for shift, test in values["tests"].items()
-    ]
+    for shift, test in values["tests"].items():
+        numbers = f"{test['effect']:+.3f}", f"{test['p_value']:.1e}", f"{values['threshold']:.1e}"
+        lines.append(format_row((shift, test["class"], *numbers)))
     return "\n".join(lines) + "\n"
 
 
@@ -140,7 +153,8 @@ def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
 def decision_markdown(entry: LedgerEntry) -> str:
     """The decision, its reason, and challenger and champion side by side."""
     evidence = entry.evidence
-    lines = [f"# {entry.decision.replace('_', ' ').capitalize()}: {entry.reason}", ""]
+    decision = entry.decision.replace("_", " ").capitalize()
+    lines = [f"# {decision}: {escape_markdown(entry.reason)}", ""]
     lines += [f"Model `{entry.model_md5}`, version {entry.version} in the ledger, {entry.time}.", ""]
     lines += ["| | challenger | champion |", "| --- | ---: | ---: |"]
     for split in ("val", "test"):
@@ -158,10 +172,13 @@ def decision_markdown(entry: LedgerEntry) -> str:
             f"McNemar's exact {describe_test(evidence)}; latency per image",
             f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
         ]
-    for intake in evidence.get("drift", []):
-        lines.append(f"New images, {intake['time'][:10]}: {intake['summary']}.")
-    for name, (own, now) in evidence.get("uneven_classes", {}).items():
-        lines.append(
-            f"Uneven: {name} was {own:.1%} of the validation images and is {now:.1%} with additions."
-        )
+    notes = [
+        f"New images, {intake['time'][:10]}: {intake['summary']}." for intake in evidence.get("drift", [])
+    ]
+    notes += [
+        f"Uneven: {name} was {own:.1%} of the validation images and is {now:.1%} with additions."
+        for name, (own, now) in evidence.get("uneven_classes", {}).items()
+    ]
+    for note in notes:
+        lines += ["", escape_markdown(note)]
     return "\n".join(lines) + "\n"

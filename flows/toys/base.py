@@ -24,6 +24,7 @@ from flows.run.logs import filter_prefect_logs
 from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
 from tasks.params.types import StrictModel
+from tasks.reporting.markdown import escape_markdown, format_row
 from tasks.validation import validate
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import write_text
@@ -122,14 +123,14 @@ class Table:
             table.add_row(*row)
         for column, values in zip(table.columns, zip(*self.rows, strict=True), strict=True):
             column.justify = "left" if any(isinstance(value, str) for value in values) else "right"
-        console = Console(width=120, color_system=None)
+        console = Console(width=120, color_system=None, markup=False, emoji=False)
         with console.capture() as capture:
             console.print(table)
         return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def as_markdown(self) -> str:
         rows = [self.columns, ["---"] * len(self.columns), *self._cells()]
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return "\n".join(map(format_row, rows))
 
     def _cells(self) -> list[list[str]]:
         return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
@@ -143,5 +144,5 @@ def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: s
     print(f"{name}: {TOYS[name]}\n\n{text}\n")
     if FlowRunContext.get() is not None:
         parts = [f"# {name}: {TOYS[name]}", *(table.as_markdown() for table in tables)]
-        parts += ["\n".join(f"- {line}" for line in takeaways), f"Figure: `{file}`"]
+        parts += ["\n".join(f"- {escape_markdown(line)}" for line in takeaways), f"Figure: `{file}`"]
         create_markdown_artifact("\n\n".join(parts) + "\n", key=f"toy-{name.replace('_', '-')}")

@@ -13,7 +13,7 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from pydantic import Field
 from torch import Generator, Tensor
 
@@ -138,6 +138,7 @@ def _plot_errors(axes: Axes, fits: Sequence[Fit], best: Fit) -> None:
     axes.plot(degrees, val, color=BLUE, marker="o", markersize=5, linewidth=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
     last_train, last_val = max(train[-1], low), max(val[-1], low)
     # Where the two curves end close to each other, their labels are moved apart.

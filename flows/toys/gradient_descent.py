@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from flows.toys.base import BoundedFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
 from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, WIDTH, render_svg
@@ -156,6 +156,8 @@ def _plot_losses(axes: Axes, example: tuple[float, float], descents: Sequence[De
         losses = [loss(point, *example) for point in run.path[:max_points]]
         axes.plot(np.maximum(losses, 1e-16), linestyle=style, color=color, linewidth=2, label=f"α = {rate:g}")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="step", ylabel="J(θ)")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 

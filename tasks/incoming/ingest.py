@@ -28,7 +28,7 @@ from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -228,18 +228,3 @@ def _candidate_names(target: Path) -> Iterator[Path]:
     yield target
     for number in itertools.count(2):
         yield target.with_name(f"{target.stem}-{number}{target.suffix}")
-
-
-def rejected_markdown(rejected: Iterable[tuple[str, str]], max_rows: int = 20) -> list[str]:
-    """A Markdown table of rejected files and their reasons, the first `max_rows` of them."""
-    rejected = list(rejected)
-    if not rejected:
-        return []
-    rows = [f"| {_escape_cell(file)} | {_escape_cell(reason)} |" for file, reason in rejected[:max_rows]]
-    if len(rejected) > max_rows:
-        rows.append(f"| … | {len(rejected) - max_rows:,} more, in {REJECTED_DIR}/{REASONS} |")
-    return ["| rejected | reason |", "| --- | --- |", *rows]
-
-
-def _escape_cell(text: str) -> str:
-    return text.encode(errors="replace").decode().replace("|", "\\|").replace("\n", " ")

@@ -6,6 +6,7 @@ README, in `dvc plots`) brings both themes with it, one inside a page takes the 
 
 import io
 import re
+import warnings
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,10 +17,13 @@ DARK = {"ink": "#e7eaf0", "muted": "#a0a9b8", "line": "#323a49", "paper": "#1216
 DARK |= {"orange": "#ffac5c"}
 INK, MUTED, LINE, PAPER, BLUE, ORANGE = LIGHT.values()
 
+# Characters that XML 1.0 has no way to write. They come with the names of classes.
+NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 WIDTH = 340 / 72  # inches: the width of a phone's screen, so that text keeps its size there
 STYLE: Any = {
     "font.size": 10,
     "font.family": "DejaVu Sans",  # what matplotlib brings, to measure by; shown in the reader's own
+    "text.parse_math": False,  # a class may be named $x$
     "svg.fonttype": "none",
     "svg.hashsalt": "cifarflow",  # equal figures, equal bytes
     "text.color": INK,
@@ -62,12 +66,22 @@ def render_svg_element(figure: Figure) -> str:
     """The figure as an SVG element for a page that declares the variables of `theme_css`."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    with warnings.catch_warnings():
+        # The font lacks most of the world's letters, but only measures the text that the reader's own shows.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)  # the same in every figure; a page holds several
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would apply to the whole page
-    svg = svg.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif")
-    for name, color in LIGHT.items():
-        svg = svg.replace(color, f"var(--{name})")
+    svg = NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _adapt_tag(tag[0]), svg)  # and leave the text as it is
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def _adapt_tag(tag: str) -> str:
+    """The tag with the page's colors and fonts, and without an identifier that another figure has as well."""
+    tag = re.sub(r' id="[\w.]+_\d+"', "", tag)
+    tag = tag.replace("'DejaVu Sans'", "system-ui, 'DejaVu Sans', sans-serif")
+    for name, color in LIGHT.items():
+        tag = tag.replace(color, f"var(--{name})")
+    return tag

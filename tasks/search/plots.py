@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from tasks.reporting.svg import BLUE, MUTED, ORANGE, STYLE, WIDTH, render_svg_element
 
@@ -32,6 +32,8 @@ def plot_trials(result: Mapping[str, Any]) -> str:
             shown = [str(value) for value in values]
         elif _is_log(values):
             panel.set_xscale("log")
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.xaxis.set_minor_formatter(NullFormatter())
         else:
             panel.xaxis.set_major_locator(MaxNLocator(5))
         panel.plot(shown, accuracies, "o", color=BLUE, markersize=4)

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from ruamel.yaml import YAML
 
 from tasks.overrides import recipe_defaults
+from tasks.reporting.markdown import escape_markdown, format_row
 from tasks.reporting.page import render_page
 from tasks.reporting.svg import make_standalone
 from tasks.search.plots import plot_importances, plot_parallel_coordinates, plot_trials
@@ -68,15 +69,15 @@ def result_markdown(result: Mapping[str, Any]) -> str:
         "",
         f"Test accuracy of trial {result['best']}, looked at once: **{result['test_accuracy']:.2%}**",
         "",
-        f"| trial | validation | {' | '.join(names)} |",
+        format_row(("trial", "validation", *names)),
         f"| ---: | ---: |{' --- |' * len(names)}",
     ]
     for trial in trials[:MAX_ROWS]:
-        values = " | ".join(_format(trial["values"][name]) for name in names)
-        lines.append(f"| {trial['number']} | {trial['val_accuracy']:.2%} | {values} |")
+        values = (_format(trial["values"][name]) for name in names)
+        lines.append(format_row((trial["number"], f"{trial['val_accuracy']:.2%}", *values)))
     if result["importances"]:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in result["importances"].items())
-        lines += ["", f"Importance (PED-ANOVA): {shares}"]
+        lines += ["", f"Importance (PED-ANOVA): {escape_markdown(shares)}"]
     return "\n".join(lines) + "\n"
 
 

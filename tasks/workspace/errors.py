@@ -21,6 +21,15 @@ def describe_os_error(error: OSError, unnamed: str = "a file") -> str:
     return f"cannot read or write {error.filename or unnamed}: {error.strerror or error}"
 
 
+def escape_unprintable(text: str) -> str:
+    """The text in one line that any terminal, log and file takes.
+
+    The name of a file or of a class may hold what moves a cursor, ends a line or changes the direction of
+    writing, and bytes that are no UTF-8, which Python reads as surrogates.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A hint for an unknown word: `did you mean train?`, or a list of the known ones."""
     known = list(known)

@@ -39,7 +39,8 @@ def main():
     accuracy = float(pathlib.Path("accuracy.txt").read_text())
     reports = pathlib.Path("sample/reports")
     reports.mkdir(parents=True, exist_ok=True)
-    (reports / "metrics.json").write_text(json.dumps({{"test": {{"accuracy": accuracy}}}}))
+    metrics = {{"test": {{"accuracy": accuracy, "a|b @me <img src=x>`": accuracy}}}}
+    (reports / "metrics.json").write_text(json.dumps(metrics))
     (reports / "history.csv").write_text(f"epoch,val_loss,val_accuracy\\n1,2.5,0.1\\n2,1.5,{{accuracy}}\\n")
     pathlib.Path("sample/dvc.yaml").write_text({PIPELINE!r})
     pathlib.Path("sample/params.yaml").touch()
@@ -91,7 +92,9 @@ def test_pull_request_says_what_a_change_does(project: Path) -> None:
     assert "\n''' broken\n" in comment  # a log cannot end its own block
     assert "- ✅ the sample, on this change\n- ✅ the sample, before it" in comment
     row = next(row for row in sample.splitlines() if "accuracy" in row)
-    assert row.split()[1::2] == ["reports/metrics.json", "test.accuracy", "0.5", "0.75", "0.25"]
+    cells = ["`reports/metrics.json`", "`test.accuracy`", "`0.5`", "`0.75`", "`0.25`"]
+    assert row.split()[1::2] == cells
+    assert r"| `test.a\|b @me <img src=x>'` | `0.5` |" in sample  # a name is neither markup nor a cell's end
     assert "    line [0.1, 0.5]\n    line [0.1, 0.75]\n```" in sample
     assert committed.strip() == "The accuracy is the same.\n\nThe learning curves are the same."
     assert (project / "out/plots/index.html").is_file()

@@ -11,7 +11,7 @@ from PIL import Image
 from tasks.dataset import cifar as files
 from tasks.dataset.additions import assign_split, load_added_images, pixel_sha256
 from tasks.dataset.synthetic import CLASSES
-from tasks.incoming.ingest import ClassGrowth, IngestResult, ingest, list_pending, rejected_markdown
+from tasks.incoming.ingest import ClassGrowth, IngestResult, ingest, list_pending
 from tasks.params import IngestConfig, SplitConfig
 from tasks.workspace.errors import InputError, RunError
 
@@ -159,14 +159,6 @@ def test_list_pending_of_a_file_raises(incoming: Path) -> None:
     incoming.write_text("")
     with pytest.raises(InputError, match="is not a directory"):
         list_pending(incoming)
-
-
-def test_rejected_markdown_of_many_files_is_short() -> None:
-    rows = rejected_markdown([(f"cat/{i}|.png", "why") for i in range(30)])
-    assert len(rows) == 23
-    assert rows[2] == "| cat/0\\|.png | why |"
-    assert "10 more" in rows[-1]
-    assert rejected_markdown([]) == []
 
 
 def test_ingest_interrupted_between_adding_and_moving_is_finished_by_the_next(
