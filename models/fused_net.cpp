@@ -14,10 +14,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 namespace {
 
+using torch::headeronly::ScalarType;
 using torch::stable::parallel_for;
 using torch::stable::Tensor;
 
@@ -258,13 +260,23 @@ class Layer {
               for (int64_t part = 0; part < PARTS; part++)
                 sums[ky][part] += gradient[at + channels[i]] * filters[(channels[i] * K + ky) * PARTS + part];
           float* patch = image + patch_offset(y, x, index);
-          for (int64_t ky = 0; ky < K; ky++)
+          for (int64_t ky = 0; ky < K; ky++) {
+            Vector& last = sums[ky][PARTS - 1];  // its lanes beyond the row are 0 times a gradient: perhaps NaN
+            last = lanes_of_row() ? last : Vector{};
             for (int64_t part = 0; part < PARTS; part++) {
               float* to = patch + ky * stride + part * LANES;
               const Vector sum = load(to) + sums[ky][part];
               std::memcpy(to, &sum, sizeof sum);
             }
+          }
         }
+  }
+
+  // Which lanes of the last vector of a filter's row hold values of it.
+  static Maximum::Index lanes_of_row() {
+    Maximum::Index is_in_row{};
+    for (int64_t lane = 0; lane < ROW - (PARTS - 1) * LANES; lane++) is_in_row[lane] = -1;
+    return is_in_row;
   }
 
   // Of the first value that the convolution at place `index` of the four below the output (y, x) reads.
@@ -273,20 +285,68 @@ class Layer {
   }
 };
 
+// The loops trust sizes, types and strides, so that an argument that is not as they expect would corrupt memory.
+void check(const char* name, const Tensor& tensor, ScalarType type, const std::vector<int64_t>& sizes) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.scalar_type() == type, name, " must be on the CPU, of ",
+                  type == ScalarType::Byte ? "uint8" : "float32");
+  const int64_t dimensions = static_cast<int64_t>(sizes.size());
+  bool has_sizes = tensor.dim() == dimensions;
+  for (int64_t i = 0; has_sizes && i < dimensions; i++) has_sizes = tensor.size(i) == sizes[i];
+  std::string expected;
+  for (const int64_t size : sizes) expected += (expected.empty() ? "(" : ", ") + std::to_string(size);
+  STD_TORCH_CHECK(has_sizes, name, " must have the sizes ", expected, ")");
+  int64_t stride = 1;  // channels last: of the channels, the columns, the rows, the images
+  for (const int64_t i : dimensions == 4 ? std::vector<int64_t>{1, 3, 2, 0} : std::vector<int64_t>{0}) {
+    STD_TORCH_CHECK(tensor.numel() == 0 || sizes[i] == 1 || tensor.stride(i) == stride, name,
+                    " must be dense in memory, with its channels last");
+    stride *= sizes[i];
+  }
+}
+
+// Of what forward and backward have in common. `out` is the output, or its gradient.
+template <int64_t IN, int64_t OUT>
+void check_layer(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& out,
+                 const Tensor& argmax) {
+  const int64_t images = x.size(0), height = x.size(2), width = x.size(3);
+  STD_TORCH_CHECK(height > K && width > K, "x must have at least ", K + 1, " x ", K + 1, " pixels");
+  const std::vector<int64_t> pooled{images, OUT, (height - K + 1) / 2, (width - K + 1) / 2};
+  check("x", x, ScalarType::Float, {images, IN, height, width});
+  check("weight", weight, ScalarType::Float, {OUT, IN, K, K});
+  check("bias, or its gradient,", bias, ScalarType::Float, {OUT});
+  check("out, or its gradient,", out, ScalarType::Float, pooled);
+  check("argmax", argmax, ScalarType::Byte, pooled);
+}
+
+int64_t count_channels(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 4 && (x.size(1) == 3 || x.size(1) == 6), "x must be (N, 3 or 6, height, width)");
+  return x.size(1);
+}
+
+template <int64_t IN, int64_t OUT>
+void forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& out, Tensor& argmax) {
+  check_layer<IN, OUT>(x, weight, bias, out, argmax);
+  Layer<IN, OUT>(x).forward(x, weight, bias, out, argmax);
+}
+
+template <int64_t IN, int64_t OUT>
+void backward(const Tensor& x, const Tensor& weight, const Tensor& gradient, const Tensor& argmax,
+              Tensor& x_gradient, Tensor& weight_gradient, Tensor& bias_gradient) {
+  check_layer<IN, OUT>(x, weight, bias_gradient, gradient, argmax);
+  check("weight_gradient", weight_gradient, ScalarType::Float, {OUT, IN, K, K});
+  if (x_gradient.numel())
+    check("x_gradient", x_gradient, ScalarType::Float, {x.size(0), IN, x.size(2), x.size(3)});
+  Layer<IN, OUT>(x).backward(x, weight, gradient, argmax, x_gradient, weight_gradient, bias_gradient);
+}
+
 void conv_pool_relu(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor out, Tensor argmax) {
-  if (x.size(1) == 3)
-    Layer<3, 6>(x).forward(x, weight, bias, out, argmax);
-  else
-    Layer<6, 16>(x).forward(x, weight, bias, out, argmax);
+  (count_channels(x) == 3 ? forward<3, 6> : forward<6, 16>)(x, weight, bias, out, argmax);
 }
 
 void conv_pool_relu_backward(const Tensor& x, const Tensor& weight, const Tensor& gradient,
                              const Tensor& argmax, Tensor x_gradient, Tensor weight_gradient,
                              Tensor bias_gradient) {
-  if (x.size(1) == 3)
-    Layer<3, 6>(x).backward(x, weight, gradient, argmax, x_gradient, weight_gradient, bias_gradient);
-  else
-    Layer<6, 16>(x).backward(x, weight, gradient, argmax, x_gradient, weight_gradient, bias_gradient);
+  (count_channels(x) == 3 ? backward<3, 6> : backward<6, 16>)(x, weight, gradient, argmax, x_gradient,
+                                                              weight_gradient, bias_gradient);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from models.net import Net
 
@@ -29,16 +30,17 @@ class _ConvPoolReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        weight = weight.contiguous(memory_format=torch.channels_last)
+        weight, bias = weight.contiguous(memory_format=torch.channels_last), bias.contiguous()
         height, width = ((side - 4) // 2 for side in x.shape[2:])
         size = (len(x), len(weight), height, width)
-        out = torch.empty(size, memory_format=torch.channels_last)
+        out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
         argmax = torch.empty_like(out, dtype=torch.uint8)  # which of the four, or that ReLU gave 0
         torch.ops.cifarflow.conv_pool_relu(x, weight, bias, out, argmax)
         ctx.save_for_backward(x, weight, argmax)
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight, argmax = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)

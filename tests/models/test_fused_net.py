@@ -1,13 +1,14 @@
 """`FusedNet` against PyTorch's own operators."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from models.fused_net import FusedNet
+from models.fused_net import FusedNet, _ConvPoolReLU
 from models.net import Net
 from tasks.training.fused_operators import find_compiler, load_operators
 from tasks.workspace.torch_settings import num_threads
@@ -105,3 +106,134 @@ def test_of_equal_values_the_first_gets_the_gradient() -> None:
 def test_images_in_another_memory_format_are_accepted() -> None:
     net, images = build_net(32), make_images(4, 32)
     assert torch.equal(FusedNet(net)(images.contiguous()), FusedNet(net)(images))
+
+
+def test_bias_may_be_strided() -> None:
+    net, images = build_net(32), make_images(4, 32)
+    expected = compute_gradients(FusedNet(net), images)
+    for conv in (net.conv1, net.conv2):
+        assert conv.bias is not None
+        strided = torch.stack([conv.bias.data, torch.full_like(conv.bias, 9.0)], 1)[:, 0]
+        conv.bias = torch.nn.Parameter(strided)
+        assert not conv.bias.is_contiguous()
+    assert all(map(torch.equal, compute_gradients(FusedNet(net), images), expected))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradient_that_is_not_finite_reaches_what_it_reaches_in_pytorch(value: float) -> None:
+    net = build_net(32)
+    for conv in (net.conv1, net.conv2):
+        assert conv.bias is not None
+        found = []
+        x = torch.randn(2, conv.in_channels, 20, 20, generator=torch.Generator().manual_seed(2))
+        gradient = torch.ones(2, conv.out_channels, 8, 8)
+        gradient[1, :, 3, 4] = value
+        for function in (fused, lambda *of: F.relu(F.max_pool2d(F.conv2d(*of), 2))):
+            x = x.detach().requires_grad_()
+            out = function(x, conv.weight, conv.bias)
+            found.append(torch.autograd.grad(out, [x, conv.weight, conv.bias], gradient))
+        ours, exact = found
+        assert not exact[0].isfinite().all()
+        for a, b in zip(ours, exact, strict=True):
+            assert torch.equal(a.isfinite(), b.isfinite())
+
+
+def fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _ConvPoolReLU.apply(x, weight, bias)
+
+
+def test_gradient_of_a_gradient_is_refused() -> None:
+    net, images = build_net(32), make_images(4, 32).requires_grad_()
+    (gradient,) = torch.autograd.grad(FusedNet(net)(images).square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def make_arguments(channels: int = 3) -> dict[str, Tensor]:
+    """Of both operators, as they expect them."""
+    out = 6 if channels == 3 else 16
+
+    def channels_last(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    return {
+        "x": channels_last(2, channels, 12, 14),
+        "weight": channels_last(out, channels, 5, 5),
+        "bias": torch.zeros(out),
+        "out": channels_last(2, out, 4, 5),
+        "argmax": channels_last(2, out, 4, 5, dtype=torch.uint8),
+        "x_gradient": channels_last(2, channels, 12, 14),
+        "weight_gradient": channels_last(out, channels, 5, 5),
+    }
+
+
+def call_both(arguments: dict[str, Tensor]) -> tuple[str, str]:
+    """What the two operators say."""
+    a = arguments
+    said = []
+    for operator, names in (
+        (torch.ops.cifarflow.conv_pool_relu, "x weight bias out argmax"),
+        (
+            torch.ops.cifarflow.conv_pool_relu_backward,
+            "x weight out argmax x_gradient weight_gradient bias",
+        ),
+    ):
+        try:
+            operator(*(a[name] for name in names.split()))
+            said.append("")
+        except (RuntimeError, NotImplementedError) as error:
+            said.append(str(error))
+    return said[0], said[1]
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_operators_take_what_they_expect(channels: int) -> None:
+    arguments = make_arguments(channels)
+    assert call_both(arguments) == ("", "")
+    assert call_both(arguments | {"x_gradient": torch.empty(0)}) == ("", "")
+    assert call_both({name: tensor.clone() for name, tensor in arguments.items()}) == ("", "")
+
+
+def strided(tensor: Tensor) -> Tensor:
+    return torch.stack([tensor, tensor], -1)[..., 0]
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "a dimension less": lambda tensor: tensor[0],
+    "a dimension more": lambda tensor: tensor[None],
+    "an element less": lambda tensor: tensor.flatten()[1:],
+    "one less": lambda tensor: tensor[1:],
+    "one more": lambda tensor: torch.cat([tensor, tensor[:1]]),
+    "none": lambda tensor: tensor[:0],
+    "float64": lambda tensor: tensor.double(),
+    "int32": lambda tensor: tensor.int(),
+    "bfloat16": lambda tensor: tensor.bfloat16(),
+    "strided": strided,
+    "expanded": lambda tensor: tensor[:1].expand_as(tensor),
+    "meta": lambda tensor: tensor.to("meta"),
+    "contiguous": lambda tensor: tensor.contiguous() if tensor.ndim == 4 else strided(tensor),
+    "transposed": lambda tensor: tensor.mT.contiguous().mT if tensor.ndim == 4 else strided(tensor),
+    "a column less": lambda tensor: tensor[..., 1:].clone(memory_format=torch.preserve_format),
+    "4 channels": lambda tensor: tensor[:, :1].repeat(1, 4, 1, 1) if tensor.ndim == 4 else tensor[:4],
+}
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+@pytest.mark.parametrize("name", list(make_arguments()))
+def test_operators_refuse_each_argument_that_is_not_as_they_expect(channels: int, name: str) -> None:
+    """They would read and write beyond it."""
+    arguments = make_arguments(channels)
+    for change, apply in CHANGES.items():
+        if change == "none" and name == "x_gradient":
+            continue  # as where nobody needs it
+        forward, backward = call_both(arguments | {name: apply(arguments[name])})
+        if name not in {"x_gradient", "weight_gradient"}:
+            assert forward, change
+        assert backward, change
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 20), (20, 5), (1, 1), (0, 0)])
+def test_images_that_are_smaller_than_a_filter_are_refused(height: int, width: int) -> None:
+    net = build_net(32)
+    with pytest.raises(RuntimeError, match=r"at least 6 x 6 pixels|negative dimension"):
+        fused(torch.zeros(1, 3, height, width), net.conv1.weight, net.conv1.bias)  # type: ignore[arg-type]
