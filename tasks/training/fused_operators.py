@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from tasks.training.code_cache import check_private, open_code_cache
 from tasks.workspace.code import ROOT
-from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write, cache_folder
+from tasks.workspace.errors import InputError, RunError, describe_os_error
+from tasks.workspace.files import hash_file
 
 if TYPE_CHECKING:
     from tasks.params.train import TrainConfig
@@ -24,6 +27,7 @@ SOURCE = ROOT / "models" / "fused_net.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ["-std=c++17", "-O3", "-march=native"]
 ABI = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]  # PyTorch's stable ABI as of 2.11, the oldest supported
+TIMEOUT_S = 600  # of a compilation
 
 
 class BuildError(RunError):
@@ -56,50 +60,113 @@ def load_operators() -> None:
         return
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError("no C++ compiler was found (CXX, c++, g++ or clang++)")
-    library = cache_folder() / "operators" / f"fused_net-{_cache_key(compiler)}.so"
-    if not library.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            built = Path(folder) / library.name
-            _compile(compiler, built)
-            try:
-                with atomic_write(library) as temp_path:
-                    shutil.copyfile(built, temp_path)
-            except RunError:  # a home that cannot be written: compiled each time
-                _load(built)
-                return
-    _load(library)
+        cxx = os.environ.get("CXX", "").strip()
+        raise BuildError(f"CXX names no program: {cxx!r}" if cxx else "no C++ compiler was found")
+    name = f"fused_net-{_cache_key(compiler)}"
+    try:
+        _load(_find_or_compile(open_code_cache("operators"), name, compiler))
+    except BuildError:
+        raise
+    except RunError as error:
+        print(f"{error}; so the C++ operators are compiled for this run alone")
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                check_private(Path(folder))
+                _load(_find_or_compile(Path(folder), name, compiler))
+        except RunError as without_cache:
+            raise BuildError(str(without_cache)) from None
 
 
 def _is_loaded() -> bool:
     return hasattr(torch.ops.cifarflow, "conv_pool_relu")
 
 
-def find_compiler() -> str | None:
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-    return next(filter(None, map(shutil.which, names)), None)
+def find_compiler() -> list[str] | None:
+    """The command that `CXX` names, with its arguments (`ccache g++`), or the first that is installed."""
+    cxx = os.environ.get("CXX", "").strip()
+    if not cxx:
+        return next(([found] for found in map(shutil.which, COMPILERS) if found), None)
+    try:
+        command = [cxx] if shutil.which(cxx) else shlex.split(cxx)
+    except ValueError:  # a quotation without its end
+        return None
+    return command if shutil.which(command[0]) else None
 
 
-def _cache_key(compiler: str) -> str:
+def _cache_key(compiler: list[str]) -> str:
     """Of what the library follows from; the predefined macros tell the compiler's version and its target."""
-    macros = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
-    inputs = [SOURCE.read_bytes(), macros.encode(), torch.__version__.encode(), *(f.encode() for f in ABI)]
+    macros = _run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
+    inputs = [SOURCE.read_bytes(), *(text.encode() for text in (macros, torch.__version__, *FLAGS, *ABI))]
+    inputs += [word.encode() for word in compiler]
     return hashlib.sha256(b"\0".join(inputs)).hexdigest()[:16]
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _find_or_compile(folder: Path, name: str, compiler: list[str]) -> Path:
+    """The library `name` in a private folder; its file name ends in its SHA-256, by which it is verified."""
+    try:
+        for library in folder.glob(f"{name}-*.so"):
+            if _is_intact(library):
+                return library
+            print(f"{library} is damaged or not safe to load; it is compiled again")
+            library.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temp_folder:
+            built = Path(temp_folder) / "fused_net.so"
+            _compile(compiler, built)
+            built.chmod(0o700)  # whatever the umask
+            return built.replace(folder / f"{name}-{hash_file(built, 'sha256')}.so")
+    except OSError as error:
+        raise RunError(describe_os_error(error)) from error
+
+
+def _is_intact(library: Path) -> bool:
+    """Whether the library is what was compiled. Loading one that is truncated would end the process."""
+    try:
+        check_private(library)
+        return library.is_file() and library.stem.endswith(f"-{hash_file(library, 'sha256')}")
+    except (RunError, OSError):
+        return False
+
+
+def _compile(compiler: list[str], library: Path) -> None:
     began = time.perf_counter()
     package = Path(torch.__file__).parent
     paths = [f"-I{package / 'include'}", f"-L{package / 'lib'}", f"-Wl,-rpath,{package / 'lib'}"]
-    _run([compiler, *FLAGS, *ABI, "-shared", "-fPIC", str(SOURCE), "-o", str(library), *paths, "-ltorch_cpu"])
+    command = [
+        *compiler,
+        *FLAGS,
+        *ABI,
+        "-shared",
+        "-fPIC",
+        str(SOURCE),
+        "-o",
+        str(library),
+        *paths,
+        "-ltorch_cpu",
+    ]
+    _run(command, TMPDIR=str(library.parent))  # where nobody else can change what the compiler writes
     print(f"compiled {SOURCE.relative_to(ROOT)} in {time.perf_counter() - began:.1f} s")
 
 
-def _run(command: list[str]) -> str:
-    process = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
+def _run(command: list[str], **env: str) -> str:
+    try:
+        process = subprocess.run(  # noqa: S603
+            command,
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} cannot be run: {error.strerror or error}") from None
+    except subprocess.TimeoutExpired:
+        raise BuildError(f"{command[0]} does not end within {TIMEOUT_S} s") from None
     if process.returncode:
-        lines = [line for line in process.stderr.splitlines() if "error" in line] or ["it said nothing"]
-        raise BuildError(f"{command[0]} cannot compile {SOURCE.relative_to(ROOT)}: {lines[0].strip()}")
+        said = [line.strip() for line in process.stderr.splitlines() if line.strip()]
+        reasons = [line for line in said if "error" in line] or said[-1:] or ["it said nothing"]
+        raise BuildError(f"{command[0]} cannot compile {SOURCE.relative_to(ROOT)}: {reasons[0]}")
     return process.stdout
 
 
@@ -107,4 +174,6 @@ def _load(library: Path) -> None:
     try:
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError as error:
-        raise BuildError(f"{library} cannot be loaded: {error}") from None
+        with suppress(OSError):  # the next run compiles it again, if it may
+            library.unlink()
+        raise RunError(f"{library} cannot be loaded: {error}") from None

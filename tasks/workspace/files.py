@@ -33,7 +33,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 def cache_folder() -> Path:
     """What is kept outside the project: in `~/.cache/cifarflow`, or where `CIFARFLOW_CACHE` says."""
-    return Path(os.environ.get("CIFARFLOW_CACHE", "~/.cache/cifarflow")).expanduser()
+    try:
+        return Path(os.environ.get("CIFARFLOW_CACHE") or "~/.cache/cifarflow").expanduser()
+    except RuntimeError:
+        raise RunError("the home folder is unknown; set HOME or CIFARFLOW_CACHE") from None
 
 
 def write_text(file: Path, text: str) -> None:

@@ -1,0 +1,65 @@
+"""Folders for compiled code: what is loaded from there runs, so nobody else may be able to write there."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from tasks.workspace.errors import RunError, describe_os_error
+from tasks.workspace.files import cache_folder
+
+
+def open_code_cache(name: str) -> Path:
+    """The folder `name` of the cache, created if need be. `RunError` where it cannot be used safely."""
+    folder = Path(os.path.realpath(cache_folder() / name))
+    try:
+        for place in reversed([folder, *folder.parents]):
+            if not place.exists():
+                place.mkdir(mode=0o700, exist_ok=True)  # whatever the umask
+    except OSError as error:
+        raise RunError(describe_os_error(error)) from error
+    check_private(folder)
+    return folder
+
+
+def check_private(path: Path) -> None:
+    """`RunError` where anybody but the user and root could change what is at `path`.
+
+    That is up to whoever owns or may write to the file or folder, or one that it is in. In a folder with the
+    sticky bit, such as /tmp, everybody may write, but nobody can replace what belongs to others.
+    """
+    path = Path(os.path.realpath(path))
+    trusted = {os.geteuid(), 0, Path("/").stat().st_uid}  # root has another number in some containers
+    try:
+        for place in (path, *path.parents):
+            status = place.lstat()
+            if status.st_uid not in trusted:
+                raise RunError(f"{place} belongs to another user")
+            is_sticky = place != path and status.st_mode & stat.S_ISVTX
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky:
+                raise RunError(f"other users can write to {place} (chmod go-w {place})")
+    except OSError as error:
+        raise RunError(describe_os_error(error)) from error
+
+
+def keep_inductor_cache_private() -> None:
+    """Have `torch.compile` keep its code in the cache, unless `TORCHINDUCTOR_CACHE_DIR` says where.
+
+    Its default is a folder of the temporary directory with a name that is known beforehand, so another user
+    can make it first, and the code in it would run. Where the cache is not safe, this process has a folder of
+    its own.
+    """
+    if os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return
+    try:
+        folder = open_code_cache("inductor")
+    except RunError as error:
+        print(f"{error}; so what torch.compile makes is not kept")
+        folder = Path(tempfile.mkdtemp(prefix="inductor-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        check_private(folder)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
