@@ -1,5 +1,6 @@
 """Atomic writes, JSON files, hashes of files."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,9 +16,11 @@ from tasks.workspace.errors import RunError
 def atomic_write(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside `file`; rename it to `file` on success, delete it on error.
 
-    `RunError` if the file cannot be written.
+    On return the file and its name are on the disk, whatever happens to the machine then. `RunError` if the
+    file cannot be written.
     """
     try:
+        new_folders = [folder for folder in file.parents if not folder.exists()]
         file.parent.mkdir(parents=True, exist_ok=True)
         temp_path = file.with_name(f".{file.name}.{os.getpid()}.partial")
         try:
@@ -25,10 +28,24 @@ def atomic_write(file: Path) -> Iterator[Path]:
             with temp_path.open("rb") as written:
                 os.fsync(written.fileno())
             temp_path.replace(file)
+            for folder in (file.parent, *(new.parent for new in new_folders)):
+                _sync_folder(folder)
         finally:
             temp_path.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in the folder onto the disk; some network file systems refuse, and do it themselves."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,6 @@
 import errno
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +34,37 @@ def test_atomic_write_replaces_the_file(tmp_path: Path) -> None:
             assert not file.exists() or file.read_text() == "first"
         assert file.read_text() == text
     assert [path.name for path in file.parent.iterdir()] == ["x"]
+
+
+def test_atomic_write_syncs_the_file_and_then_the_folders_that_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []
+    file = tmp_path / "a/b/x"
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, file.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with atomic_write(file) as partial:
+        partial.write_text("text")
+    expected = [(path.stat().st_ino, True) for path in (file.parent, tmp_path / "a", tmp_path)]
+    assert synced == [(file.stat().st_ino, False), *expected]
+
+
+def test_atomic_write_on_a_file_system_that_syncs_no_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with atomic_write(tmp_path / "x") as partial:
+        partial.write_text("text")
+    assert (tmp_path / "x").read_text() == "text"
 
 
 def test_atomic_write_failure_leaves_the_earlier_file_only(tmp_path: Path) -> None:
