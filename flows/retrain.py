@@ -91,6 +91,8 @@ def retrain(
     timeout = dt.timedelta(hours=approve_timeout_hours)
     resumed = was_asked()
     with exclusive_workspace(workspace, wait=wait or resumed):
+        if branch is None:
+            publish.check_publish(push=push, commit=commit)
         # After an answer only the decision is left: the workspace may hold another run's results by now.
         target = open_branch(branch, None if resumed else overrides) if branch else None
         question = _read_question()

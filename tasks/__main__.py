@@ -5,7 +5,7 @@ from pathlib import Path
 
 try:
     from tasks.params import read_params
-    from tasks.processes.process import exit_with_parent, interrupt_on_termination
+    from tasks.processes.process import exit_with_parent, interrupt_on_termination, use_repository_of_folder
     from tasks.processes.streams import repair_standard_streams
     from tasks.stages import STAGES, run_stage
     from tasks.workspace.errors import InputError, RunError
@@ -21,6 +21,7 @@ def main(arguments: list[str]) -> int:
         return InputError.exit_code
     interrupt_on_termination()
     exit_with_parent()
+    use_repository_of_folder()
     try:
         run_stage(arguments[0], read_params(Path("params.yaml")))
     except RunError as error:

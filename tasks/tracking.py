@@ -254,7 +254,15 @@ def _git_commit() -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    process = subprocess.run(  # noqa: S603 - no argument from outside
-        [git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    try:
+        process = subprocess.run(  # noqa: S603 - no argument from outside
+            [git, "rev-parse", "HEAD"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return None
     return process.stdout.strip() or None

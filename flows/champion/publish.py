@@ -1,14 +1,14 @@
 """Publish a retraining: event and views, a DVC experiment, a push to the remotes, a commit on a branch."""
 
 import contextlib
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvc.config import NoRemoteError
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
-from dvc.scm import NoSCMError, SCMError
+from dvc.scm import SCMError
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
@@ -17,13 +17,13 @@ from flows.run import markdown
 from flows.run.flow_run import PARAMS
 from flows.run.lineage import record_champion
 from flows.versions.dvc_data import DATA
-from flows.versions.dvc_repro import load_repo
-from flows.versions.git import has_commits, run_git, write_commit
+from flows.versions.dvc_repro import load_repo, open_repo
+from flows.versions.git import find_problem, hide_credentials, run_git, try_commit, write_commit
 from tasks.params import Params
 from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion
-from tasks.workspace.errors import RunError, describe_os_error
+from tasks.workspace.errors import InputError, RunError, describe_os_error
 from tasks.workspace.files import atomic_write
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
 DATA_RESOURCE_ID = "cifarflow.data.images"
 REPORTS_DIR = "reports"
+NO_REMOTE = "no DVC remote to push to; add one: dvc remote add -d NAME URL"
 
 
 def show_decision(entry: LedgerEntry, params: Params) -> None:
@@ -96,10 +97,10 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
     """
     errors = []
     saved = False
-    if not has_commits():
-        print("not a Git repository with commits: skipping the DVC experiment")
+    if problem := find_problem():
+        print(f"{problem.text}: skipping the DVC experiment")
         if commit:
-            errors.append("cannot commit: not a Git repository with commits")
+            errors.append(f"cannot commit: {problem.text}")
     else:
         try:
             with _preserve_git_index(), load_repo() as repo:  # DVC locks it itself, here and in a push
@@ -130,23 +131,44 @@ def _push(entry: LedgerEntry, *, experiment: bool) -> list[str]:
     try:
         with load_repo() as repo:
             print(f"pushed {repo.push()} files to the DVC remote")
-            remote = _git_remote(repo) if experiment else None
-            if remote:
-                repo.experiments.push(remote, [entry.flow_run_name])
-                print(f"pushed the experiment {entry.flow_run_name} to {remote}")
+        if experiment:
+            _push_experiment(entry.flow_run_name)
     except NoRemoteError:
-        errors.append("no DVC remote to push to; add one: dvc remote add -d NAME URL")
+        errors.append(NO_REMOTE)
     except (DvcException, SCMError, OSError) as error:
-        errors.append(f"the push failed: {str(error).splitlines()[0]}")
+        errors.append(f"the push failed: {hide_credentials(str(error).splitlines()[0])}")
+    except RunError as error:
+        errors.append(f"the push failed: {error}")
     return errors
 
 
-def _git_remote(repo: Repo) -> str | None:
-    try:
-        names = list(repo.scm.gitpython.repo.remotes)
-    except NoSCMError:
-        return None
-    return str(names[0].name) if names else None
+def _push_experiment(name: str) -> None:
+    """Push the experiment's Git reference to the first Git remote, if there is one."""
+    remotes = run_git("remote").splitlines()
+    if not remotes:
+        return
+    references = run_git("for-each-ref", "--format=%(refname)", "refs/exps").splitlines()
+    own = [reference for reference in references if reference.endswith(f"/{name}")]
+    run_git("push", "--quiet", remotes[0], *own)
+    print(f"pushed the experiment {name} to {remotes[0]}")
+
+
+def check_publish(*, push: bool, commit: bool) -> None:
+    """`InputError` where the run could not push or commit its decision at its end."""
+    if push:
+        with open_repo() as repo:
+            try:
+                repo.cloud.get_remote()
+            except NoRemoteError:
+                raise InputError(NO_REMOTE) from None
+    problem = find_problem()
+    if problem and not commit:
+        print(f"{problem.text}: there will be no DVC experiment")
+    elif problem:
+        raise InputError(f"cannot commit: {problem.text}; to change that: {problem.fix}")
+    elif commit:
+        _require_other_branch(_name_branch(dt.datetime.now(dt.UTC).date().isoformat()))
+        try_commit()
 
 
 def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
@@ -154,9 +176,8 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
 
     The user's staged changes and the branch that is checked out stay as they are.
     """
-    branch = f"retrain/{entry.time[:10]}"
-    if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
-        raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
+    branch = _name_branch(entry.time[:10])
+    _require_other_branch(branch)
     ref = f"refs/heads/{branch}"
     files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *report_paths(params)]
     files.append(Path(params.paths.decisions))
@@ -165,6 +186,15 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
     if commit is not None:
         run_git("update-ref", ref, commit)
     return branch
+
+
+def _name_branch(date: str) -> str:
+    return f"retrain/{date}"
+
+
+def _require_other_branch(branch: str) -> None:
+    if run_git("symbolic-ref", "--quiet", "--short", "HEAD", check=False) == branch:
+        raise RunError(f"the branch {branch} is checked out; refusing to commit to it")
 
 
 def decision_message(entry: LedgerEntry) -> str:

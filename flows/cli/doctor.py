@@ -19,6 +19,7 @@ from flows.server.api import check_api, load_settings
 from flows.server.local import find_local_server
 from flows.versions.dvc_data import check_data_recorded
 from flows.versions.dvc_repro import change_reason, open_repo, topological_stages
+from flows.versions.git import find_problem, run_git
 from tasks.dataset import cifar
 from tasks.dataset.folder import list_images
 from tasks.params import Params, read_params
@@ -63,7 +64,7 @@ def run_checks() -> Iterator[Check]:
         yield Check("params", "error", str(error), "git checkout HEAD -- params.yaml")
         return
     yield Check("params", "ok", "params.yaml is valid")
-    for check in (_data, _disk, _device, _dvc, _lock, _prefect, _tracking, _champion):
+    for check in (_data, _disk, _device, _git, _dvc, _lock, _prefect, _tracking, _champion):
         yield from check(params)
 
 
@@ -166,6 +167,16 @@ def _device(params: Params) -> Iterator[Check]:
         if params.train.can_be_fused and params.train.fused is not False and find_compiler() is None:
             text = "no C++ compiler, with which net trains in half of the time"
             yield Check("compiler", "warning", text, "apt-get install g++")
+
+
+def _git(_: Params) -> Iterator[Check]:
+    problem = find_problem()
+    if problem is None:
+        yield Check("Git", "ok", f"commit {run_git('rev-parse', '--short', 'HEAD')}")
+    elif problem.is_refused:
+        yield Check("Git", "error", problem.text, problem.fix)
+    else:
+        yield Check("Git", "warning", f"{problem.text}: decisions name no commit", problem.fix)
 
 
 def _dvc(_: Params) -> Iterator[Check]:

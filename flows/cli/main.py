@@ -16,7 +16,7 @@ from click_didyoumean import DYMGroup
 
 from flows.cli import flow_commands, local_commands, training_commands
 from flows.server.proxies import exclude_loopback_from_proxies
-from tasks.processes.process import interrupt_on_termination
+from tasks.processes.process import interrupt_on_termination, use_repository_of_folder
 from tasks.processes.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 
@@ -59,6 +59,7 @@ def main() -> None:
 def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> int:
     """0 = success, 1 = run failed, 2 = invalid usage, 130 = interrupted."""
     interrupt_on_termination()
+    use_repository_of_folder()
     exclude_loopback_from_proxies()
     try:
         started_in = Path.cwd()

@@ -22,6 +22,7 @@ from flows.run.logs import filter_prefect_logs
 from flows.run.markdown import TaskRunSummary
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import Params, read_params
+from tasks.processes.process import use_repository_of_folder
 from tasks.workspace.errors import RunError, describe_os_error
 
 RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
@@ -39,6 +40,7 @@ def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
     `WorkspaceLockedError` where another run holds the lock.
     """
     filter_prefect_logs()
+    use_repository_of_folder()
     flow_run_id = current_flow_run_id()
     with (
         contextlib.chdir(workspace),

@@ -51,7 +51,7 @@ class RemoteBranch:
 
     def checkout(self, *files: Path) -> None:
         """Make the workspace's files those of the head; what it does not have is deleted."""
-        known = run_git("ls-tree", "-r", "--name-only", self.head, "--", *map(str, files)).splitlines()
+        known = run_git("ls-tree", "-r", "-z", "--name-only", self.head, "--", *map(str, files)).split("\0")
         for file in files:
             if any(Path(name).is_relative_to(file) for name in known):
                 run_git("restore", f"--source={self.head}", "--worktree", "--", str(file))

@@ -15,6 +15,20 @@ POLL_INTERVAL_S = 0.5
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # SIGHUP: the terminal was closed
 
+REPOSITORY_VARIABLES = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH"),
+    *("GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE"),
+    *("GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
+)
+"""Variables with which a shell or a hook points Git at another repository than the one of the folder."""
+
+
+def use_repository_of_folder() -> None:
+    """Let this process and those that it starts, DVC among them, use the Git repository of their folder."""
+    for name in REPOSITORY_VARIABLES:
+        os.environ.pop(name, None)
+
 
 def interrupt_on_termination() -> None:
     """Let termination signals end this process as Ctrl-C does: it says so, and releases its locks.

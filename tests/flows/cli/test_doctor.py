@@ -9,6 +9,7 @@ from flows.cli.doctor import doctor, run_checks
 from flows.cli.sample_workspace import prepare_sample_workspace
 from flows.run.lock import workspace_lock
 from tests.conftest import copy_of_project
+from tests.flows.git_clones import git
 
 
 @pytest.fixture
@@ -74,6 +75,35 @@ def test_run_checks_names_the_run_in_progress(project: Path) -> None:
     with workspace_lock():
         (text,) = (check.text for check in run_checks() if check.subject == "locks")
     assert f"process {os.getpid()}" in text
+
+
+def test_run_checks_says_whether_git_can_record_decisions(
+    project: Path, other_uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+
+    def check_git() -> tuple[str, str]:
+        (check,) = (check for check in run_checks() if check.subject == "Git")
+        return check.status, check.text
+
+    assert check_git() == ("warning", "not a Git repository with commits: decisions name no commit")
+    git(project, "init", "--quiet")
+    git(
+        project,
+        "-c",
+        "user.name=T",
+        "-c",
+        "user.email=t@e.org",
+        "commit",
+        "--quiet",
+        "--allow-empty",
+        "-m",
+        "x",
+    )
+    assert check_git()[0] == "ok"
+    for path in (project, *(project / ".git").rglob("*"), project / ".git"):
+        os.chown(path, other_uid, other_uid)
+    assert check_git() == ("error", "another user owns the repository")
 
 
 def test_doctor_prints_no_secret(
