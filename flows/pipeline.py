@@ -27,7 +27,8 @@ from tasks.download import DataUnavailableError
 from tasks.incoming.ingest import list_pending
 from tasks.overrides import Overrides
 from tasks.params import read_params
-from tasks.stages import run_stage
+from tasks.stages import STAGES, run_stage
+from tasks.workspace.code import require_same_code
 
 DOWNLOAD_RETRIES = 2
 DownloadRetries = Annotated[int, Field(ge=0, le=100)]
@@ -85,6 +86,7 @@ def run_stages(chain: TaskChain, *, pull: bool = False, force: bool = False) -> 
     """Run the stages in DVC's order. If one fails, return the state with which the flow should fail."""
     with open_repo() as repo:
         names = [str(stage.name) for stage in topological_stages(repo)]
+    require_same_code(name for name in names if name in STAGES)
     for name in names:
         stage = reproduce_stage.with_options(name=name, task_run_name=name)
         failed = chain.run_task(name, stage, name, pull, force)

@@ -8,11 +8,14 @@ try:
     from tasks.processes.process import exit_with_parent, interrupt_on_termination, use_repository_of_folder
     from tasks.processes.streams import repair_standard_streams
     from tasks.stages import STAGES, run_stage
-    from tasks.workspace.errors import InputError, RunError
+    from tasks.workspace.code import require_same_code
+    from tasks.workspace.errors import InputError, RunError, describe_syntax_error
 except ModuleNotFoundError as missing:
     sys.exit(
         f"{sys.executable} has no {missing.name}; activate the project's environment: . .venv/bin/activate"
     )
+except SyntaxError as error:
+    sys.exit(f"{error.filename}, line {error.lineno}: {error.msg}")
 
 
 def main(arguments: list[str]) -> int:
@@ -23,10 +26,14 @@ def main(arguments: list[str]) -> int:
     exit_with_parent()
     use_repository_of_folder()
     try:
+        require_same_code(arguments[:1])
         run_stage(arguments[0], read_params(Path("params.yaml")))
     except RunError as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return error.exit_code
+    except SyntaxError as error:
+        print(f"{arguments[0]}: {describe_syntax_error(error)}", file=sys.stderr)
+        return RunError.exit_code
     except KeyboardInterrupt:
         print(f"{arguments[0]}: interrupted", file=sys.stderr)
         return 130

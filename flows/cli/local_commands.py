@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flows.cli.project import enter_project
+from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError
 
 record_option = click.option(
@@ -62,9 +63,7 @@ def new(directory: Path, images: Path, image_size: int) -> None:
     """
     from flows.cli.new_project import create_project
 
-    directory, images = directory.absolute(), images.absolute()
-    enter_project()
-    note = create_project(Path.cwd(), directory, images, image_size)
+    note = create_project(ROOT, directory.absolute(), images.absolute(), image_size)
     if note:
         print(note)
     print(f"{directory} is ready. Next: cd {directory} && make run")

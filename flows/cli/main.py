@@ -7,8 +7,9 @@ Prefect.
 import contextlib
 import os
 import sys
+import tomllib
 from collections.abc import Collection
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -18,7 +19,17 @@ from flows.cli import flow_commands, local_commands, training_commands
 from flows.server.proxies import exclude_loopback_from_proxies
 from tasks.processes.process import interrupt_on_termination, use_repository_of_folder
 from tasks.processes.streams import discard_standard_output, flush_standard_output, repair_standard_streams
-from tasks.workspace.errors import InputError, RunError, describe_os_error
+from tasks.workspace.code import ROOT
+from tasks.workspace.errors import InputError, RunError, describe_os_error, describe_syntax_error
+
+
+def _print_version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        file = ROOT / "pyproject.toml"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        version = tomllib.loads(text).get("project", {}).get("version") or metadata.version("cifarflow")
+        click.echo(f"cifarflow {version} from {ROOT}")
+        context.exit()
 
 
 @click.group(cls=DYMGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +40,14 @@ from tasks.workspace.errors import InputError, RunError, describe_os_error
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Run as if started in DIR.",
 )
-@click.version_option(version("cifarflow"), message="cifarflow %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, and where the code is that runs, and exit.",
+)
 def cli(directory: Path | None) -> None:
     """CIFAR-10 from download to a benchmarked ONNX model, and from one neuron to a network.
 
@@ -69,7 +87,7 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
     try:
         code = int(cli(arguments, prog_name="cifarflow", standalone_mode=False, obj=closed_streams) or 0)
         flush_standard_output()
-    except (click.ClickException, click.Abort, RunError, OSError, KeyboardInterrupt) as error:
+    except (click.ClickException, click.Abort, RunError, OSError, SyntaxError, KeyboardInterrupt) as error:
         code, message = _describe(error)
         if message:
             with contextlib.suppress(OSError):  # the terminal may be gone
@@ -79,7 +97,7 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
     return code
 
 
-def _describe(error: BaseException) -> tuple[int, str]:
+def _describe(error: BaseException) -> tuple[int, str]:  # noqa: PLR0911 - one per kind of error
     """Exit code and message of what ended a command."""
     match error:
         case click.exceptions.NoArgsIsHelpError():
@@ -95,4 +113,6 @@ def _describe(error: BaseException) -> tuple[int, str]:
             discard_standard_output()
             reason = describe_os_error(error, unnamed="standard output or another file")
             return RunError.exit_code, f"cifarflow: {reason}"
+        case SyntaxError():
+            return RunError.exit_code, f"cifarflow: {describe_syntax_error(error)}"
     return 130, "cifarflow: interrupted"

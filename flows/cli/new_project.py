@@ -53,6 +53,8 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
 
 def _list_code(source: Path) -> Iterator[Path]:
     """The files that Git tracks, relative to `source`, except for results."""
+    if not (source / "params.yaml").is_file():
+        raise InputError(f"{source} has cifarflow's code without its project; run this in a project")
     try:
         listed = run_git("ls-files", "-z", folder=source)
     except RunError as error:

@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
+from flows.cli.launch import MARKERS
 from tasks.workspace.errors import InputError
-
-MARKERS = ("dvc.yaml", "params.yaml")
 
 
 def find_project(start: Path) -> Path:

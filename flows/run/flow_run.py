@@ -23,7 +23,7 @@ from flows.run.markdown import TaskRunSummary
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import Params, read_params
 from tasks.processes.process import use_repository_of_folder
-from tasks.workspace.errors import RunError, describe_os_error
+from tasks.workspace.errors import RunError, describe_os_error, describe_syntax_error
 
 RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
 
@@ -80,6 +80,8 @@ def fail_in_one_line(function: RunFn) -> RunFn:
             run_error = error
         except OSError as error:
             run_error = RunError(describe_os_error(error))
+        except SyntaxError as error:  # of a module that is imported only now
+            run_error = RunError(describe_syntax_error(error))
         if isinstance(run_error, WorkspaceLockedError) and _is_scheduled():
             return Cancelled(message=str(run_error))
         return Failed(message=str(run_error), data=run_error)

@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from flows.server.api import describe_startup_failure, load_settings
 from flows.server.process import HOST
+from tasks.processes.process import python_path
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json, write_json
 
@@ -179,10 +180,11 @@ def _idle_timeout_s() -> float:
 def _start_process(files: _ServerFiles, port: int, idle_timeout_s: float) -> psutil.Popen:
     environment = os.environ | {"PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     environment |= {"PREFECT_API_URL": api_url(port)}  # of the dashboard's requests, too
+    environment |= {"PYTHONPATH": python_path()}  # this command's code, not the current folder's
     arguments = [str(port), str(files.clients), str(idle_timeout_s)]
     with files.log.open("wb") as log:
         return psutil.Popen(
-            [sys.executable, "-m", "flows.server.process", *arguments],
+            [sys.executable, "-P", "-m", "flows.server.process", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

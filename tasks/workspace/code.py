@@ -6,8 +6,10 @@
 import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from tasks.workspace.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +37,24 @@ def code_sha256(*stages: str) -> str:
     for file in sorted({file for stage in stages for file in _files(stage)}):
         digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def require_same_code(stages: Iterable[str], workspace: Path = Path()) -> None:
+    """`RunError` where the workspace's files of these stages, which DVC hashes, are not those that run."""
+    if workspace.resolve() == ROOT:
+        return
+    for entry in sorted({entry for stage in stages for entry in stage_code(stage)}):
+        hashed = workspace / entry
+        if hashed.exists() and _read_sources(hashed) != _read_sources(ROOT / entry):
+            raise RunError(
+                f"{hashed.resolve()}, which DVC hashes, is not the code that runs, {ROOT / entry}; start the "
+                "run with `cifarflow` in the project of that code (for a sample: cifarflow run --sample)"
+            )
+
+
+def _read_sources(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else [file for file in path.iterdir() if _is_source(file)]
+    return {file.name: file.read_bytes() for file in files}
 
 
 def _files(stage: str) -> Iterator[Path]:

@@ -30,6 +30,11 @@ def escape_unprintable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def describe_syntax_error(error: SyntaxError) -> str:
+    """Where a project's code cannot be read, in one line."""
+    return f"{error.filename}, line {error.lineno}: {error.msg}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """A hint for an unknown word: `did you mean train?`, or a list of the known ones."""
     known = list(known)

@@ -64,9 +64,14 @@ def test_pipeline_training_has_progress_artifact(lr_changed: tuple[Path, State[A
     assert (progress.type, progress.data) == ("progress", 100)
 
 
-def test_pipeline_changed_code_reruns_its_stage(workspace: Path) -> None:
+def test_pipeline_changed_code_reruns_its_stage(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("tasks", "export.py").open("a") as code:
         code.write("# changed\n")
+    state = run_pipeline()
+    assert list(read_task_states(state)) == ["download"]
+    assert f"{workspace}/tasks/export.py, which DVC hashes, is not the code that runs" in str(state.message)
+
+    monkeypatch.setattr("tasks.workspace.code.ROOT", workspace)  # now the changed code is what runs
     tasks = read_task_states(run_pipeline())
     assert tasks["export"].message == "tasks/export.py changed"
     assert [name for name, task in tasks.items() if task.name != "Cached"] == ["export"]
