@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,7 @@ from tasks.workspace.splits import load_splits, save_tensors
 from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tasks.params.train import TrainConfig
@@ -84,7 +85,11 @@ def _train(
     ranks.check_equal(fingerprint)
     checkpoints = None if ranks.rank else _open_checkpoints(weights, fingerprint, config)
     threads = max(1, config.num_threads // ranks.world_size)
-    with num_threads(threads), deterministic_algorithms(device, enabled=config.deterministic):
+    with (
+        num_threads(threads),
+        deterministic_algorithms(device, enabled=config.deterministic),
+        _explain_out_of_memory(config.batch_size),
+    ):
         normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
         trainer = Trainer(
             data.train,
@@ -105,14 +110,9 @@ def _train(
             if tracker is None
             else tracker.start_run("train", run_config, resume=resumes) as run
         ):
-            try:
-                if device.type == "cuda":
-                    trainer.warm_up()
-                best = trainer.fit(checkpoints, run, until)
-            except torch.cuda.OutOfMemoryError as error:
-                raise RunError(
-                    f"out of memory with batch size {config.batch_size}; lower train.batch_size"
-                ) from error
+            if device.type == "cuda":
+                trainer.warm_up()
+            best = trainer.fit(checkpoints, run, until)
 
     result = {
         "val_accuracy": best.accuracy,
@@ -143,6 +143,20 @@ def _train(
     if tracker is not None:
         tracker.link_weights(weights)
     return result
+
+
+@contextmanager
+def _explain_out_of_memory(batch_size: int) -> Iterator[None]:
+    """`RunError` where the GPU has too little memory: for the images, the network, or a step."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:  # the latter: not even for CUDA itself
+        if "out of memory" not in str(error) and isinstance(error, torch.AcceleratorError):
+            raise
+        raise RunError(
+            f"out of memory with batch size {batch_size}; lower train.batch_size, "
+            "or end what else uses the GPU"
+        ) from error
 
 
 def _open_checkpoints(weights: Path, fingerprint: str, config: TrainConfig) -> CheckpointStore:

@@ -58,7 +58,7 @@ class CheckpointStore:
             stored = file.read_bytes()
             digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
             if hashlib.sha256(content).digest() == digest:
-                return torch.load(io.BytesIO(content), weights_only=True)
+                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             print(f"skipping corrupt checkpoint {file}")
             file.rename(file.with_suffix(".corrupt"))
         return None

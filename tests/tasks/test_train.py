@@ -103,12 +103,33 @@ def test_train_with_non_finite_loss_raises_and_keeps_old_weights(splits: Path) -
 
 
 def test_train_out_of_memory_names_the_batch_size(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run_out_of_memory(*_: Any) -> Any:
+    def run_out_of_memory(*_: Any, **__: Any) -> Any:
         raise torch.cuda.OutOfMemoryError
 
-    monkeypatch.setattr("tasks.training.trainer.training_step", run_out_of_memory)
-    with pytest.raises(RunError, match=r"out of memory with batch size 48; lower train\.batch_size"):
-        run_train(splits, batch_size=48)
+    # In a step, in its optimizer, and where images and network are put onto the GPU.
+    for place in ("trainer.training_step", "trainer.build_optimizer", "trainer.ImageStore"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"tasks.training.{place}", run_out_of_memory)
+            with pytest.raises(RunError, match=r"out of memory with batch size 48; lower train\.batch_size"):
+                run_train(splits, batch_size=48)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "message"),
+    [
+        ("CUDA error: out of memory", RunError, "out of memory with batch size 32"),
+        ("CUDA error: unspecified launch failure", RuntimeError, "unspecified launch failure"),
+    ],
+)
+def test_train_explains_that_cuda_cannot_start_for_want_of_memory(
+    splits: Path, monkeypatch: pytest.MonkeyPatch, said: str, expected: type[Exception], message: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise torch.AcceleratorError(said)
+
+    monkeypatch.setattr("tasks.train.Normalize", fail)
+    with pytest.raises(expected, match=message):
+        run_train(splits)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

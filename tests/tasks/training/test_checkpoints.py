@@ -60,3 +60,15 @@ def test_training_fingerprint_depends_on_data_parameters_and_device(tmp_path: Pa
     assert training_fingerprint(splits, {"lr": 0.1}, torch.device("cuda")) != fingerprint
     splits.write_bytes(b"Data")
     assert training_fingerprint(splits, {"lr": 0.1}, CPU) != fingerprint
+
+
+def test_load_latest_loads_the_state_of_a_gpu_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of several processes would load it to the first GPU."""
+    checkpoints = CheckpointStore(tmp_path, "fingerprint")
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+    checkpoints.save(1, {"weights": torch.ones(2)})
+    state = checkpoints.load_latest()
+    assert state["weights"].device == CPU
+    assert torch.equal(state["weights"], torch.ones(2))
