@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Generator
 
 from tasks.workspace.errors import RunError
 
@@ -47,3 +48,12 @@ class ImageStore:
                 if os.preadv(content.fileno(), [image], offset + index * size) != size:
                     raise RunError(f"{file} changed while it was read")
         return images.to(self._device)
+
+
+def sample_split(split: Split, count: int, seed: int) -> Tensor:
+    """`count` images of the split at random, or all of them: uint8 `(count, S, S, 3)`, on the CPU.
+
+    The first ones of a folder would be of one or two classes, since they are in the order of their names.
+    """
+    order = torch.randperm(len(split.labels), generator=Generator().manual_seed(seed))
+    return ImageStore(split, torch.device("cpu")).gather(order[:count].sort().values)

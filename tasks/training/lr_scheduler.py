@@ -31,8 +31,8 @@ def build_lr_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoc
 def lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
     """The factor of `lr` at a step, counted from 0: linear warm-up, then `lr_schedule`.
 
-    `cosine` reaches 0 at the last step (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear`
-    in a straight line.
+    `cosine` falls along half a cosine (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear` along
+    a straight line; both would reach 0 one step after the last.
     """
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     decay_steps = max(config.epochs * steps_per_epoch - warmup_steps, 1)

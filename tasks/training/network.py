@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.cifarnet import CifarNet
 from models.fused_net import FusedNet
 from models.init import build_model, build_with_seed
 from models.net import Net
@@ -48,6 +50,9 @@ def initialize_network(
     if weights is not None:
         load_pretrained(network, weights, config.network)
     freeze(network, config.freeze)
+    bias, epochs = find_whitening_bias(network), config.whiten_bias_epochs
+    if epochs < config.epochs and not any(p.requires_grad for p in network.parameters() if p is not bias):
+        raise InputError(f"train.freeze leaves no parameter to train after epoch {epochs}")
     return network
 
 
@@ -79,6 +84,17 @@ def freeze(network: nn.Module, prefixes: list[str]) -> None:
         raise InputError("train.freeze leaves no parameter to train")
 
 
+def find_whitening_bias(network: nn.Module) -> nn.Parameter | None:
+    """The bias of the whitening layer, unless the network has none or it is frozen.
+
+    To be asked before the first epoch: it is trained in the first epochs only.
+    """
+    if not isinstance(network, CifarNet) or network.whiten.bias is None:
+        return None
+    bias: nn.Parameter = network.whiten.bias  # type: ignore[assignment]
+    return bias if bias.requires_grad else None
+
+
 def set_train_mode(network: nn.Module) -> None:
     """`network.train()`, but batch normalization whose weights are frozen keeps its running statistics."""
     network.train()
@@ -96,14 +112,15 @@ def has_dropout(network: nn.Module) -> bool:
     )
 
 
-def check_last_batch(config: TrainConfig, num_images: int) -> None:
-    """`InputError` where the last batch has no image for a process.
+def check_last_batch(config: TrainConfig, num_images: int, network: nn.Module, image: Tensor) -> None:
+    """`InputError` where the last batch has no image for a process, or too few to train on.
 
-    Or a single one for one of torchvision's networks, on which batch normalization fails.
+    `image`, `(1, 3, S, S)`, is a normalized one: batch normalization fails on a single image if its feature
+    map has one pixel.
     """
     last = num_images % config.batch_size or config.batch_size
     smallest_share = last // config.processes
-    if smallest_share > 1 or (smallest_share == 1 and config.network in NETWORKS):
+    if smallest_share > 1 or (smallest_share == 1 and _can_train_on(network, image)):
         return
     size, reason = "one" if last == 1 else f"{last:,}", f"the batch normalization of {config.network}"
     if config.processes > 1:
@@ -112,3 +129,14 @@ def check_last_batch(config: TrainConfig, num_images: int) -> None:
         f"train.batch_size {config.batch_size} leaves a last batch of {size} of the {num_images:,} training "
         f"images, too few for {reason}; choose another"
     )
+
+
+def _can_train_on(network: nn.Module, image: Tensor) -> bool:
+    copied = copy.deepcopy(network)
+    set_train_mode(copied)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            copied(image)
+        except ValueError:  # PyTorch's "Expected more than 1 value per channel when training"
+            return False
+    return True

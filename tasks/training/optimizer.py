@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from models.cifarnet import CifarNet
 from tasks.training.muon import MuonWithAuxSGD, zeropower_via_newtonschulz
+from tasks.training.network import find_whitening_bias
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ def _build_muon(model: nn.Module, config: TrainConfig, *, compiled: bool) -> Muo
     The loss here is the mean, so the learning rate has the batch size as a factor. Weight decay is a share
     per step, whatever the learning rate.
     """
-    whiten_bias = model.whiten.bias if isinstance(model, CifarNet) else None
+    whiten_bias = find_whitening_bias(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     filters = [parameter for parameter in trainable if parameter.ndim == 4]
     matrices = [parameter for parameter in trainable if parameter.ndim == 2]

@@ -13,17 +13,19 @@ from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.cifarnet import WHITENING_IMAGES, CifarNet
+from models.cifarnet import WHITENING_IMAGES
 from models.init import seed_global_generator
 from models.step import training_step
+from tasks.training.code_cache import keep_inductor_cache_private
 from tasks.training.distributed import Ranks
 from tasks.training.history import EpochMetrics
-from tasks.training.image_store import ImageStore
+from tasks.training.image_store import ImageStore, sample_split
 from tasks.training.loader import BatchLoader
 from tasks.training.lr_scheduler import build_lr_scheduler
 from tasks.training.network import (
     check_last_batch,
     compile_network,
+    find_whitening_bias,
     has_dropout,
     initialize_network,
     set_train_mode,
@@ -80,14 +82,17 @@ class Trainer:
         self.normalize = normalize
         self.device = normalize.scale.device
         self.val_images, self.val_labels = ImageStore(val, self.device), val.labels.to(self.device)
-        check_last_batch(config, len(train.labels))
         self.generator = Generator().manual_seed(config.seed)
         began = time.perf_counter()
-        whitening_images = normalize(train.images[:WHITENING_IMAGES].to(self.device))
+        whitening_images = normalize(sample_split(train, WHITENING_IMAGES, config.seed).to(self.device))
         model = initialize_network(config, num_classes, whitening_images, self.generator, weights)
         self.set_up_seconds = time.perf_counter() - began  # initial weights, and the whitening filters
+        check_last_batch(config, len(train.labels), model, whitening_images[:1].cpu())
+        self._whitening_bias = find_whitening_bias(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
+        if compiled:
+            keep_inductor_cache_private()
         self.compiled_model = compile_network(self.model, compiled=compiled, fused=fused)
         self._replica = self.compiled_model
         self._dropout_generator: Generator | None = None  # of this rank, for masks of its own
@@ -184,9 +189,8 @@ class Trainer:
     def _set_train_mode(self, epoch: int) -> None:
         """Batch normalization by batch, and the whitening bias trained or frozen."""
         set_train_mode(self.model)
-        if isinstance(self.model, CifarNet):
-            assert self.model.whiten.bias is not None
-            self.model.whiten.bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)
+        if self._whitening_bias is not None:
+            self._whitening_bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)
         # Anew in each epoch: what is trained may have changed, and a resumed training adds in the same order.
         self._replica = self.ranks.wrap(self.compiled_model)
 

@@ -1,3 +1,6 @@
+import copy
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Generator, nn
@@ -56,11 +59,58 @@ def test_has_dropout_finds_layers_that_draw(network: nn.Module, *, expected: boo
     assert has_dropout(network) is expected
 
 
-def test_check_last_batch_of_one_image_is_an_input_error_for_torchvisions_networks() -> None:
-    check_last_batch(build_config(network="net", batch_size=4), 9)
-    check_last_batch(build_config(network="resnet18", batch_size=4), 10)
-    with pytest.raises(InputError, match="last batch of one"):
-        check_last_batch(build_config(network="resnet18", batch_size=4), 9)
+def check(network: str, size: int, num_images: int, **changes: object) -> None:
+    """A training with batches of 4."""
+    config = build_config(network=network, batch_size=4, **changes)
+    image = torch.rand(1, 3, size, size)
+    check_last_batch(config, num_images, initialize_network(config, 10, image, Generator()), image)
+
+
+@pytest.mark.parametrize("network", ["airbench94", "airbench96"])
+@pytest.mark.parametrize("size", [9, 12, 16])
+def test_last_batch_of_one_image_that_batch_norm_cannot_take_is_an_input_error(
+    network: str, size: int
+) -> None:
+    """The feature map is one pixel."""
+    check(network, size, 10)
+    with pytest.raises(InputError, match=f"last batch of one of the 9 .* batch normalization of {network}"):
+        check(network, size, 9)
+
+
+@pytest.mark.parametrize(("network", "size"), [("net", 16), ("airbench94", 17), ("resnet18", 32)])
+def test_last_batch_of_one_image_is_no_error_elsewhere(network: str, size: int) -> None:
+    check(network, size, 9)
+
+
+@pytest.mark.parametrize("num_images", [9, 10, 11])
+def test_last_batch_must_have_an_image_for_each_process(num_images: int) -> None:
+    check("airbench94", 32, 12, processes=4)
+    with pytest.raises(InputError, match="too few for 4 processes"):
+        check("airbench94", 32, num_images, processes=4)
+
+
+def test_check_of_the_last_batch_changes_neither_network_nor_global_generator() -> None:
+    config = build_config(network="airbench94", batch_size=4)
+    network = initialize_network(config, 10, IMAGES, Generator())
+    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    check_last_batch(config, 9, network, IMAGES[:1])
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("epochs", "is_refused"), [(0, True), (2, True), (3, False)])
+def test_freeze_of_all_but_the_whitening_bias_is_an_input_error_if_that_is_frozen_later(
+    epochs: int, *, is_refused: bool
+) -> None:
+    config = build_config(
+        network="airbench94", freeze=["blocks", "head"], epochs=3, whiten_bias_epochs=epochs
+    )
+    with (
+        pytest.raises(InputError, match=f"no parameter to train after epoch {epochs}")
+        if is_refused
+        else (nullcontext())
+    ):
+        initialize_network(config, 10, IMAGES, Generator())
 
 
 def test_initialize_network_of_too_small_images_is_an_input_error() -> None:

@@ -69,6 +69,40 @@ def test_whitening_bias_is_trained_at_first_and_the_filters_never(states: list[d
     assert not torch.equal(first["blocks.0.norms.0.bias"], second["blocks.0.norms.0.bias"])
 
 
+@pytest.mark.parametrize("names", [["whiten"], ["whiten.bias"]])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "weight_decay": 0.1}])
+def test_frozen_whitening_bias_is_never_trained(
+    small_splits: Path, names: list[str], changes: dict[str, object]
+) -> None:
+    trainer = build_trainer(small_splits, **TWO_EPOCHS | changes, freeze=names)
+    initial = copy.deepcopy(trainer.model.state_dict())
+    trainer.run_epoch(1)
+    trained = trainer.model.state_dict()
+    assert torch.equal(initial["whiten.bias"], trained["whiten.bias"])
+    assert torch.equal(initial["whiten.weight"], trained["whiten.weight"])
+    assert not torch.equal(initial["head.weight"], trained["head.weight"])
+
+
+def test_whitening_layer_sees_all_classes_of_images_that_are_in_the_order_of_their_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second class has the only images that are not flat."""
+    monkeypatch.setattr("tasks.training.trainer.WHITENING_IMAGES", 50)
+    generator = torch.Generator().manual_seed(1)
+    flat, noise = torch.full((100, 32, 32, 3), 128), torch.randint(256, (100, 32, 32, 3), generator=generator)
+    split = Split(torch.cat([flat, noise]).to(torch.uint8), torch.arange(200) // 100)
+    normalize = Normalize([0.5] * 3, [0.25] * 3, 32, torch.device("cpu"))
+    seeds: list[torch.Tensor] = []
+    for seed in (1, 1, 2):
+        config = build_config(**AIRBENCH94 | {"seed": seed})
+        trainer = Trainer(split, split, 10, normalize, config, lambda *_: None)
+        seeds.append(trainer.model.get_parameter("whiten.weight").data)
+    # Of flat images alone, the variance is 0 and each filter's norm the inverse of the root of epsilon.
+    assert seeds[0].flatten(1).norm(dim=1).max() < 2
+    assert torch.equal(seeds[0], seeds[1])
+    assert not torch.equal(seeds[0], seeds[2])
+
+
 def test_whitening_layer_is_computed_from_the_training_images(small_splits: Path) -> None:
     trainer = build_trainer(small_splits, **AIRBENCH94)
     assert isinstance(trainer.model, CifarNet)
