@@ -16,6 +16,8 @@ PREFECT_ENV = {
     "PREFECT_LOGGING_LOGGERS_PREFECT_LEVEL": "WARNING",
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
+    # automations.yaml declares a run without three of these crashed; Prefect's own default is 180.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # No telemetry unless asked for; a server that the user runs has its own settings.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",

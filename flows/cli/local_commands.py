@@ -1,6 +1,7 @@
 """Commands that run no flow: new, serve, server, predict, check-labels, drift, demo, doctor."""
 
 import os
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import click
 
 from flows.cli.project import enter_project
 from tasks.workspace.code import ROOT
-from tasks.workspace.errors import InputError
+from tasks.workspace.errors import InputError, RunError
 
 record_option = click.option(
     "--record",
@@ -70,9 +71,12 @@ def new(directory: Path, images: Path, image_size: int) -> None:
 
 
 @click.command()
-@click.argument("action", type=click.Choice(["status", "stop"]), default="status")
+@click.argument("action", type=click.Choice(["status", "env", "stop"]), default="status")
 def server(action: str) -> None:
-    """Show or stop the local Prefect server, which commands start and share.
+    """Show or stop the local Prefect server, which commands start and share, or print how to use it.
+
+    `env` prints its address and its password as variables for a shell in which Prefect's own commands are to
+    use it. The password is new each time that the server starts; the dashboard asks for it.
 
     It ends by itself when no command has used it for 15 minutes (CIFARFLOW_SERVER_IDLE_MINUTES). With
     CIFARFLOW_SERVER=temporary, each command has its own instead.
@@ -80,14 +84,21 @@ def server(action: str) -> None:
     \b
     Examples:
       cifarflow server
+      eval "$(cifarflow server env)"
       cifarflow server stop
     """
     from flows.server.local import find_local_server, stop_local_server
 
     if action == "stop":
         print("the local server is stopped" if stop_local_server() else "no local server is running")
+        return
+    running = find_local_server()
+    if action == "env":
+        if running is None:
+            raise RunError("no local server is running; start one with: cifarflow serve")
+        print(f"export PREFECT_API_URL={shlex.quote(running.api_url)}")
+        print(f"export PREFECT_API_AUTH_STRING={shlex.quote(running.credential)}")
     else:
-        running = find_local_server()
         print(f"the local server runs at {running.dashboard}" if running else "no local server is running")
 
 

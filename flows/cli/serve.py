@@ -1,14 +1,17 @@
 """`cifarflow serve`: serve prefect.yaml's deployments locally, starting a Prefect server if needed."""
 
+import asyncio
 import contextlib
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
 from flows.server.connection import connect_to_server
-from flows.server.local import api_url, find_local_server, is_healthy, stop_local_server
+from flows.server.local import find_local_server, stop_local_server
+from tasks.processes.process import TERMINATION_SIGNALS
 from tasks.workspace.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -25,23 +28,47 @@ def serve_deployments(port: int) -> None:
     for file in (DEPLOYMENTS, AUTOMATIONS):
         if not file.is_file():
             raise InputError(f"{Path.cwd()} has no {file}")
-    if not os.environ.get("PREFECT_API_URL") and is_healthy(api_url(port)):
-        os.environ["PREFECT_API_URL"] = api_url(port)  # a server that the user has started
     with connect_to_server(port=port) as url:
-        for name, value in _job_env().items():
-            os.environ.setdefault(name, value)
-        import prefect
-
-        deployments = [_to_deployment(entry) for entry in _load_deployments()]
-        _ensure_automations()
-        print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
-        print(f"dashboard: {url.removesuffix('/api')}; stop with Ctrl-C", flush=True)
-        prefect.serve(*deployments, print_starting_message=False, limit=MAX_CONCURRENT_RUNS)
-    server = find_local_server()
-    if server is not None and server.api_url == url:
+        server = find_local_server()
+        is_local = server is not None and server.api_url == url
+        with contextlib.suppress(KeyboardInterrupt):
+            for name, value in _job_env().items():
+                os.environ.setdefault(name, value)
+            deployments = [_to_deployment(entry) for entry in _load_deployments()]
+            _ensure_automations()
+            print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
+            print(f"dashboard: {url.removesuffix('/api')}; stop with Ctrl-C", flush=True)
+            if is_local:
+                print(
+                    'its password, and its use in another shell: eval "$(cifarflow server env)"', flush=True
+                )
+            asyncio.run(_run_until_signal(deployments))
+    if is_local:
         with contextlib.suppress(RunError):  # another command uses it
             stop_local_server()
     print("stopped; schedules are paused until the next cifarflow serve")
+
+
+async def _run_until_signal(deployments: list["RunnerDeployment"]) -> None:
+    """Serve until a signal, which ends the runs first: Prefect's runner breaks off at any but Ctrl-C."""
+    from prefect.runner import Runner
+
+    runner = Runner(pause_on_shutdown=True, limit=MAX_CONCURRENT_RUNS)
+    for deployment in deployments:
+        await runner.aadd_deployment(deployment)
+    serving = asyncio.create_task(runner.start())
+    loop = asyncio.get_running_loop()
+
+    def stop(*_: object) -> None:
+        loop.call_soon_threadsafe(serving.cancel)
+
+    runner.handle_sigterm = stop  # type: ignore[method-assign]
+    for name in TERMINATION_SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
 
 
 def _load_deployments() -> list[dict[str, Any]]:
@@ -72,6 +99,7 @@ def _to_deployment(entry: dict[str, Any]) -> "RunnerDeployment":
         triggers=TypeAdapter(list[DeploymentTriggerTypes]).validate_python(entry.get("triggers", [])),
         parameters=entry.get("parameters"),
         description=entry.get("description"),
+        tags=entry.get("tags"),
     )
     return deployment
 

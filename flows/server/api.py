@@ -97,6 +97,12 @@ def check_api(settings: "Settings") -> str:
     if certificate and url.startswith("https") and not Path(certificate).exists():
         name = find_origin("PREFECT_API_SSL_CERT_FILE")
         raise InputError(f"{name} names a file that does not exist: {certificate}")
+    proxy = _proxy_variable(url)
+    if proxy and os.environ[proxy].startswith("socks"):
+        raise InputError(
+            f"{proxy} names a SOCKS proxy, through which Prefect's client sends no events; if {address} is "
+            "reached without it, list the host in no_proxy"
+        )
     from prefect.client.orchestration import get_client
 
     try:
@@ -106,15 +112,10 @@ def check_api(settings: "Settings") -> str:
     except httpx.HTTPStatusError as error:
         raise _explain_status(error.response.status_code, address, origin) from error
     except ValueError as error:
-        proxy = _proxy_variable(url)
         if "proxy" in str(error).lower() and proxy:
             raise InputError(f"{proxy} is not the URL of a proxy: {os.environ[proxy]!r:.80}") from error
         raise RunError(
             f"what responds at {address} is not a Prefect API ({origin}); its URL ends in /api"
-        ) from error
-    except ImportError as error:
-        raise InputError(
-            f"{_proxy_variable(url)} names a SOCKS proxy, for which httpx lacks a package: socksio"
         ) from error
     except (httpx.HTTPError, OSError, RuntimeError) as error:
         raise _explain_connection(error, url, address, origin) from error

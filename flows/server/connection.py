@@ -3,38 +3,59 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 import httpx
 
 from flows.server.api import check_api, load_settings
 from flows.server.local import local_server
+from flows.server.proxies import LOOPBACK, drop_unusable_proxies
 from tasks.workspace.errors import RunError
+
+TAG = "cifarflow"
 
 
 @contextlib.contextmanager
 def connect_to_server(preload: Sequence[str] = (), port: int | None = None) -> Iterator[str]:
     """The API's URL, of a server that responds and with which Prefect's client works in the block.
 
-    While a server starts, the modules `preload` are imported. `RunError` or `InputError` in one line if
-    there is no such server.
+    The block's flow runs have the tag that automations.yaml looks for. While a server starts, the modules
+    `preload` are imported. `RunError` or `InputError` in one line if there is no such server.
     """
     settings = load_settings()
+    if not settings.api.url or urlsplit(settings.api.url).hostname in LOOPBACK:
+        drop_unusable_proxies()
     if settings.api.url:
         check_api(settings)
-        with _lost_connection_as_run_error():
+        from prefect import tags
+
+        with tags(TAG), _lost_connection_as_run_error():
             yield settings.api.url
         return
+    from prefect import tags
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     with local_server(settings, preload, port) as server:
-        password = settings.server.api.auth_string or settings.api.auth_string
-        local = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: password}
-        os.environ["PREFECT_API_URL"] = server.api_url  # for processes that are started in the block
-        try:
-            with temporary_settings(local), _lost_connection_as_run_error():
-                yield server.api_url
-        finally:
-            del os.environ["PREFECT_API_URL"]
+        local = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.credential}
+        # Processes that are started in the block, such as runs and Dask's workers, read them there.
+        variables = {setting.name: value for setting, value in local.items()}
+        with _environment(variables), temporary_settings(local), tags(TAG), _lost_connection_as_run_error():
+            yield server.api_url
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """A Prefect server and a worker as processes of their own, and how tests talk to them."""
 
+import base64
 import contextlib
 import copy
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -43,6 +45,7 @@ class DeploymentServer:
         if database:
             self.env["PREFECT_API_DATABASE_CONNECTION_URL"] = database
         self.env.pop("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", None)
+        self.headers = {"Content-Type": "application/json"}
         self._server: subprocess.Popen[bytes] | None = None
         self._worker: subprocess.Popen[bytes] | None = None
 
@@ -100,13 +103,29 @@ class DeploymentServer:
         data = None if body is None else json.dumps(body).encode()
         for attempt in range(5):
             try:
-                with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=30) as answer:
+                with urlopen(Request(url, data, self.headers), timeout=30) as answer:
                     return json.loads(answer.read() or "null")
             except HTTPError as error:  # 503: a transaction met another one's lock on SQLite
                 if error.code != 503 or attempt == 4:
                     raise
                 time.sleep(0.5)
         raise AssertionError
+
+    def log_in(self) -> None:
+        """Send with each request what the local server asks for; Prefect's commands get it as well."""
+        shown = subprocess.run(
+            [str(BIN / "cifarflow"), "server", "env"],
+            env={name: value for name, value in self.env.items() if name != "PREFECT_API_URL"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+        variables = dict(line.removeprefix("export ").split("=", 1) for line in shown.splitlines())
+        self.env |= {name: shlex.split(value)[0] for name, value in variables.items()}
+        token = base64.b64encode(self.env["PREFECT_API_AUTH_STRING"].encode()).decode()
+        self.headers |= {"Authorization": f"Basic {token}", "Prefect-Csrf-Client": "tests"}
+        self.headers["Prefect-Csrf-Token"] = self.request("csrf-token?client=tests")["token"]
 
     def run_prefect(self, *arguments: str) -> str:
         done = subprocess.run(

@@ -1,11 +1,15 @@
 """`cifarflow serve`: server, deployments, automations and runs in one command."""
 
-import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from psutil import process_iter
 
+from flows.run.lock import LOCK_FILE
 from tests.e2e.deployment_server import (
     BIN,
     DeploymentServer,
@@ -18,22 +22,61 @@ from tests.e2e.deployment_server import (
 pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 
-def test_serve_starts_server_runs_deployments_and_stops(deployment_folder: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def serve(
+    deployment_folder: Path, tmp_path: Path
+) -> Iterator[tuple[DeploymentServer, subprocess.Popen[bytes]]]:
+    """`cifarflow serve` with a server of its own, which serves, and its process."""
     server = DeploymentServer(deployment_folder, tmp_path)
     server.env.pop("PREFECT_API_URL")
     log = tmp_path / "serve.log"
-    serve = start_process([str(BIN / "cifarflow"), "serve", "--port", str(server.port)], server, log)
+    process = start_process([str(BIN / "cifarflow"), "serve", "--port", str(server.port)], server, log)
     try:
-        wait_until(lambda: "Ctrl-C" in log.read_text())
-        names = {name for name in read_deployment_names(deployment_folder) if "anywhere" not in name}
-        wait_until(lambda: len(server.request("deployments/filter", {})) == len(names))
-        server.wait_until_completed(server.start_run("neuron/neuron", w1=2.0))
-        automations = {entry["name"]: entry["enabled"] for entry in server.request("automations/filter", {})}
-        assert automations["cifarflow: a run without heartbeats has crashed"]
-        assert not automations["cifarflow: images are waiting"]
-        os.kill(serve.pid, signal.SIGINT)
-        assert serve.wait(60) in {0, 130}
+        wait_until(lambda: "cifarflow server env" in log.read_text())
+        server.log_in()
+        yield server, process
     finally:
-        stop_process(serve)
-    assert "Traceback" not in log.read_text()
+        stop_process(process)
+
+
+def test_serve_starts_server_runs_deployments_and_stops(
+    serve: tuple[DeploymentServer, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    server, process = serve
+    names = {name for name in read_deployment_names(server.folder) if "anywhere" not in name}
+    wait_until(lambda: len(server.request("deployments/filter", {})) == len(names))
+    server.run_prefect("deployment", "run", "neuron/neuron", "--watch")
+    server.wait_until_completed(server.start_run("neuron/neuron", w1=2.0))
+    automations = {entry["name"]: entry["enabled"] for entry in server.request("automations/filter", {})}
+    assert automations["cifarflow: a run without heartbeats has crashed"]
+    assert not automations["cifarflow: images are waiting"]
+    log = (tmp_path / "serve.log").read_text()
+    password = server.env["PREFECT_API_AUTH_STRING"]
+    assert password not in log
+    assert not any(
+        password in " ".join(running.info["cmdline"] or []) for running in process_iter(["cmdline"])
+    )
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert "Traceback" not in (tmp_path / "serve.log").read_text()
     assert not server.is_healthy()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_that_is_terminated_ends_its_run_and_its_server(
+    serve: tuple[DeploymentServer, subprocess.Popen[bytes]],
+    tmp_path: Path,
+    own_workspace: Path,
+    number: signal.Signals,
+) -> None:
+    server, process = serve
+    with FileLock(own_workspace / LOCK_FILE):  # the run waits for it
+        run = server.start_run("pipeline/pipeline", workspace=str(own_workspace))
+        wait_until(lambda: server.read_state(run)[0] == "Running")
+        process.send_signal(number)
+        assert process.wait(90) == 0
+    log = (tmp_path / "serve.log").read_text()
+    assert log.rstrip().endswith("stopped; schedules are paused until the next cifarflow serve")
+    assert "never awaited" not in log
+    assert not server.is_healthy()
+    assert not [p for p in process_iter(["cmdline"]) if run in " ".join(p.info["cmdline"] or [])]
