@@ -1,1 +1,1 @@
-"""Networks and toy mathematics, on PyTorch and the standard library only: no file, Prefect, DVC or W&B."""
+"""Networks, on PyTorch and the standard library only: no file, Prefect, DVC or W&B."""

@@ -68,8 +68,8 @@ def _format_error(schema: Schema, values: Any, error: Mapping[str, Any]) -> str:
         case "missing":
             key = ".".join(map(str, error["loc"]))
             return f"{key} is missing; it should be {describe_allowed(_find(schema, error['loc']), schema)}"
-        case "value_error" if "ctx" in error and location:
-            return f"{key}: {error['ctx']['error']}"
+        case "value_error" if "ctx" in error and error["loc"]:  # it may be a default that is wrong
+            return f"{key or error['loc'][0]}: {error['ctx']['error']}"
     value = values
     for part in location:
         value = value[part]
@@ -123,7 +123,9 @@ def describe_allowed(node: Schema, root: Schema) -> str:
             return f"one of {len(values)} names, such as {', '.join(values[:MAX_VALUES])}"
         return _join(values)
     if node["type"] == "array":
-        return f"a list, each item {describe_allowed(node['items'], root)}"
+        size = _describe_range({"minimum": node.get("minItems"), "maximum": node.get("maxItems")})
+        count = f" of{size.removeprefix(' from')} items" if "minItems" in node else ""
+        return f"a list{count}, each item {describe_allowed(node['items'], root)}"
     if node["type"] == "object":
         return f"a section with the keys {', '.join(node['properties'])}"
     words = {"boolean": "true, false", "integer": "an integer", "number": "a number", "string": "text"}

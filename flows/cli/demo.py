@@ -7,13 +7,12 @@ from typing import Any
 import gradio as gr
 
 from flows.cli.demo_image import IMAGE_CSS, build_image_tab
+from flows.toys.gradient_descent import Point, descend, gradient
+from flows.toys.gradient_descent import loss as squared_error
 from flows.toys.gradient_descent import plot as plot_gradient_descent
-from flows.toys.loss import plot_example
+from flows.toys.loss import plot_example, predict
+from flows.toys.neuron import ACTIVATIONS, activate, multiply
 from flows.toys.neuron import plot as plot_neuron
-from models.toys.gradient_descent import Point, gradient, gradient_descent
-from models.toys.gradient_descent import loss as squared_error
-from models.toys.loss import predict
-from models.toys.neuron import ACTIVATIONS, activate, multiply
 from tasks.workspace.errors import InputError
 
 LOOPBACK = "127.0.0.1"
@@ -123,9 +122,7 @@ def _gradient_descent_tab(blocks: gr.Blocks) -> None:
 
     def update(learning_rate: float, w0: float, b0: float) -> tuple[str, str]:
         chosen, good = (
-            gradient_descent(
-                lambda point: gradient(point, *EXAMPLE), (w0, b0), rate, max_steps=MAX_STEPS, tolerance=1e-6
-            )
+            descend(lambda point: gradient(point, *EXAMPLE), (w0, b0), rate, max_steps=MAX_STEPS)
             for rate in (learning_rate, GOOD_LEARNING_RATE)
         )
         loss = round(squared_error(chosen.path[-1], *EXAMPLE), 9)

@@ -172,14 +172,16 @@ def toys(name: str | None, set_params: tuple[str, ...]) -> None:
     from flows.cli.console import prefect_console
     from flows.server.connection import connect_to_server
 
-    with prefect_console() as update_status, connect_to_server(preload=["flows.toys.base"]):
-        from flows.toys.base import parse_parameters
+    with prefect_console() as update_status:
+        arguments: dict[str, Any] = {}
+        if set_params:  # the parameters are checked before a server starts
+            from flows.toys.base import parse_parameters
 
-        for toy in names:
-            flow = load_flow(toy)
-            arguments = parse_parameters(flow, set_params)
-            update_status(toy)
-            raise_on_failure(flow(**arguments, return_state=True))
+            arguments = parse_parameters(load_flow(names[0]), set_params)
+        with connect_to_server(preload=["flows.toys.base"]):
+            for toy in names:
+                update_status(toy)
+                raise_on_failure(load_flow(toy)(**arguments, return_state=True))
 
 
 COMMANDS = (run, retrain, rollback, promote, toys)

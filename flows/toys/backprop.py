@@ -1,63 +1,102 @@
 """Backpropagation: the chain rule, step by step (slide "Backpropagation").
 
-Forward, z = x1·w1 + b, ŷ = f(z), J = (y - ŷ)². Backward, from the loss to what it depends on:
-∂J/∂ŷ = -2(y - ŷ), through the activation ∂J/∂z = ∂J/∂ŷ · f'(z), and then ∂J/∂w1, ∂J/∂b and ∂J/∂x1.
-With x1 = 2, y = 7, w1 = 1 and b = 3 this is the talk's loss example.
+The forward pass computes z = x1·w1 + b, ŷ = f(z) and J = (y - ŷ)². The backward pass goes from the loss to
+what it depends on: ∂J/∂ŷ = -2(y - ŷ), through the activation ∂J/∂z = ∂J/∂ŷ · f'(z), and then ∂J/∂w1, ∂J/∂b
+and ∂J/∂x1. With x1 = 2, y = 7, w1 = 1 and b = 3 this is the talk's loss example.
 """
 
-from dataclasses import astuple
+import math
+from dataclasses import astuple, dataclass
 from typing import Literal
 
+import torch
 from matplotlib import rc_context
 
-from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
-from flows.toys.style import (
-    BLUE,
-    MUTED,
-    ORANGE,
-    STYLE,
+from flows.toys.base import (
+    BoundedFloat,
+    Table,
     create_figure,
     draw_arrow,
     draw_node,
     format_number,
-    render_svg,
+    present,
+    toy_flow,
+    toy_task,
 )
-from models.toys import backprop as backprop_math
-from models.toys.backprop import Forward, Gradients
+from flows.toys.neuron import DERIVATIVES, TORCH_ACTIVATIONS, activate
+from tasks.reporting.svg import BLUE, MUTED, ORANGE, STYLE, render_svg
+
+FINITE_DIFFERENCE_STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The values of the forward pass: `z = x1·w1 + b`, `ŷ = f(z)`, `J = (y - ŷ)²`."""
+
+    z: float
+    prediction: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The derivative of J with respect to each of these."""
+
+    w1: float
+    b: float
+    x1: float
 
 
 @toy_task
 def forward_pass(x1: float, w1: float, b: float, y: float, activation: str) -> Forward:
-    return backprop_math.forward(x1, w1, b, y, activation)
+    """Compute the loss of one neuron; each value must be finite, and the activation known."""
+    for value in (x1, w1, b, y):
+        if not math.isfinite(value):
+            raise ValueError(f"x1, w1, b and y should be finite numbers, not {value}")
+    z = x1 * w1 + b
+    prediction = activate(z, activation)
+    return Forward(z, prediction, (y - prediction) ** 2)
 
 
 @toy_task
 def loss_backward(y: float, fwd: Forward) -> float:
-    """∂J/∂ŷ"""
-    return backprop_math.d_loss_d_prediction(y, fwd.prediction)
+    """Compute `∂J/∂ŷ = -2(y - ŷ)`."""
+    return -2 * (y - fwd.prediction)
 
 
 @toy_task
 def activation_backward(d_prediction: float, fwd: Forward, activation: str) -> float:
-    """∂J/∂z = ∂J/∂ŷ · f'(z)"""
-    return d_prediction * backprop_math.d_prediction_d_z(fwd.z, activation)
+    """Compute `∂J/∂z = ∂J/∂ŷ · f'(z)`."""
+    return d_prediction * DERIVATIVES[activation](fwd.z)
 
 
 @toy_task
 def linear_backward(d_z: float, x1: float, w1: float) -> Gradients:
-    """∂J/∂w1, ∂J/∂b, ∂J/∂x1"""
-    return backprop_math.gradients_from_dz(d_z, x1, w1)
+    """Compute the gradients from `∂J/∂z`: as `z = x1·w1 + b`, it is multiplied by x1, by 1 and by w1."""
+    return Gradients(w1=d_z * x1, b=d_z, x1=d_z * w1)
 
 
 @toy_task
-def numerical_checks(
-    x1: float, w1: float, b: float, y: float, activation: str
-) -> tuple[Gradients, Gradients]:
-    """By PyTorch's autograd, and by finite differences."""
-    return (
-        backprop_math.gradients_by_autograd(x1, w1, b, y, activation),
-        backprop_math.gradients_by_finite_differences(x1, w1, b, y, activation),
-    )
+def gradients_by_autograd(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
+    """Compute the same gradients by PyTorch's autograd, in float64."""
+    inputs, weight, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x1, w1, b))
+    loss = (y - TORCH_ACTIVATIONS[activation](inputs * weight + bias)) ** 2
+    loss.backward()  # type: ignore[no-untyped-call]
+    values = [0.0 if leaf.grad is None else leaf.grad.item() for leaf in (weight, bias, inputs)]
+    return Gradients(*values)
+
+
+@toy_task
+def gradients_by_finite_differences(x1: float, w1: float, b: float, y: float, activation: str) -> Gradients:
+    """Estimate the gradients from the loss alone: `(J(θ + h) - J(θ - h)) / 2h`, one parameter at a time."""
+    step = FINITE_DIFFERENCE_STEP
+
+    def slope(dx1: float, dw1: float, db: float) -> float:
+        above = forward_pass(x1 + dx1, w1 + dw1, b + db, y, activation).loss
+        below = forward_pass(x1 - dx1, w1 - dw1, b - db, y, activation).loss
+        return (above - below) / (2 * step)
+
+    return Gradients(w1=slope(0, step, 0), b=slope(0, 0, step), x1=slope(step, 0, 0))
 
 
 @toy_flow
@@ -68,7 +107,7 @@ def backprop(
     y: BoundedFloat = 7.0,
     activation: Literal["sigmoid", "tanh", "relu"] = "relu",
 ) -> Gradients:
-    """∂J/∂w1, ∂J/∂b and ∂J/∂x1 of one neuron.
+    """Compute ∂J/∂w1, ∂J/∂b and ∂J/∂x1 of one neuron.
 
     Args:
         x1: the input
@@ -81,7 +120,8 @@ def backprop(
     d_prediction = loss_backward(y, fwd)
     d_z = activation_backward(d_prediction, fwd, activation)
     grads = linear_backward(d_z, x1, w1)
-    autograd, differences = numerical_checks(x1, w1, b, y, activation)
+    autograd = gradients_by_autograd(x1, w1, b, y, activation)
+    differences = gradients_by_finite_differences(x1, w1, b, y, activation)
 
     forward = Table(
         ["forward", "is", "value"],
@@ -108,17 +148,17 @@ def backprop(
     )
     from_autograd = f"from autograd by {_max_abs_diff(grads, autograd):.1g} at most"
     from_differences = f"from finite differences by {_max_abs_diff(grads, differences):.1g}"
-    slope = backprop_math.d_prediction_d_z(fwd.z, activation)
+    slope = DERIVATIVES[activation](fwd.z)
     takeaways = [
         f"The chain rule differs {from_autograd}, {from_differences}.",
         f"The activation lets {slope:.3g} of the gradient through.",
     ]
-    if activation == "relu" and abs(fwd.z) < backprop_math.FINITE_DIFFERENCE_STEP * max(1, abs(x1), abs(w1)):
+    if activation == "relu" and abs(fwd.z) < FINITE_DIFFERENCE_STEP * max(1, abs(x1), abs(w1)):
         takeaways.append(
             "At its kink ReLU has no slope: finite differences see both sides of it, PyTorch takes 0."
         )
     svg = plot((x1, w1, b, y), fwd, (d_prediction, d_z), grads, activation)
-    publish("backprop", [forward, backward], takeaways, svg)
+    present("backprop", [forward, backward], takeaways, svg)
     return grads
 
 
@@ -134,9 +174,9 @@ def plot(
     grads: Gradients,
     activation: str,
 ) -> str:
-    """SVG: the computation graph, with each value in its node and the gradient of J below it.
+    """Draw the computation graph, with each value in its node and the gradient of J below it.
 
-    `inputs` is (x1, w1, b, y), `inner_grads` (∂J/∂ŷ, ∂J/∂z).
+    `inputs` is (x1, w1, b, y), and `inner_grads` is (∂J/∂ŷ, ∂J/∂z).
     """
     figure, axes = create_figure(3.1)
     axes.set(xlim=(-0.75, 6.75), ylim=(-0.62, 2.75))

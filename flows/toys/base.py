@@ -1,7 +1,7 @@
-"""What all toys share: a Prefect flow of small tasks that ends in tables, a figure and a Prefect artifact.
+"""What every toy uses: the decorators for its flow and tasks, the parts of its figure, and its presentation.
 
-Outside of a flow run the same code is plain Python: `neuron.fn(w1=2.0)` calls the tasks as functions, needs
-no server and creates no artifact.
+Wherever no Prefect flow runs, a toy is plain Python: `neuron.fn(w1=2.0)` and each of the toy's functions can
+be called without a server, and no such call creates a task run or an artifact.
 """
 
 import inspect
@@ -11,10 +11,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from prefect import Flow, flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Failed
 from pydantic import Field, create_model
 from rich.console import Console
@@ -25,16 +29,19 @@ from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
 from tasks.params.types import StrictModel
 from tasks.reporting.markdown import escape_markdown, format_row
+from tasks.reporting.svg import INK, MUTED, PAPER
 from tasks.validation import validate
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Values = NDArray[np.float64]
 
 FIGURES_DIR = Path("reports/toys")
+WIDTH = 7.2  # inches: the width of every figure
 
-# The bounds keep sums and squares far from a float's own.
+# The bounds keep sums and squares far from the largest number that a float can hold.
 BoundedFloat = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -43,10 +50,10 @@ PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
 
 
 def toy_flow(function: Callable[P, R]) -> Flow[P, R]:
-    """Decorator: a Prefect flow with the function's name that validates its parameters by their types.
+    """Decorate a toy's main function: it becomes a Prefect flow that checks its parameters by their types.
 
-    A wrong parameter, or a `ValueError` of the mathematics, is an `InputError`: a flow run ends in the state
-    `Failed` that carries it, without a traceback; a plain call raises it.
+    A parameter that is wrong, and a `ValueError` of the mathematics, become an `InputError`. A flow run ends
+    in the state `Failed` that carries the error and shows no traceback; a plain call raises the error.
     """
     name = function.__name__
     model = _parameter_model(function)
@@ -63,33 +70,15 @@ def toy_flow(function: Callable[P, R]) -> Flow[P, R]:
                 raise run_error from None
             return cast("R", Failed(message=str(run_error), data=run_error))
 
-    # Prefect's own validation would turn the string "3" into a number, and report an error in several lines.
+    # Prefect's own validation would turn the text "3" into a number, and report an error in several lines.
     return flow(name=name, description=TOYS[name], log_prints=True, validate_parameters=False)(run)
 
 
-def parse_parameters(toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Parameters from strings such as `w1=2`, with values in YAML. `InputError`: one line per mistake."""
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not (equals and key):
-            raise InputError(f"--set {assignment}: expected key=value, e.g. seed=1")
-        values[key] = parse_value(assignment, text)
-    return validate(_parameter_model(toy.fn), values, "--set").model_dump(include=set(values))
-
-
-def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
-    """The pydantic model of the function's parameters."""
-    hints = get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {
-        key: (hints[key], parameter.default)
-        for key, parameter in inspect.signature(function).parameters.items()
-    }
-    return create_model(function.__name__, __base__=StrictModel, **fields)
-
-
 def toy_task(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: a Prefect task in a flow run, elsewhere the function itself."""
+    """Decorate a step of a toy: called by a flow it is a Prefect task, called by anything else plain Python.
+
+    A call from within another task is a plain call as well.
+    """
 
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -102,12 +91,36 @@ def toy_task(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if FlowRunContext.get() is None:
+        if FlowRunContext.get() is None or TaskRunContext.get() is not None:
             return function(*args, **kwargs)
         filter_prefect_logs()
         return as_task(*args, **kwargs, return_state=True).result()
 
     return call
+
+
+def parse_parameters(toy: Flow[..., Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Read a toy's parameters from texts such as `w1=2`, whose values are YAML.
+
+    An `InputError` has one line per mistake.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not (equals and key):
+            raise InputError(f"--set {assignment}: expected key=value, e.g. seed=1")
+        values[key] = parse_value(assignment, text)
+    return validate(_parameter_model(toy.fn), values, "--set").model_dump(include=set(values))
+
+
+def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
+    """Build the pydantic model of the function's parameters."""
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        key: (hints[key], parameter.default)
+        for key, parameter in inspect.signature(function).parameters.items()
+    }
+    return create_model(function.__name__, __base__=StrictModel, **fields)
 
 
 @dataclass(frozen=True)
@@ -136,8 +149,8 @@ class Table:
         return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
 
 
-def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: str) -> None:
-    """Print tables and takeaways, save the figure, and in a flow run create an artifact."""
+def present(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: str) -> None:
+    """Print a toy's tables and takeaways, save its figure, and create an artifact if a flow runs."""
     file = FIGURES_DIR / f"{name}.svg"
     write_text(file, svg)
     text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(takeaways), f"figure: {file}"])
@@ -146,3 +159,26 @@ def publish(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: s
         parts = [f"# {name}: {TOYS[name]}", *(table.as_markdown() for table in tables)]
         parts += ["\n".join(f"- {escape_markdown(line)}" for line in takeaways), f"Figure: `{file}`"]
         create_markdown_artifact("\n\n".join(parts) + "\n", key=f"toy-{name.replace('_', '-')}")
+
+
+def create_figure(height: float, *, rows: Sequence[float] = (1,), columns: Sequence[float] = (1,)) -> Any:
+    """Create a figure `height` inches high, and its axes; `rows` and `columns` are ratios of their sizes."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.subplots(len(rows), len(columns), height_ratios=rows, width_ratios=columns)
+
+
+def format_number(value: float) -> str:
+    """Write a number with three significant digits and a typographic minus sign."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def draw_node(axes: Axes, at: tuple[float, float], text: str, *, size: float = 34, color: str = INK) -> None:
+    """Draw a circle, `size` points wide, with a text inside."""
+    axes.plot(*at, "o", markersize=size, markerfacecolor=PAPER, markeredgecolor=color, markeredgewidth=1.4)
+    axes.text(*at, text, ha="center", va="center", fontsize=9, color=color, linespacing=1.1)
+
+
+def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draw an arrow that leaves room for the nodes at both of its ends."""
+    arrow = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 17, "shrinkB": 21, "lw": 1.1}
+    axes.annotate("", end, start, arrowprops=arrow)

@@ -1,10 +1,11 @@
 """What future rewards are worth (slide "Reinforcement Learning", with its example of chess).
 
-The reward of the talk's move, a bishop takes a rook, is +5 pawns. Later rewards count the less, the
-smaller the discount factor γ is: R = Σ γ^i · r_i. The talk's two ends: γ = 0 leaves nothing of the future,
+The reward of the talk's move, a bishop takes a rook, is +5 pawns. Later rewards count the less, the smaller
+the discount factor γ is: R = Σ γ^i · r_i. The talk shows both ends: with γ = 0 nothing is left of the future,
 and with γ = 1 the future counts as much as the present.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,9 +14,18 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from pydantic import Field
 
-from flows.toys.base import BoundedFloat, Probability, Table, publish, toy_flow, toy_task
-from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, create_figure, format_number, render_svg
-from models.toys.discounted_return import discount_rewards
+from flows.toys.base import (
+    BoundedFloat,
+    Probability,
+    Table,
+    create_figure,
+    format_number,
+    present,
+    toy_flow,
+    toy_task,
+)
+from flows.toys.neuron import add_up
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, render_svg
 
 Rewards = Annotated[Sequence[BoundedFloat], Field(min_length=1, max_length=40)]
 DiscountFactors = Annotated[Sequence[Probability], Field(min_length=1, max_length=6)]
@@ -23,19 +33,23 @@ DiscountFactors = Annotated[Sequence[Probability], Field(min_length=1, max_lengt
 
 @toy_task
 def discount(rewards: Sequence[float], gamma: float) -> list[float]:
-    return discount_rewards(rewards, gamma)
+    """Compute `γ^i · r_i` for each step i; γ must be from 0 to 1, and each reward a finite number.
 
-
-@toy_task
-def add_up(values: Sequence[float]) -> float:
-    return sum(values)
+    As on the slide, the exponent counts from the beginning of the game.
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"the discount factor should be from 0 to 1, not {gamma}")
+    for step, reward in enumerate(rewards):
+        if not math.isfinite(reward):
+            raise ValueError(f"the reward of step {step} should be a finite number, not {reward}")
+    return [gamma**step * reward for step, reward in enumerate(rewards)]
 
 
 @toy_flow
 def discounted_return(
     rewards: Rewards = (5.0, -3.0, 0.0, -5.0, 0.0, 9.0), gammas: DiscountFactors = (0.0, 0.9, 1.0)
 ) -> list[float]:
-    """R = Σ γ^i · r_i for each γ.
+    """Compute R = Σ γ^i · r_i for each γ.
 
     Args:
         rewards: one reward per move, in pawns: bishop takes rook (+5), the bishop is lost (-3), …
@@ -47,12 +61,12 @@ def discounted_return(
     table = Table(
         ["γ", *(f"γ^{i}·r{i}" for i in range(len(rewards))), "R"],
         [
-            ("", *rewards, ""),
+            ("reward", *rewards, ""),
             *((gamma, *row, total) for (gamma, row), total in zip(rows, returns, strict=True)),
         ],
     )
     takeaways = [_explain(gamma, total, rewards) for gamma, total in zip(gammas, returns, strict=True)]
-    publish("discounted_return", [table], takeaways, plot(rewards, rows))
+    present("discounted_return", [table], takeaways, plot(rewards, rows))
     return returns
 
 
@@ -67,7 +81,7 @@ def _explain(gamma: float, total: float, rewards: Sequence[float]) -> str:
 
 @rc_context(STYLE)
 def plot(rewards: Sequence[float], rows: Sequence[tuple[float, list[float]]]) -> str:
-    """SVG: the discounted rewards, one panel per row (γ, `γ^i·r_i` for each i)."""
+    """Draw the discounted rewards, in one panel per row (γ, `γ^i·r_i` for each i)."""
     figure, panels = create_figure(0.55 + 1.15 * len(rows), rows=(1,) * len(rows))
     panels = np.atleast_1d(panels)
     steps = range(len(rewards))

@@ -1,11 +1,12 @@
 """Underfitting, sweet spot, overfitting (slide "General Approach: Machine Learning").
 
 Polynomials of growing degree are fitted to a few noisy points. The training error only falls; the validation
-error falls, then rises. Where it is smallest is the sweet spot: found on validation data, and measured once
-on testing data, as the slide has it. What to do at either end is in the slide's words.
+error falls, then rises. Where it is smallest is the sweet spot: it is found on validation data, and measured
+once on testing data, as the slide has it. The advice for either end is in the slide's words.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -14,24 +15,93 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 from torch import Generator, Tensor
 
-from flows.toys.base import NonNegativeFloat, Table, publish, toy_flow, toy_task
-from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, WIDTH, render_svg
-from models.toys.fit import Fit, fit_polynomial, mean_squared_error, predict, sample_points, select_best
+from flows.toys.base import WIDTH, NonNegativeFloat, Table, present, toy_flow, toy_task
 from tasks.params.types import Seed
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, render_svg
 
 Points = tuple[Tensor, Tensor]
 SampleSize = Annotated[int, Field(ge=2, le=10_000)]
 
+PERFECT = 0.001  # a fit that misses less than this share of the targets' variance needs no better one
+
+
+def _validate_degree(degree: int, info: ValidationInfo) -> int:
+    train_points = info.data.get("train_points", degree + 1)
+    if train_points <= degree:
+        raise ValueError(f"degree {degree} needs more than {degree} train_points, not {train_points}")
+    return degree
+
+
+Degree = Annotated[int, Field(ge=2, le=60, validate_default=True), AfterValidator(_validate_degree)]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A polynomial of one degree that was fitted to the training points."""
+
+    degree: int
+    coefficients: Tensor
+    """the factors `(degree + 1,)` of the Chebyshev polynomials T_0, T_1, …"""
+    train_error: float
+    val_error: float
+    """The errors are mean squared errors."""
+
+
+def sample_points(count: int, noise: float, generator: Generator) -> Points:
+    """Draw points of a sine with noise: x `(count,)`, one in each `count`-th of -1 to 1, and y `(count,)`.
+
+    Both are float64.
+    """
+    x = 2 * (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count - 1
+    return x, true_function(x) + noise * torch.randn(count, dtype=torch.float64, generator=generator)
+
+
+def true_function(x: Tensor) -> Tensor:
+    """Compute the curve without noise, `sin(πx)`."""
+    return torch.sin(torch.pi * x)
+
+
+def chebyshev_features(x: Tensor, degree: int) -> Tensor:
+    """Compute `(N, degree + 1)`: T_0(x), T_1(x), …
+
+    They span the same polynomials as the powers of x, with smaller rounding errors.
+    """
+    features = [torch.ones_like(x), x]
+    while len(features) <= degree:
+        features.append(2 * x * features[-1] - features[-2])
+    return torch.stack(features[: degree + 1], 1)
+
+
+def predict(coefficients: Tensor, x: Tensor) -> Tensor:
+    return chebyshev_features(x, len(coefficients) - 1) @ coefficients
+
+
+def squared_errors(coefficients: Tensor, points: Points) -> Tensor:
+    """Compute `(ŷ - y)²` of the polynomial at each point."""
+    x, y = points
+    return (predict(coefficients, x) - y).square()
+
 
 @toy_task
 def make_data(sizes: tuple[int, int, int], noise: float, seed: int) -> tuple[Points, Points, Points]:
-    """Training Data, Validation Data, Testing Data"""
+    """Draw the slide's Training Data, Validation Data and Testing Data."""
     generator = Generator().manual_seed(seed)
     train, val, test = (sample_points(size, noise, generator) for size in sizes)
     return train, val, test
+
+
+def fit_polynomial(degree: int, train: Points, val: Points) -> Fit:
+    """Fit by least squares; the degree must be at least 0 and below the number of training points."""
+    if degree < 0:
+        raise ValueError(f"the degree should be at least 0, not {degree}")
+    if len(train[0]) <= degree:
+        raise ValueError(f"degree {degree} needs more than {degree} training points, not {len(train[0])}")
+    coefficients = torch.linalg.lstsq(chebyshev_features(train[0], degree), train[1][:, None]).solution[:, 0]
+    train_error, val_error = (squared_errors(coefficients, points).mean().item() for points in (train, val))
+    return Fit(degree, coefficients, train_error, val_error)
 
 
 @toy_task
@@ -40,19 +110,40 @@ def fit_all(max_degree: int, train: Points, val: Points) -> list[Fit]:
 
 
 @toy_task
-def select_model(fits: Sequence[Fit]) -> Fit:
-    """By the validation error."""
-    return select_best(fits)
+def select_best(fits: Sequence[Fit]) -> Fit:
+    """Select the fit with the smallest validation error; of equals, the one with the lowest degree."""
+    return min(fits, key=lambda fit: (fit.val_error, fit.degree))
 
 
 @toy_task
-def test_error(best: Fit, test: Points) -> float:
-    return mean_squared_error(best.coefficients, test)
+def label_fits(fits: Sequence[Fit], best: Fit, val: Points) -> list[str]:
+    """Name the regime of each fit, in the order of their degrees.
+
+    A fit is about as good as the best if the difference cannot be told from noise, that is, if its validation
+    error is within one standard error of the smallest, or next to nothing of the targets' variance.
+    """
+    errors = squared_errors(best.coefficients, val)
+    standard_error = (errors.std() / len(errors) ** 0.5).item()
+    limit = max(best.val_error + standard_error, PERFECT * val[1].var().item())
+
+    def label(fit: Fit) -> str:
+        if fit.degree == best.degree:
+            return "sweet spot"
+        if fit.val_error <= limit:
+            return "about as good"
+        return "underfitting" if fit.degree < best.degree else "overfitting"
+
+    return [label(fit) for fit in fits]
+
+
+@toy_task
+def measure_test_error(best: Fit, test: Points) -> float:
+    return squared_errors(best.coefficients, test).mean().item()
 
 
 @toy_task
 def fit_with_more_data(degree: int, size: int, noise: float, val: Points, seed: int) -> Fit:
-    """The talk's "get even more data!": the same capacity, ten times the training points."""
+    """Follow the talk's advice "get even more data!": the same capacity, ten times the training points."""
     return fit_polynomial(degree, sample_points(10 * size, noise, Generator().manual_seed(seed)), val)
 
 
@@ -62,28 +153,32 @@ def fit(
     val_points: SampleSize = 60,
     test_points: SampleSize = 60,
     noise: NonNegativeFloat = 0.25,
-    max_degree: Annotated[int, Field(ge=2, le=60)] = 14,
+    max_degree: Degree = 14,
     seed: Seed = 0,
 ) -> int:
-    """Training and validation error over the capacity of a polynomial.
+    """Compare training and validation error over the capacity of a polynomial.
 
     Args:
-        train_points: number of training points
-        val_points: number of validation points, which choose the degree
-        test_points: number of testing points, which measure the chosen degree
-        noise: standard deviation of the points' noise
-        max_degree: the largest capacity
-        seed: of the points
+        train_points: the number of training points
+        val_points: the number of validation points, which choose the degree
+        test_points: the number of testing points, which measure the chosen degree
+        noise: the standard deviation of the points' noise
+        max_degree: the largest degree, that is, the largest capacity
+        seed: the seed of the points
     """
     train, val, test = make_data((train_points, val_points, test_points), noise, seed)
     fits = fit_all(max_degree, train, val)
-    best = select_model(fits)
-    final_error = test_error(best, test)
+    best = select_best(fits)
+    regimes = label_fits(fits, best, val)
+    final_error = measure_test_error(best, test)
     more_data = fit_with_more_data(max_degree, train_points, noise, val, seed + 1)
 
     table = Table(
         ["degree", "training error", "validation error", ""],
-        [(str(f.degree), f"{f.train_error:.4f}", f"{f.val_error:.4g}", _regime(f, best)) for f in fits],
+        [
+            (str(f.degree), f"{f.train_error:.4f}", f"{f.val_error:.4g}", regime)
+            for f, regime in zip(fits, regimes, strict=True)
+        ],
     )
     ends = Table(
         ["end", "sign of it", "what the talk advises"],
@@ -99,33 +194,31 @@ def fit(
     before, after = fits[-1].val_error, more_data.val_error
     takeaways = [
         f"The sweet spot, by validation data, is degree {best.degree}; on testing data: {final_error:.3g}.",
+        (
+            "A fit is about as good if its validation error is within one standard error of the smallest, "
+            f"or below {PERFECT:.1%} of the targets' variance."
+        ),
         f"Even more data, ten times as much: degree {max_degree} has {after:.3g} instead of {before:.3g}.",
     ]
-    publish("fit", [table, ends], takeaways, plot(fits, best, train))
+    present("fit", [table, ends], takeaways, plot(fits, regimes, best, train))
     return best.degree
 
 
-def _regime(fit: Fit, best: Fit) -> str:
-    if fit.degree == best.degree:
-        return "sweet spot"
-    return "underfitting" if fit.degree < best.degree else "overfitting"
-
-
 @rc_context(STYLE)
-def plot(fits: Sequence[Fit], best: Fit, train: Points) -> str:
-    """SVG: both errors by degree, and three of the fits over the training points."""
-    examples = [("underfitting", fits[min(1, best.degree)]), ("sweet spot", best), ("overfitting", fits[-1])]
+def plot(fits: Sequence[Fit], regimes: Sequence[str], best: Fit, train: Points) -> str:
+    """Draw both errors by degree, and three of the fits over the training points."""
+    examples = [fits[min(1, best.degree)], best, fits[-1]]
     figure = Figure(figsize=(WIDTH, 5.0), layout="constrained")
     cells = figure.add_gridspec(2, len(examples), height_ratios=(1.25, 1))
     _plot_errors(figure.add_subplot(cells[0, :]), fits, best)
     x, y = train[0].tolist(), train[1].tolist()
     margin = 0.3 * (max(y) - min(y))
     grid = torch.linspace(-1, 1, 201, dtype=torch.float64)
-    for column, (name, fit) in enumerate(examples):
+    for column, fit in enumerate(examples):
         panel = figure.add_subplot(cells[1, column])
         panel.plot(x, y, "o", color=INK, markersize=3.5)
         panel.plot(grid.tolist(), predict(fit.coefficients, grid).tolist(), color=BLUE, linewidth=2)
-        panel.set_title(f"{name}: degree {fit.degree}", fontsize=10)
+        panel.set_title(f"{regimes[fit.degree]}: degree {fit.degree}", fontsize=10)
         panel.set(ylim=(min(y) - margin, max(y) + margin), xticks=[], yticks=[])
     return render_svg(figure)
 

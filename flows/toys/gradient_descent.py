@@ -3,13 +3,17 @@
 1. Initialize the parameters at random.
 2. Repeat until convergence: compute the gradient ∇J of the loss, then update θ <- θ - α·∇J.
 
-On the loss of the talk's example, J(w0, b0) = (y - (x·w0 + b0))². Its minimum is a valley and not a point:
-one equation does not determine two parameters, so where the descent ends depends on where it began.
+The loss is that of the talk's example, J(w0, b0) = (y - (x·w0 + b0))². Its minimum is a valley and not a
+point: one equation does not determine two parameters, so where the descent ends depends on where it began.
 """
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from matplotlib import rc_context
@@ -19,35 +23,90 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from flows.toys.base import BoundedFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
-from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, WIDTH, render_svg
-from models.toys import gradient_descent as descent_math
-from models.toys.gradient_descent import Point, Trajectory, gradient, loss
+from flows.toys.base import (
+    WIDTH,
+    BoundedFloat,
+    PositiveFloat,
+    PositiveInt,
+    Table,
+    present,
+    toy_flow,
+    toy_task,
+)
 from tasks.params.types import Seed
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, render_svg
+
+Point = tuple[float, float]
+"""(w0, b0)"""
+
+DIVERGENCE_THRESHOLD = 1e6  # parameters beyond this have diverged
+TOLERANCE = 1e-6  # a gradient whose norm is at most this has converged
+MAX_POINTS = 8  # the figure shows this many points of a path that diverges
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The path of a gradient descent."""
+
+    path: list[Point]
+    """one point per step, from the start on"""
+    outcome: Literal["converged", "not there yet", "diverged"]
+
 
 Descent = tuple[float, Trajectory]
 """(learning rate, where it led)"""
 
-MAX_POINTS = 8  # what the figure shows of a path that diverges
+
+def loss(parameters: Point, x: float, y: float) -> float:
+    """Compute `J(w0, b0) = (y - (x·w0 + b0))²`."""
+    w0, b0 = parameters
+    return (y - (x * w0 + b0)) ** 2
+
+
+def gradient(parameters: Point, x: float, y: float) -> Point:
+    """Compute `∇J = (∂J/∂w0, ∂J/∂b0)`."""
+    w0, b0 = parameters
+    d_loss_d_prediction = -2 * (y - (x * w0 + b0))
+    return d_loss_d_prediction * x, d_loss_d_prediction
 
 
 @toy_task
 def initialize(seed: int) -> Point:
-    """w0 and b0, uniform from -5 to 5."""
+    """Draw w0 and b0 uniformly from -5 to 5."""
     generator = random.Random(seed)  # noqa: S311 - no secret
     return generator.uniform(-5, 5), generator.uniform(-5, 5)
 
 
 @toy_task
-def run_gradient_descent(
-    start: Point, learning_rate: float, example: tuple[float, float], max_steps: int
+def descend(
+    gradient_at: Callable[[Point], Point],
+    start: Point,
+    learning_rate: float,
+    *,
+    max_steps: int,
+    tolerance: float = TOLERANCE,
 ) -> Trajectory:
-    def gradient_at(parameters: Point) -> Point:
-        return gradient(parameters, *example)
+    """Repeat `θ <- θ - α·∇J` until the gradient's norm is at most `tolerance`, or a parameter has diverged.
 
-    return descent_math.gradient_descent(
-        gradient_at, start, learning_rate, max_steps=max_steps, tolerance=1e-6
-    )
+    After `max_steps` the descent is "not there yet", or it has "diverged" if the gradient's norm is larger
+    than at the start. The learning rate must be positive, and the start finite.
+    """
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"the learning rate should be greater than 0, not {learning_rate}")
+    if not all(map(math.isfinite, start)):
+        raise ValueError(f"the descent should start at finite numbers, not {start}")
+    path = [start]
+    gradient_norms = [math.hypot(*gradient_at(start))]
+    while gradient_norms[-1] > tolerance and len(path) <= max_steps:
+        w0, b0 = path[-1]
+        grad_w0, grad_b0 = gradient_at(path[-1])
+        path.append((w0 - learning_rate * grad_w0, b0 - learning_rate * grad_b0))
+        if not max(map(abs, path[-1])) <= DIVERGENCE_THRESHOLD:
+            return Trajectory(path, "diverged")
+        gradient_norms.append(math.hypot(*gradient_at(path[-1])))
+    if gradient_norms[-1] <= tolerance:
+        return Trajectory(path, "converged")
+    return Trajectory(path, "diverged" if gradient_norms[-1] > gradient_norms[0] else "not there yet")
 
 
 @toy_flow
@@ -60,20 +119,20 @@ def gradient_descent(
     max_steps: PositiveInt = 60,
     seed: Seed = 1,
 ) -> dict[float, str]:
-    """θ <- θ - α·∇J with three learning rates, from the same random start.
+    """Repeat θ <- θ - α·∇J with three learning rates, from the same random start.
 
     Args:
         x: the example's input
         y: the example's target
         lr_too_small: a learning rate α that is too small to converge in time
-        lr_good: one that converges
-        lr_too_large: one that diverges; here, all above 1 / (x² + 1) do
-        max_steps: updates after which to stop
-        seed: of the random start
+        lr_good: a learning rate that converges
+        lr_too_large: a learning rate that diverges; here, all above 1 / (x² + 1) do
+        max_steps: the number of updates after which to stop
+        seed: the seed of the random start
     """
     start = initialize(seed)
     descents = [
-        (rate, run_gradient_descent(start, rate, (x, y), max_steps))
+        (rate, descend(partial(gradient, x=x, y=y), start, rate, max_steps=max_steps))
         for rate in (lr_too_small, lr_good, lr_too_large)
     ]
 
@@ -92,13 +151,13 @@ def gradient_descent(
         f"Start, at random: {at_start}, ∇J = ({grad_w0:.4g}, {grad_b0:.4g}).",
         f"A step multiplies the error y - ŷ by 1 - 2α(x² + 1): above α = {limit:.4g} it grows.",
     ]
-    publish("gradient_descent", [table], takeaways, plot((x, y), descents))
+    present("gradient_descent", [table], takeaways, plot((x, y), descents))
     return {rate: run.outcome for rate, run in descents}
 
 
 @rc_context(STYLE)
 def plot(example: tuple[float, float], descents: Sequence[Descent]) -> str:
-    """SVG: each learning rate's path on the loss's surface over (w0, b0), and its loss by step.
+    """Draw each learning rate's path on the loss's surface over (w0, b0), and its loss by step.
 
     Of the two or three `descents`, the second should converge: the surface is centered where it ends.
     """

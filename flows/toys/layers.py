@@ -1,4 +1,4 @@
-"""Networks are nested functions.
+"""Networks are nested functions, and without activations they collapse.
 
 Slides "Was ist ein Neuronales Netz?" and "Wieso brauchen wir Activation Functions ?".
 
@@ -6,8 +6,9 @@ f_N = f(W1·f(W0·x)) has two layers, and so on to five, with and without biases
 collapse into one, Ŵ = W2·W1·W0, and its boundary is a line, however many there are; with ReLU they do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,31 +19,31 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from flows.toys.base import NonNegativeFloat, PositiveFloat, PositiveInt, Table, publish, toy_flow, toy_task
-from flows.toys.style import BLUE, INK, ORANGE, STYLE, Values, create_figure, render_svg
-from models.toys import training_cycle as cycle_math
-from models.toys.layers import (
-    DATASETS,
-    Activation,
-    accuracy,
-    collapse_linear_layers,
-    forward,
-    init_weights,
-    make_mlp,
+from flows.toys.base import (
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Table,
+    Values,
+    create_figure,
+    present,
+    toy_flow,
+    toy_task,
 )
-from models.toys.training_cycle import TrainConfig
+from flows.toys.training_cycle import Points, TrainConfig, train
 from tasks.params.types import Seed
+from tasks.reporting.svg import BLUE, INK, ORANGE, STYLE, render_svg
 
 Depths = Annotated[Sequence[Annotated[int, Field(ge=1, le=50)]], Field(min_length=1, max_length=20)]
-Points = tuple[Tensor, Tensor]
+Activation = Callable[[Tensor], Tensor]
 
-INPUTS, WIDTH, OUTPUTS = 3, 4, 2
-ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "ReLU": nn.ReLU}
+INPUTS, HIDDEN, OUTPUTS = 3, 4, 2
+MODULES: dict[str, type[nn.Module]] = {"none": nn.Identity, "ReLU": nn.ReLU}
 
 
 @dataclass(frozen=True)
 class CollapseResult:
-    """Largest differences, over some inputs, between the network and the one layer Ŵ·x + b̂."""
+    """The largest differences, over some inputs, between a network and the one layer Ŵ·x + b̂."""
 
     depth: int
     with_biases: bool
@@ -50,10 +51,55 @@ class CollapseResult:
     relu: float
 
 
+def init_weights(widths: Sequence[int], generator: Generator) -> tuple[list[Tensor], list[Tensor]]:
+    """Draw weights `(widths[i+1], widths[i])` and biases `(widths[i+1],)` of each layer, normal, float64.
+
+    Weights are scaled by 1/√fan_in, so that values keep their scale from layer to layer. There must be at
+    least two widths, each at least 1.
+    """
+    if len(widths) < 2 or min(widths) < 1:
+        raise ValueError(f"a network needs at least two widths, each at least 1, not {list(widths)}")
+    weights = [_normal((out, fan_in), generator) / fan_in**0.5 for fan_in, out in pairwise(widths)]
+    return weights, [_normal((out,), generator) for out in widths[1:]]
+
+
+def forward(
+    weights: Sequence[Tensor], biases: Sequence[Tensor] | None, activation: Activation | None, x: Tensor
+) -> Tensor:
+    """Compute `f(W2·f(W1·f(W0·x + b0) + b1) + b2)` for any number of layers; without `activation`, f(z) = z.
+
+    `x` is `(N, inputs)`, and the result `(N, outputs)`. There must be as many biases as weights, or none.
+    """
+    if biases is not None and len(biases) != len(weights):
+        raise ValueError(f"{len(weights)} layers need as many biases, not {len(biases)}")
+    for layer, weight in enumerate(weights):
+        x = x @ weight.T
+        if biases is not None:
+            x = x + biases[layer]
+        if activation is not None:
+            x = activation(x)
+    return x
+
+
+def collapse_linear_layers(
+    weights: Sequence[Tensor], biases: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute the one layer that equals linear layers: `Ŵ = W2·W1·W0`, and their biases as one bias b̂.
+
+    With biases, `W1·(W0·x + b0) + b1 = (W1·W0)·x + (W1·b0 + b1)`, and so on.
+    """
+    product, bias = weights[0], torch.zeros_like(weights[0][:, 0]) if biases is None else biases[0]
+    for layer, weight in enumerate(weights[1:], start=1):
+        product, bias = weight @ product, weight @ bias
+        if biases is not None:
+            bias = bias + biases[layer]
+    return product, bias
+
+
 @toy_task
 def compare_with_single_layer(depth: int, with_biases: bool, seed: int) -> CollapseResult:
     generator = Generator().manual_seed(seed)
-    weights, biases = init_weights([INPUTS, *[WIDTH] * (depth - 1), OUTPUTS], generator)
+    weights, biases = init_weights([INPUTS, *[HIDDEN] * (depth - 1), OUTPUTS], generator)
     x = torch.randn(100, INPUTS, dtype=torch.float64, generator=generator)
     product, shift = collapse_linear_layers(weights, biases if with_biases else None)
     single = x @ product.T + shift
@@ -65,24 +111,59 @@ def compare_with_single_layer(depth: int, with_biases: bool, seed: int) -> Colla
     return CollapseResult(depth, with_biases, linear=max_abs_diff(None), relu=max_abs_diff(torch.relu))
 
 
+def make_moons(count: int, noise: float, generator: Generator) -> Points:
+    """Draw two half circles that reach into each other: points `(count, 2)`, classes `(count,)`, float64."""
+    angles = torch.pi * torch.rand(count, dtype=torch.float64, generator=generator)
+    classes = torch.arange(count) % 2
+    upper = torch.stack([angles.cos(), angles.sin()], 1)
+    lower = torch.stack([1 - angles.cos(), 0.5 - angles.sin()], 1)
+    points = torch.where(classes[:, None] == 0, upper, lower)
+    return points + noise * _normal(points.shape, generator), classes.double()
+
+
+def make_circles(count: int, noise: float, generator: Generator) -> Points:
+    """Draw a ring, class 1, inside another: points `(count, 2)` and classes `(count,)`, float64."""
+    angles = 2 * torch.pi * torch.rand(count, dtype=torch.float64, generator=generator)
+    classes = torch.arange(count) % 2
+    points = torch.stack([angles.cos(), angles.sin()], 1) * (1.2 - 0.8 * classes[:, None])
+    return points + noise * _normal(points.shape, generator), classes.double()
+
+
+DATASETS = {"moons": make_moons, "rings": make_circles}
+
+
 @toy_task
 def make_data(shape: str, noise: float, seed: int) -> tuple[Points, Points]:
-    """200 training points and 1,000 test points."""
+    """Draw 200 training points and 1,000 test points."""
     generator = Generator().manual_seed(seed)
     return DATASETS[shape](200, noise, generator), DATASETS[shape](1000, noise, generator)
 
 
 @toy_task
-def train(activation: str, points: Points, config: TrainConfig) -> nn.Sequential:
-    """Three layers, with 16 neurons in each of the two hidden ones."""
-    net = make_mlp([2, 16, 16, 1], ACTIVATIONS[activation], config.seed)
-    cycle_math.train(net, F.binary_cross_entropy_with_logits, points, config)
-    return net
+def make_network(activation: str, seed: int) -> nn.Sequential:
+    """Make three layers, with 16 neurons in each of the two hidden ones, and one logit `(N,)` at the end.
+
+    The weights are PyTorch's default initialization after `torch.manual_seed(seed)`; the global generator's
+    state is restored.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules: list[nn.Module] = []
+        for fan_in, out in pairwise([2, 16, 16, 1]):
+            modules += [nn.Linear(fan_in, out, dtype=torch.float64), MODULES[activation]()]
+    return nn.Sequential(*modules[:-1], nn.Flatten(0))
 
 
 @toy_task
-def test_accuracy(net: nn.Sequential, points: Points) -> float:
-    return accuracy(net, *points)
+def measure_accuracy(net: nn.Module, points: Points) -> float:
+    """Measure the share of the points on the right side of the boundary, where the logit is 0."""
+    with torch.no_grad():
+        logits: Tensor = net(points[0])
+    return ((logits > 0) == (points[1] > 0)).double().mean().item()
+
+
+def _normal(shape: Sequence[int], generator: Generator) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
 
 
 @toy_flow
@@ -94,15 +175,15 @@ def layers(
     learning_rate: PositiveFloat = 0.01,
     seed: Seed = 0,
 ) -> dict[str, float]:
-    """f(W1·f(W0·x)) and deeper; the accuracy of linear layers and of ReLU on what no line separates.
+    """Compare f(W1·f(W0·x)) and deeper networks with one layer, and train some on what no line separates.
 
     Args:
-        depths: numbers of layers to compare with the single layer Ŵ
+        depths: the numbers of layers to compare with the single layer Ŵ
         shape: the dataset, two moons or a ring in a ring
-        noise: standard deviation of the points' noise
-        epochs: of the training
-        learning_rate: of the training
-        seed: of weights, points and batches
+        noise: the standard deviation of the points' noise
+        epochs: the number of epochs of the training
+        learning_rate: the learning rate of the training
+        seed: the seed of weights, points and batches
     """
     collapses = [
         compare_with_single_layer(depth, with_biases, seed)
@@ -111,13 +192,15 @@ def layers(
     ]
     train_points, test_points = make_data(shape, noise, seed)
     config = TrainConfig(learning_rate, epochs, batch_size=20, seed=seed)
-    nets = {name: train(name, train_points, config) for name in ACTIVATIONS}
-    accuracies = {name: test_accuracy(net, test_points) for name, net in nets.items()}
+    nets = {name: make_network(name, seed) for name in MODULES}
+    for net in nets.values():
+        train(net, F.binary_cross_entropy_with_logits, train_points, config)
+    accuracies = {name: measure_accuracy(net, test_points) for name, net in nets.items()}
 
     table = Table(
-        ["layers", "biases", "linear: |f_N - Ŵ·x|", "ReLU: |f_N - Ŵ·x|"],
+        ["layers", "one layer", "linear: largest difference", "ReLU: largest difference"],
         [
-            (str(c.depth), "yes" if c.with_biases else "no", f"{c.linear:.1e}", f"{c.relu:.3f}")
+            (str(c.depth), "Ŵ·x + b̂" if c.with_biases else "Ŵ·x", f"{c.linear:.1e}", f"{c.relu:.3f}")
             for c in collapses
         ],
     )
@@ -126,13 +209,13 @@ def layers(
         "Without activations any number of layers is the one layer Ŵ, up to rounding; with ReLU it is not.",
         "So the linear network's boundary is a line, the ReLU network's need not be.",
     ]
-    publish("layers", [table, results], takeaways, plot(test_points, nets, accuracies))
+    present("layers", [table, results], takeaways, plot(test_points, nets, accuracies))
     return accuracies
 
 
 @rc_context(STYLE)
 def plot(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, float]) -> str:
-    """SVG: each network's decision boundary, with some of the points."""
+    """Draw each network's decision boundary, with some of the points."""
     low, high = points[0].min(0).values - 0.25, points[0].max(0).values + 0.25
     x_range, y_range = ((float(low[axis]), float(high[axis])) for axis in (0, 1))
     coordinates, classes = points[0][:300].numpy(), points[1][:300].numpy()
@@ -147,14 +230,14 @@ def plot(points: Points, nets: dict[str, nn.Sequential], accuracies: dict[str, f
         for value, color, marker in ((0, ORANGE, "s"), (1, BLUE, "o")):
             of_class = coordinates[classes == value]
             panel.plot(of_class[:, 0], of_class[:, 1], marker, color=color, markersize=3.2, markeredgewidth=0)
-        panel.set_title(f"{titles[name]}: {accuracies[name]:.0%} right", fontsize=10)
+        panel.set_title(f"{titles[name]}: {accuracies[name]:.1%} right", fontsize=10)
         panel.set(xlim=x_range, ylim=y_range, aspect="equal", xticks=[], yticks=[])
         panel.grid(visible=False)
     return render_svg(figure)
 
 
 def _logits_on_grid(net: nn.Sequential, x_range: tuple[float, float], y_range: tuple[float, float]) -> Values:
-    """`(81, 81)`, a row per y."""
+    """Compute the logits `(81, 81)` over the figure, with a row per y."""
     x, y = (torch.linspace(*limits, 81, dtype=torch.float64) for limits in (x_range, y_range))
     with torch.no_grad():
         logits: Values = net(torch.cartesian_prod(y, x).flip(1)).view(81, 81).numpy()

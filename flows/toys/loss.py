@@ -1,7 +1,7 @@
 """Loss functions (slides "Loss Function" and "Loss Function - Beispiel").
 
-The talk's example: x = 2, y = 7, w0 = 1, b0 = 3; the prediction is 5 and J = (7 - 5)² = 4. Then both of the
-talk's losses on a good and a bad prediction.
+In the talk's example, x = 2, y = 7, w0 = 1 and b0 = 3; the prediction is 5 and J = (7 - 5)² = 4. Then both of
+the talk's losses judge a good and a bad prediction.
 
 The slide prints the binary cross-entropy as 1/n Σ y·log ŷ + (1-y)·log(1-ŷ). A minus sign is missing: this is
 largest where predictions are right. Here it is -1/n Σ …, and the last task shows what minimizing the slide's
@@ -9,6 +9,7 @@ version does: the network learns the opposite. The next slide says why: "Wenn di
 zwischen Prediction und Target schlecht oder falsch beschreibt lernt das Netzwerk falsch".
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,7 +17,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from flows.toys.base import (
     BoundedFloat,
@@ -24,47 +25,103 @@ from flows.toys.base import (
     PositiveInt,
     Probability,
     Table,
-    publish,
+    create_figure,
+    format_number,
+    present,
     toy_flow,
     toy_task,
 )
-from flows.toys.style import BLUE, INK, MUTED, ORANGE, STYLE, create_figure, format_number, render_svg
-from models.toys import loss as loss_math
-from models.toys.loss import binary_cross_entropy, cross_entropy_without_minus, mean_squared_error
-from models.toys.neuron import sigmoid
-
-Probabilities = Annotated[Sequence[Probability], Field(min_length=1, max_length=100)]
+from flows.toys.neuron import sigmoid
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, render_svg
 
 INPUTS = (-3.0, -2.2, -1.5, -0.9, -0.4, 0.5, 0.8, 1.6, 2.3, 3.0)
 CLASSES = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+LOG_CLAMP = -100.0  # log(0) would be infinite; PyTorch has the same limit
+
+
+def _validate_length(predictions: Sequence[float], info: ValidationInfo) -> Sequence[float]:
+    targets = info.data.get("targets", predictions)
+    if len(targets) != len(predictions):
+        raise ValueError(f"{len(targets)} targets need as many predictions, not {len(predictions)}")
+    return predictions
+
+
+Probabilities = Annotated[Sequence[Probability], Field(min_length=1, max_length=100)]
+Predictions = Annotated[Probabilities, Field(validate_default=True), AfterValidator(_validate_length)]
 
 
 @toy_task
 def predict(x: float, w0: float, b0: float) -> float:
-    return loss_math.predict(x, w0, b0)
+    """Compute `x·w0 + b0`, the talk's network of one weight and one bias."""
+    return x * w0 + b0
 
 
 @toy_task
-def squared_error(targets: Sequence[float], predictions: Sequence[float]) -> float:
-    return mean_squared_error(targets, predictions)
+def mean_squared_error(targets: Sequence[float], predictions: Sequence[float]) -> float:
+    """Compute `1/n Σ (y - ŷ)²`; there must be as many finite predictions as targets, at least one."""
+    _validate(targets, predictions)
+    return sum((y - p) ** 2 for y, p in zip(targets, predictions, strict=True)) / len(targets)
 
 
 @toy_task
-def cross_entropies(targets: Sequence[float], probabilities: Sequence[float]) -> tuple[float, float]:
-    """With the minus sign, and as on the slide."""
-    return binary_cross_entropy(targets, probabilities), cross_entropy_without_minus(targets, probabilities)
+def binary_cross_entropy(targets: Sequence[float], probabilities: Sequence[float]) -> float:
+    """Compute `-1/n Σ y·log ŷ + (1-y)·log(1-ŷ)`, with logarithms no less than -100, as in PyTorch.
+
+    There must be as many probabilities as targets, at least one, and each value must be from 0 to 1.
+    """
+    return -cross_entropy_without_minus(targets, probabilities)
 
 
 @toy_task
-def fit_neuron(sign: float, learning_rate: float, steps: int) -> tuple[float, float]:
-    """Weight and bias of a neuron that learns whether x is positive."""
-    return loss_math.fit_neuron(INPUTS, CLASSES, learning_rate, steps, sign=sign)
+def cross_entropy_without_minus(targets: Sequence[float], probabilities: Sequence[float]) -> float:
+    """Compute the formula as the talk's slide prints it: without the minus sign."""
+    _validate(targets, probabilities)
+    for value in (*targets, *probabilities):
+        if not 0 <= value <= 1:
+            raise ValueError(f"targets and probabilities should be from 0 to 1, not {value}")
+    pairs = zip(targets, probabilities, strict=True)
+    return sum(y * _log(p) + (1 - y) * _log(1 - p) for y, p in pairs) / len(targets)
+
+
+@toy_task
+def fit_neuron(
+    inputs: Sequence[float], targets: Sequence[float], learning_rate: float, steps: int, *, sign: float
+) -> tuple[float, float]:
+    """Train `sigmoid(x·w + b)` by gradient descent from 0 on the binary cross-entropy; return w and b.
+
+    `sign` 1 descends on the binary cross-entropy, -1 on the slide's version. The gradient is that of the
+    cross-entropy through the sigmoid: the mean of `(ŷ - y)·x` and of `ŷ - y`.
+    """
+    _validate(targets, inputs)
+    weight = bias = 0.0
+    for _ in range(steps):
+        errors = [sigmoid(x * weight + bias) - y for x, y in zip(inputs, targets, strict=True)]
+        weight_gradient = sum(e * x for e, x in zip(errors, inputs, strict=True)) / len(inputs)
+        bias_gradient = sum(errors) / len(inputs)
+        weight -= learning_rate * sign * weight_gradient
+        bias -= learning_rate * sign * bias_gradient
+    return weight, bias
 
 
 @toy_task
 def accuracy(weight: float, bias: float) -> float:
+    """Measure the share of `INPUTS` whose class the neuron finds."""
     probabilities = [sigmoid(weight * x + bias) for x in INPUTS]
     return sum((p > 0.5) == (y > 0.5) for p, y in zip(probabilities, CLASSES, strict=True)) / len(CLASSES)
+
+
+def _log(value: float) -> float:
+    return max(math.log(value), LOG_CLAMP) if value > 0 else LOG_CLAMP
+
+
+def _validate(targets: Sequence[float], predictions: Sequence[float]) -> None:
+    if not targets:
+        raise ValueError("a loss needs at least one target")
+    if len(targets) != len(predictions):
+        raise ValueError(f"{len(targets)} targets need as many predictions, not {len(predictions)}")
+    for value in (*targets, *predictions):
+        if not math.isfinite(value):
+            raise ValueError(f"targets and predictions should be finite numbers, not {value}")
 
 
 @toy_flow
@@ -76,65 +133,65 @@ def loss(
     good_value: BoundedFloat = 6.5,
     bad_value: BoundedFloat = 3.0,
     targets: Probabilities = (1.0, 0.0, 1.0),
-    good: Probabilities = (0.9, 0.1, 0.8),
-    bad: Probabilities = (0.2, 0.7, 0.3),
+    good: Predictions = (0.9, 0.1, 0.8),
+    bad: Predictions = (0.2, 0.7, 0.3),
     learning_rate: PositiveFloat = 0.5,
     steps: PositiveInt = 100,
 ) -> float:
-    """Mean squared error and binary cross-entropy, and what a missing minus sign does.
+    """Compute mean squared error and binary cross-entropy, and show what a missing minus sign does.
 
     Args:
-        x: input of the regression
-        y: its target
+        x: the input of the regression
+        y: the target of the regression
         w0: the weight
         b0: the bias
-        good_value: a good prediction of the target
-        bad_value: a bad one
-        targets: classes of the classification, 0 or 1
-        good: a good prediction of them: one probability per class
-        bad: a bad one
-        learning_rate: of the neuron trained on each formula
-        steps: of its gradient descent
+        good_value: a good prediction of y
+        bad_value: a bad prediction of y
+        targets: the classes of the classification, 0 or 1
+        good: a good prediction of the classes, one probability each
+        bad: a bad prediction of the classes
+        learning_rate: the learning rate of the neuron that is trained on each formula
+        steps: the number of steps of its gradient descent
     """
     prediction = predict(x, w0, b0)
-    example = squared_error([y], [prediction])
-    error_good, error_bad = squared_error([y], [good_value]), squared_error([y], [bad_value])
-    entropy_good, slide_good = cross_entropies(targets, good)
-    entropy_bad, slide_bad = cross_entropies(targets, bad)
-    right, wrong = fit_neuron(1.0, learning_rate, steps), fit_neuron(-1.0, learning_rate, steps)
-    right_accuracy, wrong_accuracy = accuracy(*right), accuracy(*wrong)
-
+    example = mean_squared_error([y], [prediction])
     regression = Table(
         ["regression", "target y", "prediction ŷ", "mean squared error"],
         [
             ("the talk's θ", y, prediction, example),
-            ("good", y, good_value, error_good),
-            ("bad", y, bad_value, error_bad),
+            ("good", y, good_value, mean_squared_error([y], [good_value])),
+            ("bad", y, bad_value, mean_squared_error([y], [bad_value])),
         ],
     )
-    classification = Table(
-        ["classification", "targets", "prediction", "binary cross-entropy", "as on the slide"],
-        [
-            ("good", _join(targets), _join(good), entropy_good, slide_good),
-            ("bad", _join(targets), _join(bad), entropy_bad, slide_bad),
-        ],
-    )
+    classification, smaller = _compare_entropies(targets, good, bad)
+    neurons = [fit_neuron(INPUTS, CLASSES, learning_rate, steps, sign=sign) for sign in (1.0, -1.0)]
+    right, wrong = [accuracy(*neuron) for neuron in neurons]
     learned = Table(
         ["learned by minimizing", "weight", "bias", "accuracy"],
-        [
-            ("-1/n Σ …", *right, f"{right_accuracy:.0%}"),
-            ("the slide's 1/n Σ …", *wrong, f"{wrong_accuracy:.0%}"),
-        ],
+        [("-1/n Σ …", *neurons[0], f"{right:.0%}"), ("the slide's 1/n Σ …", *neurons[1], f"{wrong:.0%}")],
     )
-    smaller = "smaller" if slide_bad < slide_good else "larger"
     takeaways = [
-        f"The slide leaves out the minus sign: by its formula the bad prediction has the {smaller} loss.",
-        f"Minimizing it, {wrong_accuracy:.0%} of the answers are right instead of {right_accuracy:.0%}.",
+        f"The slide leaves out the minus sign: by its formula the {smaller} prediction has the smaller loss.",
+        f"Minimizing it, {wrong:.0%} of the answers are right instead of {right:.0%}.",
     ]
-    predictions = {"the talk": prediction, "good": good_value, "bad": bad_value}
-    svg = plot(y, predictions, (INPUTS, CLASSES), (right, wrong))
-    publish("loss", [regression, classification, learned], takeaways, svg)
+    svg = plot(y, {"the talk": prediction, "good": good_value, "bad": bad_value}, (INPUTS, CLASSES), neurons)
+    present("loss", [regression, classification, learned], takeaways, svg)
     return example
+
+
+def _compare_entropies(
+    targets: Sequence[float], good: Sequence[float], bad: Sequence[float]
+) -> tuple[Table, str]:
+    """Tabulate both formulas for both predictions; return the name of the one that the slide's prefers."""
+    predictions = {"good": good, "bad": bad}
+    correct = {name: binary_cross_entropy(targets, values) for name, values in predictions.items()}
+    slide = {name: cross_entropy_without_minus(targets, values) for name, values in predictions.items()}
+    rows = [
+        (name, _join(targets), _join(values), correct[name], slide[name])
+        for name, values in predictions.items()
+    ]
+    columns = ["classification", "targets", "prediction", "binary cross-entropy", "as on the slide"]
+    return Table(columns, rows), min(slide, key=slide.__getitem__)
 
 
 def _join(values: Sequence[float]) -> str:
@@ -148,9 +205,9 @@ def plot(
     points: tuple[Sequence[float], Sequence[float]],
     neurons: Sequence[tuple[float, float]],
 ) -> str:
-    """SVG: squared errors of named predictions, cross-entropy by both formulas, what minimizing each learned.
+    """Draw named predictions' squared errors, the cross-entropy by both formulas, and what each led to.
 
-    `points` are inputs and classes, `neurons` (weight, bias) after each formula.
+    `points` are inputs and classes, and `neurons` holds (weight, bias) after minimizing each formula.
     """
     figure, (error_ax, entropy_ax, fit_ax) = create_figure(3.0, columns=(1.05, 1, 1))
     _plot_errors(error_ax, target, predictions)
@@ -214,9 +271,9 @@ def _plot_fits(
 
 @rc_context(STYLE)
 def plot_example(x: float, y: float, w0: float, b0: float) -> str:
-    """SVG: the line `w0·x + b0` beside the target, and the squared error as a parabola."""
+    """Draw the line `w0·x + b0` beside the target, and the squared error as a parabola."""
     figure, (line_ax, error_ax) = create_figure(3.2, columns=(1, 1))
-    prediction = loss_math.predict(x, w0, b0)
+    prediction = predict(x, w0, b0)
     error = y - prediction
     reach = 1.5 * max(abs(x), 2.0)
     xs = np.array([-reach, reach])

@@ -4,11 +4,12 @@
         sum = w0 + x1*w1 + x2*w2 + x3*w3
         return sigmoid(sum)
 
-Each step of the slide is a task: multiply every input by its weight, sum and add the bias, activate. That is
-what `torch.nn.Linear` and an activation compute.
+Each step of the slide is a task: multiply every input by its weight, sum and add the bias, activate.
+`torch.nn.Linear` and an activation compute the same.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,26 +17,46 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
-from flows.toys.base import BoundedFloat, Table, publish, toy_flow, toy_task
-from flows.toys.style import (
-    BLUE,
-    MUTED,
-    ORANGE,
-    PAPER,
-    STYLE,
+from flows.toys.base import (
+    BoundedFloat,
+    Table,
     create_figure,
     draw_arrow,
     draw_node,
     format_number,
-    render_svg,
+    present,
+    toy_flow,
+    toy_task,
 )
-from models.toys import neuron as neuron_math
-from models.toys.neuron import ACTIVATIONS
+from tasks.reporting.svg import BLUE, MUTED, ORANGE, PAPER, STYLE, render_svg
+
+
+def sigmoid(z: float) -> float:
+    """Compute `1 / (1 + e^-z)`, without overflow for any z."""
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+
+
+def relu(z: float) -> float:
+    """Compute `max(0, z)`."""
+    return max(0.0, z)
+
+
+ACTIVATIONS: dict[str, Callable[[float], float]] = {"sigmoid": sigmoid, "tanh": math.tanh, "relu": relu}
+TORCH_ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+DERIVATIVES: dict[str, Callable[[float], float]] = {
+    "sigmoid": lambda z: sigmoid(z) * sigmoid(-z),
+    "tanh": lambda z: (1 - math.tanh(z)) * (1 + math.tanh(z)),
+    "relu": lambda z: float(z > 0),  # PyTorch takes 0 at the kink as well
+}
+"""f'(z) of each activation"""
 
 
 @toy_task
 def multiply(inputs: Sequence[float], weights: Sequence[float]) -> list[float]:
-    return neuron_math.multiply(inputs, weights)
+    """Multiply each input by its weight; there must be as many weights as inputs."""
+    if len(inputs) != len(weights):
+        raise ValueError(f"{len(inputs)} inputs need as many weights, not {len(weights)}")
+    return [x * w for x, w in zip(inputs, weights, strict=True)]
 
 
 @toy_task
@@ -50,20 +71,25 @@ def add_bias(total: float, bias: float) -> float:
 
 @toy_task
 def activate(z: float, activation: str) -> float:
-    return neuron_math.activate(z, activation)
+    """Compute `f(z)`; z must be a number, and `activation` one of `ACTIVATIONS`."""
+    if math.isnan(z):
+        raise ValueError("the neuron's sum is not a number")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"there is no activation {activation!r}, only {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[activation](z)
 
 
 @toy_task
 def with_torch_linear(
     inputs: Sequence[float], weights: Sequence[float], bias: float, activation: str
 ) -> float:
-    """The same with `torch.nn.Linear`, in float64."""
+    """Compute the same neuron with `torch.nn.Linear`, in float64."""
     linear = torch.nn.Linear(len(inputs), 1, dtype=torch.float64)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([weights], dtype=torch.float64))
         linear.bias.fill_(bias)
         z = linear(torch.tensor(inputs, dtype=torch.float64))
-        return float({"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[activation](z))
+        return float(TORCH_ACTIVATIONS[activation](z))
 
 
 @toy_flow
@@ -77,16 +103,16 @@ def neuron(
     w3: BoundedFloat = 0.2,
     activation: Literal["sigmoid", "tanh", "relu"] = "sigmoid",
 ) -> float:
-    """f(w0 + x1·w1 + x2·w2 + x3·w3), step by step.
+    """Compute f(w0 + x1·w1 + x2·w2 + x3·w3) step by step.
 
     Args:
-        x1: first input
-        x2: second input
-        x3: third input
+        x1: the first input
+        x2: the second input
+        x3: the third input
         w0: the bias
-        w1: weight of the first input
-        w2: weight of the second input
-        w3: weight of the third input
+        w1: the weight of the first input
+        w2: the weight of the second input
+        w3: the weight of the third input
         activation: the function f
     """
     inputs, weights = (x1, x2, x3), (w1, w2, w3)
@@ -103,24 +129,31 @@ def neuron(
                 (f"1. multiply x{i}·w{i}", f"{x:g} · {w:g}", product)
                 for i, (x, w, product) in enumerate(zip(inputs, weights, products, strict=True), start=1)
             ),
-            ["2. sum", " + ".join(f"({product:g})" for product in products), total],
-            ["   and bias", f"{total:g} + ({w0:g})", z],
-            [f"3. activate: {activation}", f"f({z:g})", output],
+            ["2. sum", _write_sum(products), total],
+            ["   and bias", _write_sum((total, w0)), z],
+            ["3. activate", f"{activation}({z:.10g})", output],
             ["torch.nn.Linear", "", torch_output],
         ],
     )
-    others = ", ".join(f"{name} gives {activate(z, name):.4g}" for name in ACTIVATIONS)
+    difference = abs(output - torch_output)
+    others = ", ".join(f"{name} gives {function(z):.4g}" for name, function in ACTIVATIONS.items())
     takeaways = [
         f"Of the sum {z:g}, {others}.",
-        f"PyTorch's neuron differs by {abs(output - torch_output):.1g}.",
+        f"PyTorch's neuron gives the same{f', up to {difference:.1g}' if difference else ''}.",
     ]
-    publish("neuron", [steps], takeaways, plot(inputs, weights, w0, z, activation))
+    present("neuron", [steps], takeaways, plot(inputs, weights, w0, z, activation))
     return output
+
+
+def _write_sum(terms: Sequence[float]) -> str:
+    """Write `0.8 - 0.8 + 0.6`, with ten significant digits each."""
+    first, *rest = terms
+    return f"{first:.10g}" + "".join(f" {'-' if term < 0 else '+'} {abs(term):.10g}" for term in rest)
 
 
 @rc_context(STYLE)
 def plot(inputs: Sequence[float], weights: Sequence[float], bias: float, z: float, activation: str) -> str:
-    """SVG: the neuron with its three inputs and all numbers, and its sum on the curves of the activations."""
+    """Draw the neuron with its three inputs and all numbers, and its sum on the curves of the activations."""
     figure, (diagram_ax, curves_ax) = create_figure(2.9, columns=(1.15, 1))
     _plot_diagram(diagram_ax, inputs, weights, bias, z, activation)
     _plot_activations(curves_ax, z, activation)
@@ -153,14 +186,14 @@ def _plot_diagram(
         )
     draw_arrow(axes, (2.35, 1.5), (3.75, 1.5))
     draw_node(axes, (2.35, 1.5), f"Σ\n{format_number(z)}", size=40)
-    output = neuron_math.activate(z, activation)
+    output = ACTIVATIONS[activation](z)
     draw_node(axes, (3.75, 1.5), f"f\n{format_number(output)}", size=40, color=ORANGE)
     axes.text(3.75, 2.25, activation, ha="center", color=ORANGE)
     axes.text(2.35, 2.25, "sum, bias", ha="center", color=MUTED)
 
 
 def _plot_activations(axes: Axes, z: float, activation: str) -> None:
-    output = neuron_math.activate(z, activation)
+    output = ACTIVATIONS[activation](z)
     reach = max(4.0, 1.3 * abs(z))
     top = min(reach, max(2.2, 1.2 * output))
     grid = np.linspace(-reach, reach, 241)

@@ -18,8 +18,7 @@ def stage_code(stage: str) -> list[str]:
     """Files and folders, relative to the project, on which the stage depends: dvc.yaml's entries.
 
     The stage's own file, and every package that its imports reach, as a folder: a new module or import inside
-    a package changes no list. A subpackage is not part of its package (`models` without `models/toys`, which
-    .dvcignore leaves out).
+    a package changes no list. A subpackage is not part of its package.
     """
     own = Path("tasks") / f"{stage}.py"
     folders = {file.parent for file in import_closure(stage)} - {Path("tasks")}

@@ -165,26 +165,26 @@ def test_grad_clip_is_a_parameter_that_no_recipe_has_to_name() -> None:
 
 TOY = [
     Edit(
-        "models/toys/perimeter.py",
-        '"""The perimeter."""\n\n\ndef perimeter(side: float) -> float:\n    return 4 * side\n',
-    ),
-    Edit(
         "flows/toys/perimeter.py",
-        '''"""The perimeter of a square."""
+        '''"""The perimeter of a square is four times its side."""
 
-from flows.toys.base import BoundedFloat, Table, publish, toy_flow
-from models.toys import perimeter as maths
+from flows.toys.base import BoundedFloat, Table, present, toy_flow, toy_task
+
+
+@toy_task
+def multiply_by_4(side: float) -> float:
+    return 4 * side
 
 
 @toy_flow
 def perimeter(side: BoundedFloat = 1.0) -> float:
-    """Four times the side.
+    """Compute four times the side.
 
     Args:
-        side: of the square
+        side: the side of the square
     """
-    result = maths.perimeter(side)
-    publish("perimeter", [Table(["side", "perimeter"], [(side, result)])], ["4 times."], "<svg/>")
+    result = multiply_by_4(side)
+    present("perimeter", [Table(["side", "perimeter"], [(side, result)])], ["4 times."], "<svg/>")
     return result
 
 
@@ -199,7 +199,7 @@ if __name__ == "__main__":
         before="  - name: fit\n",
     ),
     Edit(
-        "tests/models/toys/test_perimeter.py",
+        "tests/flows/toys/test_perimeter.py",
         """import pytest
 
 from flows.toys.perimeter import perimeter
@@ -235,6 +235,6 @@ ADDITIONS = {
     "stage": (STAGE, 5),
     "network": (NETWORK, 4),
     "parameter": (PARAMETER, 4),
-    "toy": (TOY, 5),
+    "toy": (TOY, 4),
     "backend": (BACKEND, 3),
 }

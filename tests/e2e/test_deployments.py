@@ -15,6 +15,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from ruamel.yaml import YAML
 
 from flows.run.lock import LOCK_FILE
+from flows.toys.catalog import TOYS
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, read_deployment_names, wait_until
 
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: DeploymentServer) -> None:
     found = {deployment["name"]: deployment for deployment in server.request("deployments/filter", {})}
-    toys = {file.stem.replace("_", "-") for file in (ROOT / "models/toys").glob("[!_]*.py")}
+    toys = {name.replace("_", "-") for name in TOYS}
     flows = {f"{flow}{place}" for flow in FLOWS for place in ("", "-anywhere")}
     assert found.keys() == {"drift", *flows, *toys} == read_deployment_names(ROOT)
     schema = found["pipeline"]["parameter_openapi_schema"]

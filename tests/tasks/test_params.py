@@ -67,7 +67,10 @@ def replace_text(file: Path, before: str, after: str) -> None:
         (
             "[1, 32, 256]",
             "[]",
-            "benchmark.batch_sizes should be a list, each item an integer from 1 to 50000, not []",
+            (
+                "benchmark.batch_sizes should be a list of 1 to 32 items, "
+                "each item an integer from 1 to 50000, not []"
+            ),
         ),
         (
             "calibration_bins: 15",

@@ -30,13 +30,9 @@ def test_toys_without_a_name_lists_them_without_heavy_imports() -> None:
 
 
 @pytest.mark.server
-def test_toys_name_runs_the_flow(prefect_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_toys_name_runs_the_flow(prefect_server: None) -> None:
     assert run_command(["toys", "discounted_return", "--set", "rewards=[1, 1]", "--set", "gammas=[0.5]"]) == 0
     assert "R = 1.5" in Path("reports/toys/discounted_return.svg").read_text(encoding="utf-8")
-    assert run_command(["toys", "loss", "--set", "good=[0.9]"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "cifarflow: loss: 3 targets need as many predictions, not 1"
-    )
 
 
 def test_toys_all_runs_each_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,12 +65,28 @@ def test_toys_all_runs_each_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
             "--set w1=[: the value, line 2: not YAML, did not find expected node content",
         ),
         (["fit", "--set", "noise=-1"], "--set: noise should be a number from 0 to 1e+06, not -1"),
+        (["loss", "--set", "good=[0.9]"], "--set: good: 3 targets need as many predictions, not 1"),
+        (
+            ["fit", "--set", "max_degree=60"],
+            "--set: max_degree: degree 60 needs more than 60 train_points, not 20",
+        ),
+        (
+            ["discounted_return", "--set", "rewards=[]"],
+            (
+                "--set: rewards should be a list of 1 to 40 items, "
+                "each item a number from -1e+06 to 1e+06, not []"
+            ),
+        ),
         (["all", "--set", "seed=1"], "--set needs the NAME of one toy, not all"),
         (["--set", "seed=1"], "--set needs the NAME of a toy; cifarflow toys lists them"),
     ],
 )
-def test_toys_invalid_input_prints_one_line_and_exits_2(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+def test_toys_invalid_input_prints_one_line_and_exits_2_before_a_server_starts(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.setattr("flows.server.connection.connect_to_server", pytest.fail)
     assert run_command(["toys", *arguments]) == 2
     assert capsys.readouterr().err == f"cifarflow: {message}\n"

@@ -90,8 +90,14 @@ def test_plain_call_of_a_toy_prints_and_saves_its_figure(
             {"lr_good": math.inf},
             "lr_good should be a number greater than 0 and at most 1e+06, not .inf",
         ),
-        ("loss", {"good": [0.9]}, "3 targets need as many predictions, not 1"),
-        ("fit", {"train_points": 5}, "degree 5 needs more than 5 training points, not 5"),
+        ("loss", {"good": [0.9]}, "good: 3 targets need as many predictions, not 1"),
+        (
+            "loss",
+            {"targets": [0, 1], "good": [0.1, 0.9]},
+            "bad: 2 targets need as many predictions, not 3",
+        ),
+        ("fit", {"max_degree": 60}, "max_degree: degree 60 needs more than 60 train_points, not 20"),
+        ("fit", {"train_points": 5}, "max_degree: degree 14 needs more than 14 train_points, not 5"),
         ("discounted_return", {"gammas": [-0.1]}, "gammas.0 should be a number from 0 to 1, not -0.1"),
         ("discounted_return", {"gammas": [1.1]}, "gammas.0 should be a number from 0 to 1, not 1.1"),
         ("discounted_return", {"gammas": [math.nan]}, "gammas.0 should be a number from 0 to 1, not .nan"),
@@ -99,7 +105,7 @@ def test_plain_call_of_a_toy_prints_and_saves_its_figure(
         (
             "discounted_return",
             {"rewards": []},
-            "rewards should be a list, each item a number from -1e+06 to 1e+06, not []",
+            "rewards should be a list of 1 to 40 items, each item a number from -1e+06 to 1e+06, not []",
         ),
         (
             "discounted_return",

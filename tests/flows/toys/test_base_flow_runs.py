@@ -61,7 +61,7 @@ def test_toy_flow_run_invalid_parameter_fails_without_traceback(
     assert state.message == f"gradient_descent: lr_good should be {allowed}, not -0.1"
     state = run_flow("loss", good=[0.9])
     assert state.is_failed()
-    assert state.message == "loss: 3 targets need as many predictions, not 1"
+    assert state.message == "loss: good: 3 targets need as many predictions, not 1"
     assert isinstance(state.result(raise_on_failure=False), InputError)
     assert "Traceback" not in caplog.text
     assert not list(folder.rglob("*.svg"))

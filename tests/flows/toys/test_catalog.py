@@ -12,16 +12,15 @@ from flows.toys.catalog import TOYS, load_flow, validate_name
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
 
-SHARED = {"__init__", "base", "catalog", "style"}
+SHARED = {"__init__", "base", "catalog"}
 
 
 def test_toy_name_is_used_consistently() -> None:
-    """A toy's modules, deployment and test have its name; so has what the documentation shows."""
+    """A toy's module, deployment and test have its name."""
     assert {file.stem for file in (ROOT / "flows" / "toys").glob("*.py")} == {*TOYS, *SHARED}
-    assert {file.stem for file in (ROOT / "models" / "toys").glob("*.py")} == {*TOYS, "__init__"}
     prefect_yaml = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
     for name in TOYS:
-        assert (ROOT / "tests" / "models" / "toys" / f"test_{name}.py").is_file()
+        assert (ROOT / "tests" / "flows" / "toys" / f"test_{name}.py").is_file()
         assert f"entrypoint: flows/toys/{name}.py:{name}\n" in prefect_yaml
         assert f"    {name}.fn()\n" in (ROOT / "flows" / "toys" / f"{name}.py").read_text(encoding="utf-8")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from flows.toys.base import format_number
 from flows.toys.catalog import TOYS, load_flow
-from flows.toys.style import format_number
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

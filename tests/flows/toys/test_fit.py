@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
-from models.toys.fit import (
+from flows.toys.fit import (
     Fit,
     chebyshev_features,
     fit_polynomial,
-    mean_squared_error,
     predict,
     sample_points,
     select_best,
+    squared_errors,
     true_function,
 )
 
@@ -69,7 +69,8 @@ def test_sample_points_without_noise_lie_on_the_curve() -> None:
     assert torch.equal(y, true_function(x))
     assert x.min() >= -1
     assert x.max() <= 1
-    assert mean_squared_error(torch.zeros(1, dtype=torch.float64), (x, y)) == pytest.approx(0.5, abs=0.05)
+    zero = torch.zeros(1, dtype=torch.float64)
+    assert squared_errors(zero, (x, y)).mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_fit_polynomial_too_few_points_raises() -> None:

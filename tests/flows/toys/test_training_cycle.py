@@ -4,16 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, nn
+from torch import nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from flows.toys.training_cycle import TinyMLP, TrainConfig, make_data, trace_step, train
 from models.step import training_step
-from models.toys import training_cycle
-from models.toys.training_cycle import TinyMLP, TrainConfig, noisy_sine, traced_step, train
 
 
-def make_data() -> tuple[torch.Tensor, torch.Tensor]:
-    return noisy_sine(20, 0.1, Generator().manual_seed(0))
+def make_points() -> tuple[torch.Tensor, torch.Tensor]:
+    return make_data(20, noise=0.1, seed=0)
 
 
 def test_each_step_is_the_pipelines_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,18 +25,18 @@ def test_each_step_is_the_pipelines_training_step(monkeypatch: pytest.MonkeyPatc
         calls.append(arguments)
         return training_step(*arguments)
 
-    monkeypatch.setattr(training_cycle, "training_step", count_call)
-    train(TinyMLP(4, seed=0), F.mse_loss, make_data(), TrainConfig(0.1, epochs=3, batch_size=5, seed=0))
+    monkeypatch.setattr("flows.toys.training_cycle.training_step", count_call)
+    train(TinyMLP(4, seed=0), F.mse_loss, make_points(), TrainConfig(0.1, epochs=3, batch_size=5, seed=0))
     assert len(calls) == 3 * 4
-    traced_step(TinyMLP(4, seed=0), 0.1, *make_data())
+    trace_step(TinyMLP(4, seed=0), 0.1, make_points())
     assert len(calls) == 13
 
 
-def test_traced_step_events_are_in_the_talks_order_with_pytorchs_values() -> None:
-    x, y = make_data()
+def test_trace_step_events_are_in_the_talks_order_with_pytorchs_values() -> None:
+    x, y = make_points()
     net = TinyMLP(4, seed=1)
     twin = TinyMLP(4, seed=1)
-    events = traced_step(net, 0.1, x, y)
+    events = trace_step(net, 0.1, (x, y))
     assert list(dict.fromkeys(event.step for event in events)) == [
         "Input, Target",
         "Forward Pass",
@@ -57,16 +56,18 @@ def test_traced_step_events_are_in_the_talks_order_with_pytorchs_values() -> Non
     assert by_step["Update"] == pytest.approx(updated) == pytest.approx(net.output.bias.item())
 
 
-def test_traced_step_changes_nothing_and_removes_its_hooks() -> None:
+def test_trace_step_changes_nothing_and_removes_its_hooks() -> None:
     traced, plain = TinyMLP(4, seed=2), TinyMLP(4, seed=2)
-    traced_step(traced, 0.05, *make_data())
-    training_step(plain, F.mse_loss, torch.optim.SGD(plain.parameters(), lr=0.05), *make_data())
+    trace_step(traced, 0.05, make_points())
+    training_step(plain, F.mse_loss, torch.optim.SGD(plain.parameters(), lr=0.05), *make_points())
     assert all(torch.equal(a, b) for a, b in zip(traced.parameters(), plain.parameters(), strict=True))
     assert not traced.output.bias._post_accumulate_grad_hooks
 
 
 def test_train_loss_falls_to_that_of_the_noise() -> None:
-    losses = train(TinyMLP(16, seed=0), F.mse_loss, make_data(), TrainConfig(0.02, 200, batch_size=5, seed=0))
+    losses = train(
+        TinyMLP(16, seed=0), F.mse_loss, make_points(), TrainConfig(0.02, 200, batch_size=5, seed=0)
+    )
     assert len(losses) == 200
     assert losses[0] > 0.3
     assert losses[-1] < 0.03
@@ -74,7 +75,7 @@ def test_train_loss_falls_to_that_of_the_noise() -> None:
 
 def test_train_linear_network_finds_least_squares() -> None:
     """A linear network on the same data ends where `torch.linalg.lstsq` does."""
-    x, y = make_data()
+    x, y = make_points()
     net = nn.Linear(1, 1, dtype=torch.float64)
     train(net, F.mse_loss, (x, y), TrainConfig(0.05, 400, batch_size=20, seed=0))
     expected = torch.linalg.lstsq(torch.cat([x, torch.ones_like(x)], 1), y).solution.flatten()
@@ -83,4 +84,4 @@ def test_train_linear_network_finds_least_squares() -> None:
 
 def test_train_non_finite_loss_raises() -> None:
     with pytest.raises(ValueError, match="in epoch 1; a smaller learning rate may help"):
-        train(TinyMLP(4, seed=0), lambda p, t: F.mse_loss(p, t) / 0, make_data(), TrainConfig(0.1, 2, 5, 0))
+        train(TinyMLP(4, seed=0), lambda p, t: F.mse_loss(p, t) / 0, make_points(), TrainConfig(0.1, 2, 5, 0))

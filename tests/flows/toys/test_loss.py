@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from models.toys.loss import (
+from flows.toys.loss import (
     binary_cross_entropy,
     cross_entropy_without_minus,
     fit_neuron,
