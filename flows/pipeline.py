@@ -65,7 +65,7 @@ def pipeline(
         failed = failed or run_stages(chain, pull=pull, force=force)
         if target is not None:
             failed = failed or chain.run_task("publish", publish_results, target)
-        get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
+        get_run_logger().info("Stages:\n%s", markdown.tabulate_runs(chain.runs).as_text())
         if failed is not None:
             return failed
         create_markdown_artifact(markdown.pipeline_markdown(chain.runs, params), key="pipeline")

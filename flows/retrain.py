@@ -147,7 +147,7 @@ def _challenge(
         failed = run_stages(chain, pull=pull) or chain.run_task(
             "compare", compare_models, push, commit, target, approve_timeout
         )
-    get_run_logger().info("Stages:\n%s", markdown.format_table(chain.runs))
+    get_run_logger().info("Stages:\n%s", markdown.tabulate_runs(chain.runs).as_text())
     return failed
 
 

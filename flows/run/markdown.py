@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from flows.run.tables import Table
 from tasks.incoming.ingest import REASONS, REJECTED_DIR, IngestResult
 from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, describe_test
@@ -31,38 +29,30 @@ class TaskRunSummary:
     message: str
 
 
-def format_table(runs: Sequence[TaskRunSummary]) -> str:
-    table = Table("task", "state", "seconds", "message", box=None, pad_edge=False)
-    table.columns[2].justify = "right"
-    for run in runs:
-        table.add_row(run.name, run.state, f"{run.seconds:.1f}", run.message)
-    console = Console(width=120, color_system=None, markup=False, emoji=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+def tabulate_runs(runs: Sequence[TaskRunSummary]) -> Table:
+    rows = [(run.name, run.state, f"{run.seconds:.1f}", run.message) for run in runs]
+    return Table(["task", "state", "seconds", "message"], rows, right={"seconds"})
 
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
     """The run's tasks, and the values of metrics.json and benchmark.json."""
     lines = [f"# Pipeline on {escape_markdown(describe_dataset(params.dataset))}", ""]
-    lines += ["| task | state | seconds | message |", "| --- | --- | ---: | --- |"]
-    lines += [format_row((run.name, run.state, f"{run.seconds:.1f}", run.message)) for run in runs]
+    lines += [tabulate_runs(runs).as_markdown()]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
-    lines += ["", *_benchmark_lines(read_json(Path(params.paths.benchmarks)))]
+    lines += ["", _tabulate_benchmark(read_json(Path(params.paths.benchmarks))).as_markdown()]
     return "\n".join(lines) + "\n"
 
 
 def _metrics_lines(metrics: dict[str, Any]) -> list[str]:
     low, high = metrics["test"]["accuracy_ci95"]
     names = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "ece")
+    rows = [(name, f"{metrics['val'][name]:.4f}", f"{metrics['test'][name]:.4f}") for name in names]
     return [
         f"Test accuracy **{metrics['test']['accuracy']:.2%}** (95% interval {low:.2%} to {high:.2%})",
         f"of {metrics['model']}, {metrics['epochs']} epochs on {metrics['device']}, seed {metrics['seed']}.",
         *_tta_lines(metrics),
         "",
-        "| | val | test |",
-        "| --- | ---: | ---: |",
-        *(f"| {name} | {metrics['val'][name]:.4f} | {metrics['test'][name]:.4f} |" for name in names),
+        Table(["", "val", "test"], rows, right={"val", "test"}).as_markdown(),
     ]
 
 
@@ -73,18 +63,20 @@ def _tta_lines(metrics: dict[str, Any]) -> list[str]:
     return [f"With test-time augmentation ({metrics['tta']}); without: {plain_accuracy:.2%}."]
 
 
-def _benchmark_lines(benchmark: dict[str, Any]) -> list[str]:
-    return [
-        "| backend | single stream p90 ms | offline images/s | server images/s | accuracy | RSS, MB |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        *(
-            f"| {name} | {scenarios['single_stream']['p90_ms']:.3f} "
-            f"| {scenarios['offline']['images_per_second']:,.0f} "
-            f"| {scenarios['server']['images_per_second']:,.0f} | {scenarios['accuracy']:.2%} "
-            f"| {scenarios['rss_mb']:,.0f} |"
-            for name, scenarios in benchmark["scenarios"].items()
-        ),
+def _tabulate_benchmark(benchmark: dict[str, Any]) -> Table:
+    numbers = ["single stream p90 ms", "offline images/s", "server images/s", "accuracy", "RSS, MB"]
+    rows = [
+        (
+            name,
+            f"{scenarios['single_stream']['p90_ms']:.3f}",
+            f"{scenarios['offline']['images_per_second']:,.0f}",
+            f"{scenarios['server']['images_per_second']:,.0f}",
+            f"{scenarios['accuracy']:.2%}",
+            f"{scenarios['rss_mb']:,.0f}",
+        )
+        for name, scenarios in benchmark["scenarios"].items()
     ]
+    return Table(["backend", *numbers], rows, right=numbers)
 
 
 def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] = ()) -> str:

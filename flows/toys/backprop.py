@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from matplotlib import rc_context
 
+from flows.run.tables import Table
 from flows.toys.base import (
     BoundedFloat,
-    Table,
     create_figure,
     draw_arrow,
     draw_node,

@@ -6,7 +6,6 @@ be called without a server, and no such call creates a task run or an artifact.
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
@@ -21,14 +20,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Failed
 from pydantic import Field, create_model
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from flows.run.logs import filter_prefect_logs
+from flows.run.tables import Table
 from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
 from tasks.params.types import StrictModel
-from tasks.reporting.markdown import escape_markdown, format_row
+from tasks.reporting.markdown import escape_markdown
 from tasks.reporting.svg import INK, MUTED, PAPER
 from tasks.validation import validate
 from tasks.workspace.errors import InputError, RunError
@@ -121,32 +119,6 @@ def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
         for key, parameter in inspect.signature(function).parameters.items()
     }
     return create_model(function.__name__, __base__=StrictModel, **fields)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for terminal and Markdown: numbers with six significant digits, strings unchanged."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str | float]]
-
-    def as_text(self) -> str:
-        table = RichTable(*self.columns, box=None, pad_edge=False)
-        for row in self._cells():
-            table.add_row(*row)
-        for column, values in zip(table.columns, zip(*self.rows, strict=True), strict=True):
-            column.justify = "left" if any(isinstance(value, str) for value in values) else "right"
-        console = Console(width=120, color_system=None, markup=False, emoji=False)
-        with console.capture() as capture:
-            console.print(table)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-    def as_markdown(self) -> str:
-        rows = [self.columns, ["---"] * len(self.columns), *self._cells()]
-        return "\n".join(map(format_row, rows))
-
-    def _cells(self) -> list[list[str]]:
-        return [[cell if isinstance(cell, str) else f"{cell + 0.0:.6g}" for cell in row] for row in self.rows]
 
 
 def present(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: str) -> None:

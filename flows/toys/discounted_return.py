@@ -14,10 +14,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from pydantic import Field
 
+from flows.run.tables import Table
 from flows.toys.base import (
     BoundedFloat,
     Probability,
-    Table,
     create_figure,
     format_number,
     present,

@@ -18,7 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from pydantic import AfterValidator, Field, ValidationInfo
 from torch import Generator, Tensor
 
-from flows.toys.base import WIDTH, NonNegativeFloat, Table, present, toy_flow, toy_task
+from flows.run.tables import Table
+from flows.toys.base import WIDTH, NonNegativeFloat, present, toy_flow, toy_task
 from tasks.params.types import Seed
 from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, render_svg
 

@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from flows.run.tables import Table
 from flows.toys.base import (
     WIDTH,
     BoundedFloat,
     PositiveFloat,
     PositiveInt,
-    Table,
     present,
     toy_flow,
     toy_task,

@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from flows.run.tables import Table
 from flows.toys.base import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    Table,
     Values,
     create_figure,
     present,

@@ -19,12 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from pydantic import AfterValidator, Field, ValidationInfo
 
+from flows.run.tables import Table
 from flows.toys.base import (
     BoundedFloat,
     PositiveFloat,
     PositiveInt,
     Probability,
-    Table,
     create_figure,
     format_number,
     present,

@@ -17,9 +17,9 @@ import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
+from flows.run.tables import Table
 from flows.toys.base import (
     BoundedFloat,
-    Table,
     create_figure,
     draw_arrow,
     draw_node,

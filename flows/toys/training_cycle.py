@@ -17,11 +17,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim import SGD, Adam, Optimizer
 
+from flows.run.tables import Table
 from flows.toys.base import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
-    Table,
     create_figure,
     present,
     toy_flow,

@@ -168,7 +168,8 @@ TOY = [
         "flows/toys/perimeter.py",
         '''"""The perimeter of a square is four times its side."""
 
-from flows.toys.base import BoundedFloat, Table, present, toy_flow, toy_task
+from flows.run.tables import Table
+from flows.toys.base import BoundedFloat, present, toy_flow, toy_task
 
 
 @toy_task

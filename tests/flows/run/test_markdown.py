@@ -4,7 +4,7 @@ from collections import Counter
 
 from markdown_it import MarkdownIt
 
-from flows.run.markdown import TaskRunSummary, decision_markdown, format_table, ingest_markdown
+from flows.run.markdown import TaskRunSummary, decision_markdown, ingest_markdown, tabulate_runs
 from tasks.incoming.ingest import ClassGrowth, IngestResult
 from tasks.registry.ledger import LedgerEntry
 
@@ -64,5 +64,6 @@ def test_decision_markdown_shows_its_reason_as_it_is() -> None:
     assert count_columns(text) == {3}, "the notes below are no rows of the table"
 
 
-def test_format_table_shows_messages_as_they_are() -> None:
-    assert "[/bold] :smile:" in format_table([TaskRunSummary("train", "Failed", 1.0, "[/bold] :smile:")])
+def test_tabulate_runs_shows_messages_as_they_are() -> None:
+    run = TaskRunSummary("train", "Failed", 1.0, "[/bold] :smile:")
+    assert "[/bold] :smile:" in tabulate_runs([run]).as_text()

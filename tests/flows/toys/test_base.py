@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect import Flow
 
-from flows.toys.base import Table, parse_parameters
+from flows.toys.base import parse_parameters
 from flows.toys.catalog import TOYS, load_flow
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
@@ -133,9 +133,3 @@ def test_parse_parameters_reads_yaml_values_and_returns_only_those_given() -> No
     }
     with pytest.raises(InputError, match=r"^--set w1: expected key=value, e\.g\. seed=1$"):
         parse_parameters(load_flow("neuron"), ["w1"])
-
-
-def test_table_formats_numbers_and_aligns_columns() -> None:
-    table = Table(["name", "value"], [("a", 1 / 3), ("bc", -0.0)])
-    assert table.as_text().splitlines() == ["name     value", "a     0.333333", "bc           0"]
-    assert table.as_markdown() == "| name | value |\n| --- | --- |\n| a | 0.333333 |\n| bc | 0 |"
