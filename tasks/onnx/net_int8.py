@@ -29,7 +29,8 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     - Four pixels of three colors are one of twelve channels. The first convolution computes four
       neighboring columns of two neighboring rows at once, as 48 channels, with a stride of two rows and one
-      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six.
+      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six:
+      `MaxPool` with the groups side by side in a row, since `Max` of uint8 needs ONNX Runtime 1.24.
     - The second convolution takes them as they are, and computes two columns at once, as 32 channels.
     - The channels stay last from the image to the features: `Transpose` only says so in ONNX's terms, and
       is optimized away when ONNX Runtime loads the file.
@@ -48,6 +49,7 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     channels_last = weights["fc1.weight"].reshape(120, 16, 5, 5).transpose(0, 2, 3, 1).reshape(120, 400)
     tensors: Tensors = {
         "fours": np.array([0, 32, 8, 12]),  # 0: as it is
+        "groups": np.array([0, 14, 28, 12]),
         "columns": np.array([0, 10, 10, 16]),
         "conv1.weight": _width_to_channels(np.concatenate(shifted), 4),
         "conv1.bias": np.tile(bias, 8).astype(np.float32),
@@ -64,9 +66,9 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         node("Conv", ["x1", "conv1.weight", "conv1.bias"], ["c1"], kernel_shape=[6, 2], strides=[2, 1]),
         node("Relu", ["c1"], ["r1"]),
         node("Transpose", ["r1"], ["n1"], perm=last),
-        node("Split", ["n1"], ["g1", "g2", "g3", "g4"], axis=3),
-        node("Max", ["g1", "g2", "g3", "g4"], ["m1"]),
-        node("Transpose", ["m1"], ["x2"], perm=second),
+        node("Reshape", ["n1", "groups"], ["s1"]),
+        node("Transpose", ["s1"], ["t1"], perm=second),
+        node("MaxPool", ["t1"], ["x2"], kernel_shape=[1, 4], strides=[1, 4]),
         node("Conv", ["x2", "conv2.weight", "conv2.bias"], ["c2"], kernel_shape=[5, 3]),
         node("Relu", ["c2"], ["r2"]),
         node("Transpose", ["r2"], ["n2"], perm=last),
