@@ -12,7 +12,7 @@ from tasks.inference.batches import predict_in_batches
 from tasks.inference.parity import check_parity, predict_in_every_configuration
 from tasks.onnx.net_fp32 import build_fp32_graph, has_custom_graph
 from tasks.onnx.onnx_model import describe_signature, resolve_opset, save_onnx_model
-from tasks.onnx.torch_export import MIN_EXPORTER_OPSET, torch_onnx_export
+from tasks.onnx.torch_export import EXPORTER_OPSETS, torch_onnx_export
 from tasks.workspace.files import atomic_write, hash_file
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier
@@ -79,7 +79,7 @@ def to_onnx(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> on
     """
     if has_custom_graph(classifier):
         return build_fp32_graph(classifier, resolve_opset(opset))
-    return torch_onnx_export(classifier, MIN_EXPORTER_OPSET if opset == "auto" else opset)
+    return torch_onnx_export(classifier, EXPORTER_OPSETS[0] if opset == "auto" else opset)
 
 
 def _build_metadata(

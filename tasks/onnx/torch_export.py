@@ -4,18 +4,26 @@ import warnings
 
 import onnx
 import torch
+from onnx import helper
 
 from models.classifier import Classifier
 from tasks.workspace.errors import InputError
 
-MIN_EXPORTER_OPSET = 18  # the lowest that PyTorch's exporter writes
+# PyTorch's exporter writes 18, the lowest here, and has onnxscript convert that to the others.
+EXPORTER_OPSETS = range(18, 26)
 
 
 def torch_onnx_export(classifier: Classifier, opset: int) -> onnx.ModelProto:
     """What `torch.onnx.export` makes of the classifier, without debug information.
 
-    `InputError` where the exporter fails, or writes another operator set.
+    Its IR version is the lowest that has the operator set, since older runtimes refuse a higher one.
+    `InputError` where the exporter does not write that operator set, or fails.
     """
+    if opset not in EXPORTER_OPSETS:
+        raise InputError(
+            f"export.opset {opset} is not supported for this network; "
+            f"{EXPORTER_OPSETS[0]} to {EXPORTER_OPSETS[-1]} are"
+        )
     example = torch.zeros(2, classifier.image_size, classifier.image_size, 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
@@ -32,12 +40,12 @@ def torch_onnx_export(classifier: Classifier, opset: int) -> onnx.ModelProto:
                 verbose=False,
             )
         model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
+        model.ir_version = helper.find_min_ir_version_for(model.opset_import)
         onnx.checker.check_model(model)
     except Exception as error:
         raise InputError(f"export.opset {opset}: {str(error).splitlines()[0]}") from error
-    version = model.opset_import[0].version
-    if version != opset:
-        raise InputError(f"export.opset {opset} is not supported; {version} is")
+    if model.opset_import[0].version != opset:  # it leaves the model as it is where it cannot convert it
+        raise InputError(f"export.opset {opset} is not supported for this network; {EXPORTER_OPSETS[0]} is")
     _strip_debug_info(model)
     return model
 

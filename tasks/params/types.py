@@ -24,7 +24,7 @@ BackendName = Literal[
     "openvino-fp32",
     "openvino-int8",
 ]
-Opset = Literal["auto"] | Annotated[int, Field(ge=1, le=100)]
+Opset = Literal["auto"] | Annotated[int, Field(ge=13, le=28)]
 
 
 class StrictModel(BaseModel):

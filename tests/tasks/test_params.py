@@ -53,7 +53,7 @@ def replace_text(file: Path, before: str, after: str) -> None:
             "dataset: MNIST",
             "dataset should be 'CIFAR-10', 'CIFAR-100', 'folder' or 'sample', not 'MNIST'",
         ),
-        ("  opset: auto", "  opset: 0", "export.opset should be 'auto' or an integer from 1 to 100, not 0"),
+        ("  opset: auto", "  opset: 0", "export.opset should be 'auto' or an integer from 13 to 28, not 0"),
         ("  flip: false", "  flip: on", "train.flip should be true, false or 'alternating', not 'on'"),
         ("  flip: false", "  flip: 1", "train.flip should be true, false or 'alternating', not 1"),
         ("  epochs: 24", "  epochs: ", "train.epochs should be an integer from 1 to 100000, not empty"),

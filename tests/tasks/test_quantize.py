@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from models.classifier import Classifier
 from models.net import Net
+from tasks.export import export
 from tasks.inference.batches import Images, Probabilities
 from tasks.inference.onnx_classifier import load_model
 from tasks.onnx.net_int8 import build_int8_graph
@@ -20,6 +21,8 @@ from tasks.quantize import quantize
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 from tests.conftest import ROOT
+
+HIGHEST_OPSET = onnx.defs.onnx_opset_version()
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +194,21 @@ def test_quantize_of_foreign_model_raises(small_run: Params, tmp_path: Path) -> 
         run_quantize(small_run, tmp_path, onnx_model=str(tmp_path / "foreign.onnx"))
 
 
-@pytest.mark.parametrize("opset", [1, 12, 99])
-def test_quantize_with_unsupported_opset_raises(small_run: Params, tmp_path: Path, opset: int) -> None:
-    export = ExportConfig.model_validate(small_run.export.model_dump() | {"opset": opset})
-    with pytest.raises(InputError, match=rf"export\.opset {opset} is not supported; 13 to \d+ are"):
-        run_quantize(small_run, tmp_path, export=export)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("opset", [opset for opset in range(13, 29) if opset <= HIGHEST_OPSET])
+def test_each_opset_gives_both_files_and_the_same_probabilities(
+    small_run: Params, model: Path, images: Images, tmp_path: Path, opset: int
+) -> None:
+    config = ExportConfig.model_validate(small_run.export.model_dump() | {"opset": opset})
+    paths = small_run.paths
+    export(Path(paths.splits), Path(paths.weights), tmp_path / "model.onnx", config)
+    int8, metrics = run_quantize(small_run, tmp_path, onnx_model=str(tmp_path / "model.onnx"), export=config)
+    for file, reference in ((tmp_path / "model.onnx", Path(paths.onnx_model)), (int8, model)):
+        loaded = onnx.load(file)
+        assert [(entry.domain, entry.version) for entry in loaded.opset_import] == [("", opset)]
+        assert loaded.ir_version == helper.find_min_ir_version_for(loaded.opset_import)
+        actual, expected = (load_model(each).predict_proba(images) for each in (file, reference))
+        assert np.abs(actual - expected).max() < 1e-5
+    assert metrics["argmax_agreement"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,17 @@
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from models.classifier import Classifier
 from tasks.export import to_onnx
-from tasks.onnx.torch_export import torch_onnx_export
+from tasks.onnx.qdq import quantize_static_qdq
+from tasks.onnx.ranges import Calibration
+from tasks.onnx.torch_export import EXPORTER_OPSETS, torch_onnx_export
 from tasks.workspace.errors import InputError
 from tests.tasks.onnx.test_net_fp32 import MEAN, STD, build_classifier, run
 
@@ -23,6 +29,39 @@ def test_torch_export_equals_fp32_graph() -> None:
     exported = torch_onnx_export(build_classifier(0), 18)
     assert np.abs(run(to_onnx(build_classifier(0), 13), images) - run(exported, images)).max() < 1e-6
     assert not any(node.doc_string or node.metadata_props for node in exported.graph.node)
+
+
+@pytest.mark.parametrize("opset", EXPORTER_OPSETS)
+def test_each_opset_of_another_network_agrees_with_pytorch_in_fp32_and_int8(
+    tmp_path: Path, opset: int
+) -> None:
+    """Layers whose operators took other forms from one operator set to another."""
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(3, 8, 5, 2, padding=2),
+        *(nn.BatchNorm2d(8), nn.GELU(), nn.MaxPool2d(2), nn.Hardswish()),
+        *(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LayerNorm(32), nn.Linear(32, 10)),
+    )
+    classifier = Classifier(nn.Sequential(*layers), MEAN, STD, "flip").eval()
+    images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = classifier(torch.from_numpy(images)).numpy()
+    fp32 = torch_onnx_export(classifier, opset)
+    onnx.save(fp32, tmp_path / "fp32.onnx")
+    int8 = quantize_static_qdq(tmp_path / "fp32.onnx", Calibration(images, "minmax", 99.99), 7)
+    for model, atol in ((fp32, 1e-6), (int8, 0.05)):
+        onnx.checker.check_model(model, full_check=True)
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", opset)]
+        assert model.ir_version == helper.find_min_ir_version_for(model.opset_import)
+        assert np.abs(run(model, images) - expected).max() < atol
+
+
+@pytest.mark.parametrize("opset", [13, 17, 26, 28])
+def test_torch_export_of_an_opset_it_does_not_write_raises_one_line(opset: int) -> None:
+    other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), MEAN, STD).eval()
+    with pytest.raises(InputError) as caught:
+        to_onnx(other, opset)
+    assert str(caught.value) == f"export.opset {opset} is not supported for this network; 18 to 25 are"
 
 
 def test_to_onnx_below_lowest_opset_raises() -> None:
