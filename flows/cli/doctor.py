@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.run.lock import LOCK_FILE, read_holder
-from flows.server.api import check_api, load_settings
-from flows.server.local import find_local_server
+from flows.server.api import check_api, load_settings, takes_anybodys_requests
+from flows.server.local import find_local_server, find_unprotected_servers
 from flows.versions.dvc_data import check_data_recorded
 from flows.versions.dvc_repro import change_reason, open_repo, topological_stages
 from flows.versions.git import find_problem, run_git
@@ -221,6 +221,9 @@ def _prefect(_: Params) -> Iterator[Check]:
             server = find_local_server()
             text = f"local server at {server.dashboard}" if server else "the next run starts a local server"
             yield Check("Prefect", "ok", text)
+            for pid in find_unprotected_servers():
+                text = "a local server of an earlier version does what anybody on this machine asks"
+                yield Check("access", "warning", text, f"kill {pid}")
             return
         address = check_api(settings)
     except RunError as error:
@@ -230,6 +233,10 @@ def _prefect(_: Params) -> Iterator[Check]:
         pools = [pool.name for pool in client.read_work_pools()]
         runs = client.read_flow_runs(limit=3, sort=FlowRunSort.START_TIME_DESC)
     yield Check("Prefect", "ok", f"server at {address}, work pools: {', '.join(pools) or 'none'}")
+    if takes_anybodys_requests(str(settings.api.url)):
+        text = f"the server at {address} asks for no password: whoever reaches it can run code in its workers"
+        fix = "PREFECT_SERVER_API_AUTH_STRING=admin:a-long-password prefect server start"
+        yield Check("access", "warning", f"{text} (docs/deployment.md)", fix)
     for run in runs:
         yield Check(
             "last run",

@@ -129,6 +129,18 @@ def check_api(settings: "Settings") -> str:
     return address
 
 
+def takes_anybodys_requests(url: str) -> bool:
+    """Whether the server at this URL answers without a password."""
+    try:
+        return httpx.get(f"{url.rstrip('/')}/admin/version", timeout=TIMEOUT_S).is_success
+    except (
+        httpx.HTTPError,
+        OSError,
+        ValueError,
+    ):  # whatever its certificate or a proxy needs, it is no answer
+        return False
+
+
 def _explain_status(status: int, address: str, origin: str) -> RunError:
     if status in {401, 403}:
         return RunError(

@@ -135,6 +135,8 @@ def test_run_checks_names_the_last_flow_runs(project: Path) -> None:
     found = {check.subject: check for check in run_checks()}
     assert found["Prefect"].status == "ok"
     assert found["last run"].status in {"ok", "warning"}
+    assert found["access"].status == "warning"  # this server asks for no password
+    assert "asks for no password" in found["access"].text
 
 
 def test_run_checks_with_a_dead_server_gives_an_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
