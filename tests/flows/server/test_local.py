@@ -1,17 +1,25 @@
 """The local server: one for all commands, found again, ended by itself."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
+from prefect.settings import Settings
 
-from tests.e2e.deployment_server import wait_until
+from flows.server import local
+from flows.server.proxies import drop_unusable_proxies
+from tasks.workspace.errors import RunError
+from tests.e2e.deployment_server import find_free_port, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -109,3 +117,152 @@ def test_command_whose_terminal_is_closed_ends_as_by_sigterm(env: dict[str, str]
     assert time.monotonic() - began < 30
     assert "cifarflow: interrupted" in log.read_text().splitlines()  # Prefect may add that events are left
     assert not server.is_running()
+
+
+def test_server_whose_database_was_deleted_is_replaced(env: dict[str, str]) -> None:
+    run_cifarflow(env, "toys", "neuron")
+    broken = find_server(env)
+    for file in Path(env["PREFECT_HOME"]).glob("prefect.db*"):
+        file.unlink()
+    run_cifarflow(env, "toys", "neuron")
+    assert not broken.is_running()
+    assert find_server(env).is_running()
+    run_cifarflow(env, "server", "stop")
+
+
+@pytest.mark.parametrize(
+    ("variable", "left_out"),
+    [
+        ("ALL_PROXY=socks5://127.0.0.1:9", find_spec("socksio") is None),
+        ("http_proxy=socks5h://127.0.0.1:9", find_spec("socksio") is None),
+        ("ALL_PROXY=socks4://127.0.0.1:9", True),
+        ("HTTPS_PROXY=nonsense://[", True),
+    ],
+)
+def test_proxies_that_the_client_cannot_use_do_not_break_loopback(
+    variable: str, left_out: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import httpx
+
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    name, value = variable.split("=")
+    monkeypatch.setenv(name, value)
+    drop_unusable_proxies()
+    assert (name in os.environ, name in capsys.readouterr().err) == (not left_out, left_out)
+    httpx.Client().close()
+
+
+def write_state(home: Path, name: str, **values: object) -> Path:
+    file = home / "cifarflow" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(values))
+    file.chmod(0o600)
+    return file
+
+
+@contextlib.contextmanager
+def listener(user: int | None = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process, of another user where one is given, that accepts requests on a port and answers 200."""
+    script = (
+        "import http.server as h\nclass A(h.BaseHTTPRequestHandler):\n"
+        " def do_GET(self): self.send_response(200); self.end_headers(); print(self.headers, flush=True)\n"
+        " def log_message(self, *a): pass\n"
+        "s = h.HTTPServer(('127.0.0.1', 0), A); print(s.server_port, flush=True); s.serve_forever()"
+    )
+    python = (shutil.which("python3", path="/usr/bin:/bin") or sys.executable) if user else sys.executable
+    process = subprocess.Popen(
+        [python, "-c", script],
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+        cwd="/",
+        env={},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def load_settings_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    return Settings(home=home)
+
+
+def test_only_a_private_state_file_of_the_process_that_listens_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = local._ServerFiles(load_settings_of(tmp_path, monkeypatch))
+    with listener() as (process, port):
+        recorded = {
+            "pid": process.pid,
+            "started": psutil.Process(process.pid).create_time(),
+            "port": port,
+            "credential": "a:b",
+        }
+        state = write_state(tmp_path, files.state.name, **recorded)
+        assert files.load() is not None
+        state.chmod(0o644)
+        assert files.load() is None
+        state.chmod(0o600)
+        write_state(tmp_path, files.state.name, **recorded | {"port": port + 1})
+        assert files.load() is None
+        write_state(tmp_path, files.state.name, **recorded | {"pid": os.getpid()})
+        assert files.load() is None
+        state.rename(tmp_path / "elsewhere")
+        state.symlink_to(tmp_path / "elsewhere")
+        assert files.load() is None
+
+
+def test_folder_that_others_can_write_is_closed_and_anothers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_uid: int
+) -> None:
+    settings = load_settings_of(tmp_path, monkeypatch)
+    files = local._ServerFiles(settings)
+    files.folder.chmod(0o777)
+    local._ServerFiles(settings)
+    assert files.folder.stat().st_mode & 0o777 == 0o700
+    os.chown(files.folder, other_uid, other_uid)
+    with pytest.raises(RunError, match="belongs to another user"):
+        local._ServerFiles(settings)
+    os.chown(files.folder, 0, 0)
+    with listener() as (process, port):
+        state = write_state(
+            tmp_path,
+            files.state.name,
+            pid=process.pid,
+            started=psutil.Process(process.pid).create_time(),
+            port=port,
+            credential="a:b",
+        )
+        os.chown(state, other_uid, other_uid)
+        assert files.load() is None
+
+
+def test_unprotected_server_of_an_earlier_version_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = local._ServerFiles(load_settings_of(tmp_path, monkeypatch))
+    monkeypatch.setattr(local, "load_settings", lambda: Settings(home=tmp_path))
+    with listener() as (process, port):
+        started = psutil.Process(process.pid).create_time()
+        write_state(tmp_path, "server-0.json", pid=process.pid, started=started, port=port)
+        assert local.find_unprotected_servers() == [process.pid]
+        assert files.load() is None
+    assert local.find_unprotected_servers() == []
+
+
+def test_serve_uses_no_server_that_others_own_or_that_asks_for_no_password(other_uid: int) -> None:
+    for user, message in ((other_uid, "by a program of another user"), (None, "no Prefect server that asks")):
+        with listener(user) as (process, port):
+            with pytest.raises(RunError, match=message):
+                local.find_own_server(port, "admin:secret")
+            process.kill()
+            assert process.stdout is not None
+            assert "Authorization" not in process.stdout.read()
+    assert local.find_own_server(find_free_port(), "admin:secret") is None
