@@ -23,7 +23,7 @@ from tasks.params import Params
 from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion
-from tasks.workspace.errors import InputError, RunError, describe_os_error
+from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
 from tasks.workspace.files import atomic_write
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def emit_drift_event(check: "DriftCheck", flow: str) -> None:
         event="cifarflow.data.drifted",
         resource={
             "prefect.resource.id": DATA_RESOURCE_ID,
-            "prefect.resource.name": str(check.source),
+            "prefect.resource.name": escape_unprintable(str(check.source)),
             "cifarflow.shift": " ".join(test.shift for test in check.result.shifts),
             "cifarflow.flow": flow,
         },

@@ -8,9 +8,9 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from flows.versions.git import run_git
-from tasks.dataset.folder import list_images
+from tasks.dataset.folder import ImageFolder, list_images
 from tasks.overrides import copy_params
-from tasks.workspace.errors import InputError, RunError, describe_os_error
+from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
 
 RESULTS = ("data.dvc", "dvc.lock", "registry", "reports", "docs/images")  # are this project's own
 
@@ -22,6 +22,7 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
     already. Returns what could not be done. A failure leaves no `target`.
     """
     listing = list_images(images)
+    _refuse_links_to_elsewhere(listing, images)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already; name a new folder")
     if target.resolve().is_relative_to(images.resolve()):
@@ -49,6 +50,15 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return note
+
+
+def _refuse_links_to_elsewhere(listing: ImageFolder, images: Path) -> None:
+    """`InputError` if a link would bring in a file from outside of the folder, such as a key."""
+    root = images.resolve()
+    for image in listing.files:
+        if not image.path.resolve().is_relative_to(root):
+            name = escape_unprintable(str(image.path.relative_to(images)))
+            raise InputError(f"{name}: a link out of {images}; put the image itself there")
 
 
 def _list_code(source: Path) -> Iterator[Path]:

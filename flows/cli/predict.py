@@ -69,7 +69,7 @@ def find_images(image: str) -> list[str]:
         return [image]
     if path.is_dir():
         known = Image.registered_extensions()
-        below = (file for file in path.rglob("*") if file.suffix.lower() in known and file.is_file())
+        below = (file for file in path.rglob("*") if file.suffix.lower() in known and not file.is_dir())
         return [str(file) for file in sorted(below) if not _is_hidden(file.relative_to(path))]
     if path.exists():
         return [image]

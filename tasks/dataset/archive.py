@@ -5,10 +5,12 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from tasks.dataset.cifar import CifarFiles
 
-MAX_MEMBER_BYTES = 1_000_000_000
+MAX_OTHER_BYTES = 10_000_000  # of all other members, which have to be decompressed to be skipped
+MAX_HEADER_BYTES = 1 << 20  # of a long name and the like, which tarfile reads into memory
 
 
 class ArchiveError(Exception):
@@ -19,16 +21,25 @@ def extract(archive: Path, target: Path, files: CifarFiles) -> None:
     """Write the published files from a tar (plain, gz, xz, bz2) to `target`, and nothing else in it.
 
     `ArchiveError` if it is not a tar archive, is truncated, lacks a file, or contains unsafe members: an
-    absolute path, `..`, a link, a device, a huge file.
+    absolute path, `..`, a link, a device, a file that is larger than the published one.
     """
     missing = set(files.published_md5)
+    other_bytes = 0
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, tarinfo=_BoundedTarInfo) as tar:
             for member in tar:
                 name = _safe_member_name(member)
                 if name.parent != PurePosixPath(files.folder) or name.name not in missing:
+                    other_bytes += member.size
+                    if other_bytes > MAX_OTHER_BYTES:
+                        raise ArchiveError(f"unsafe archive: {name} has {member.size:,} bytes")
                     continue
                 missing.remove(name.name)
+                if member.size > files.max_bytes[name.name]:
+                    raise ArchiveError(
+                        f"unsafe archive: {name} has {member.size:,} bytes, "
+                        f"the published file {files.max_bytes[name.name]:,}"
+                    )
                 content = tar.extractfile(member)
                 if content is None:
                     raise ArchiveError(f"{name} in the archive is not a file")
@@ -45,6 +56,17 @@ def extract(archive: Path, target: Path, files: CifarFiles) -> None:
         raise ArchiveError(f"the archive has no {files.folder}/{min(missing)}")
 
 
+class _BoundedTarInfo(tarfile.TarInfo):
+    """A member whose headers are small: tarfile reads an extended one whole, whatever size it claims."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if not member.isreg() and member.size > MAX_HEADER_BYTES:
+            raise ArchiveError(f"unsafe archive: a header of {member.size:,} bytes")
+        return member
+
+
 def _truncated_message(error: Exception) -> str:
     reason = str(error).splitlines()[0].partition(": ")[0] if str(error) else type(error).__name__
     return f"truncated or invalid tar archive ({reason.rstrip(':')})"
@@ -58,6 +80,4 @@ def _safe_member_name(member: tarfile.TarInfo) -> PurePosixPath:
         raise ArchiveError(f"unsafe archive: member path {member.name}")
     if not (member.isreg() or member.isdir()):
         raise ArchiveError(f"unsafe archive: {member.name} is a link or a device")
-    if member.size > MAX_MEMBER_BYTES:
-        raise ArchiveError(f"unsafe archive: {member.name} has {member.size:,} bytes")
     return name

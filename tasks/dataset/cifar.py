@@ -31,6 +31,8 @@ class CifarFiles:
     classes_key: str
     """in `meta`"""
     published_md5: Mapping[str, str]
+    max_bytes: Mapping[str, int]
+    """the size of each file, as published, or a bound of it"""
     num_bytes: int
     """of all files"""
     url_variable: str
@@ -54,6 +56,16 @@ CIFAR10 = CifarFiles(
         "readme.html": "82949b010606e8171045e61c60921d12",
         "test_batch": "40351d587109b95175f43aff81a1287e",
     },
+    max_bytes={
+        "batches.meta": 158,
+        "data_batch_1": 31_035_704,
+        "data_batch_2": 31_035_320,
+        "data_batch_3": 31_035_999,
+        "data_batch_4": 31_035_696,
+        "data_batch_5": 31_035_623,
+        "readme.html": 88,
+        "test_batch": 31_035_526,
+    },
     num_bytes=186_214_114,
     url_variable="CIFAR10_URL",
 )
@@ -69,6 +81,7 @@ CIFAR100 = CifarFiles(
         "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
         "train": "16019d7e3df5f24257cddd939b257f8d",
     },
+    max_bytes={"meta": 10_000, "test": 32_000_000, "train": 155_249_918},
     num_bytes=187_000_000,
     url_variable="CIFAR100_URL",
 )

@@ -7,7 +7,6 @@ from the training images by their content: the same images always give the same 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,9 @@ from tqdm import tqdm
 
 from tasks.dataset.additions import ADDITIONS_DIR, pixel_sha256
 from tasks.dataset.dvc_file import check_recorded, hash_listing
-from tasks.dataset.image import load_image
+from tasks.dataset.image import DECODING_BYTES, load_image, open_regular
 from tasks.dataset.labeled_images import Dataset, LabeledImages
-from tasks.workspace.errors import InputError
+from tasks.workspace.errors import InputError, escape_unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -77,14 +76,14 @@ def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = No
             md5s[file.path] = image.md5
             digests.append(image.digest)
             if image.problem:
-                problems.append(f"{file.path.relative_to(data)}: {image.problem}")
+                name = escape_unprintable(str(file.path.relative_to(data)))
+                problems.append(f"{name}: {image.problem}")
     check_recorded(data, md5s)
     problems += _find_duplicates(data, files, digests)
     splits = _split_by_content(files, digests, config)
     problems += _check_counts(files, splits, classes)
     if problems:
-        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-        raise InputError("\n  ".join([f"{data} cannot be used:", *problems[:MAX_PROBLEMS], *more]))
+        raise _cannot_use(data, problems)
     indices = {name: classes.index(name) for name in classes}
     labels = np.array([indices[file.label] for file in files], np.int64)
     train, val, test = (
@@ -96,26 +95,54 @@ def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = No
 
 
 def list_images(data: Path) -> ImageFolder:
-    """Every file of the classes' folders. `InputError` where there is none, or a file in no class."""
+    """Every file of the classes' folders. `InputError` where there is none, or one that cannot be used.
+
+    Nothing is opened: such a file is in no class, is a pipe, a device or the like, or has a name that is not
+    UTF-8, which DVC cannot record. The name of a class, which stands in figures and pages, is printable.
+    """
     if not data.is_dir():
         raise InputError(f"{data} not found; it should hold your images as {data}/CLASS/*")
     tops = _list_folders(data)
     by_split = "train" in tops and tops <= set(SPLITS)
     roots = {name: data / name for name in sorted(tops)} if by_split else {"": data}
     classes = {split: _list_folders(root) for split, root in roots.items()}
-    files, strays = [], []
+    names = sorted(set().union(*classes.values()))
+    problems = [
+        f"{escape_unprintable(name)}: the name of a class must be printable"
+        for name in names
+        if not name.isprintable()
+    ]
+    files = []
     for split, root in roots.items():
         for path in _list_files(root):
             parts = path.relative_to(root).parts
-            if len(parts) == 2:
-                files.append(ImageFile(path, split, parts[0]))
+            if len(parts) != 2:
+                problem = "not in the folder of a class"
+            elif not path.is_file():
+                problem = "not a regular file"
+            elif not _is_utf8(path.name):
+                problem = "its name is not UTF-8; rename it"
             else:
-                strays.append(f"{path}: not in the folder of a class")
-    if strays:
-        raise InputError("\n  ".join([f"{len(strays)} files are out of place:", *strays[:MAX_PROBLEMS]]))
+                files.append(ImageFile(path, split, parts[0]))
+                continue
+            problems.append(f"{escape_unprintable(str(path))}: {problem}")
+    if problems:
+        raise _cannot_use(data, problems)
     if not files:
         raise InputError(f"{data} has no images; they should be in {data}/CLASS/")
     return ImageFolder(sorted(files, key=lambda file: (file.path.name, file.label, file.split)), classes)
+
+
+def _cannot_use(data: Path, problems: Sequence[str]) -> InputError:
+    if len(problems) == 1:
+        return InputError(f"{data} cannot be used: {problems[0]}")
+    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    return InputError("\n  ".join([f"{data} cannot be used:", *problems[:MAX_PROBLEMS], *more]))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether the name was UTF-8 on disk; Python reads other bytes as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def _list_folders(root: Path) -> set[str]:
@@ -148,7 +175,8 @@ def _check_classes(listing: ImageFolder) -> tuple[list[str], list[str]]:
 
 
 def _check_memory(num_images: int, size: int) -> None:
-    needed, available = COPIES * num_images * size * size * 3, psutil.virtual_memory().available
+    needed = COPIES * num_images * size * size * 3 + DECODING_BYTES
+    available = psutil.virtual_memory().available
     if needed > available:
         raise InputError(
             f"{num_images:,} images of {size} x {size} pixels need {needed / 1e9:.1f} GB of memory, "
@@ -167,13 +195,11 @@ class _Decoded:
 
 def _decode(file: Path, target: NDArray[np.uint8]) -> _Decoded:
     """Write the image into `target`."""
+    md5 = ""
     try:
-        content = file.read_bytes()
-    except OSError as error:
-        return _Decoded("", problem=error.strerror or str(error))
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    try:
-        target[:] = load_image(io.BytesIO(content), len(target))
+        with open_regular(file) as content:
+            md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            target[:] = load_image(content, len(target))
     except InputError as error:
         return _Decoded(md5, problem=str(error))
     return _Decoded(md5, pixel_sha256(target))

@@ -1,6 +1,16 @@
-"""Images of any format and size as the network takes them, the same for prediction and retraining."""
+"""Images of any format and size as the network takes them, the same for prediction and retraining.
 
+What an image may cost is decided by its purpose, a small square, and not by what the file claims: decoders
+have `DECODING_BYTES` of memory in all, whatever the number of threads, and the rest is done strip by strip.
+"""
+
+import io
+import os
+import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +22,41 @@ from tasks.workspace.errors import InputError
 
 # Decided by content, not by name. Others, such as EPS, Pillow would have another program decode.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+MAX_FILE_BYTES = (
+    1 << 28
+)  # more than the 89 million pixels that Pillow admits need in 8 bits without compression
+MAX_SIDE = 65_535  # as in a JPEG; a row of pixels costs memory of its own
+DECODING_BYTES = 700_000_000
+# What a pixel costs to decode, as measured: 4 bytes, twice if it is rotated; some decoders hold more.
+BYTES_PER_PIXEL = {"WEBP": 16.0, "AVIF": 10.0, "JPEG2000": 20.0}
+OTHER_BYTES_PER_PIXEL = 7.75
+JPEG_BYTES_PER_PIXEL = (
+    3  # of a progressive JPEG's coefficients, also where it is decoded at a fraction of its size
+)
+STRIP_PIXELS = 1 << 20
+
+
+class _Memory:
+    """Bytes that several threads share; whoever needs more than are free waits."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserve(self, needed: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: needed <= self._free)
+            self._free -= needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += needed
+                self._changed.notify_all()
+
+
+_decoding = _Memory(DECODING_BYTES)
 
 
 def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
@@ -20,6 +65,12 @@ def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
     Rotated by its EXIF orientation, cropped to the largest centered square, transparency blended onto white,
     resized with antialiased Lanczos. An image of that size stays as it is. Of an animation, the first frame.
     """
+    if isinstance(source, Path):
+        with open_regular(source) as file:
+            return load_image(file, size)
+    if source.seek(0, os.SEEK_END) > MAX_FILE_BYTES:
+        raise InputError(f"more than {MAX_FILE_BYTES >> 20} MiB")
+    source.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about malformed EXIF data and the like
@@ -29,41 +80,101 @@ def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
                 return _preprocess(image, size)
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError("no such file") from None
-    except PermissionError:
-        raise InputError("permission denied") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise InputError(f"more than {limit:.0f} million pixels; too large to decode") from None
+        raise _too_large(Image.MAX_IMAGE_PIXELS or 0) from None
     except UnidentifiedImageError:
         raise InputError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on corrupt files
         raise InputError(f"corrupt image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
+@contextmanager
+def open_regular(path: Path) -> Iterator[io.BufferedReader]:
+    """The file's bytes. `InputError` if it cannot be read, or is a pipe or the like, which may block."""
+    try:
+        # Nothing else is opened, since opening alone has effects on some devices; and what takes the place of
+        # a regular file meanwhile does not block.
+        is_regular = stat.S_ISREG(path.stat().st_mode)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_regular else -1
+    except FileNotFoundError:
+        raise InputError("no such file") from None
+    except PermissionError:
+        raise InputError("permission denied") from None
+    except OSError as error:
+        raise InputError(error.strerror or str(error)) from None
+    if descriptor == -1:
+        raise InputError("not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError("not a regular file")
+        yield file
+
+
+def _too_large(limit: float) -> InputError:
+    return InputError(f"more than {limit / 1e6:.0f} million pixels; too large to decode")
+
+
 def _preprocess(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    shorter = min(image.size)
+    shorter, coefficients = min(image.size), 0
+    if image.format in {"JPEG", "MPO"}:
+        coefficients = JPEG_BYTES_PER_PIXEL * image.width * image.height
     if shorter > 8 * size:  # a JPEG can be decoded at a fraction of its size, much faster
         image.draft(image.mode, (4 * size * image.width // shorter, 4 * size * image.height // shorter))
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
-        raise InputError("has pixel values that are not finite (NaN or infinity)")
+    bytes_per_pixel = BYTES_PER_PIXEL.get(image.format or "", OTHER_BYTES_PER_PIXEL)
+    needed = coefficients + int(bytes_per_pixel * image.width * image.height)
+    if needed > DECODING_BYTES:
+        raise _too_large(DECODING_BYTES / bytes_per_pixel)
+    if max(image.size) > MAX_SIDE:
+        raise InputError(f"a side of more than {MAX_SIDE:,} pixels; too large to decode")
+    with _decoding.reserve(needed):
+        ImageOps.exif_transpose(image, in_place=True)
+        return _resize(image, size)
+
+
+def _resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """The centered square in RGB: strip by strip it is converted and resized in width, then all in height.
+
+    Pillow resizes a whole image one direction after the other as well, so the result is the same.
+    """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    if image.mode.startswith(("I", "F")):  # Pillow's own conversion clips these at 255
-        image = _to_uint8(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
-    return np.array(image)
+    levels = _find_levels(image, (left, top, left + side, top + side))
+    narrow = Image.new("RGB", (size, side))
+    height = max(1, STRIP_PIXELS // side)
+    for y in range(0, side, height):
+        strip = image.crop((left, top + y, left + side, top + min(y + height, side)))
+        if levels is not None:
+            strip = _to_uint8(strip, *levels)
+        if strip.has_transparency_data:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        strip = strip.convert("RGB").resize((size, strip.height), Image.Resampling.LANCZOS)
+        narrow.paste(strip, (0, y))
+    return np.array(narrow.resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _to_uint8(image: Image.Image) -> Image.Image:
-    """16-bit gray scaled by its full range, 32-bit gray from its darkest to its lightest value."""
+def _find_levels(image: Image.Image, square: tuple[int, int, int, int]) -> tuple[float, float] | None:
+    """Black and white of an image of more than 8 bits, whose values Pillow's own conversion clips at 255.
+
+    They are the full range of 16 bits, of 32 bits the darkest and the lightest value in the square.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return None
+    if image.mode.startswith("I;16"):
+        return 0.0, 65535.0
+    if image.mode == "F":
+        height = max(1, STRIP_PIXELS // image.width)
+        for y in range(0, image.height, height):
+            strip = image.crop((0, y, image.width, min(y + height, image.height)))
+            if not np.isfinite(np.asarray(strip)).all():
+                raise InputError("has pixel values that are not finite (NaN or infinity)")
+    low, high = image.crop(square).getextrema()
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
+    return float(low), float(high)
+
+
+def _to_uint8(image: Image.Image, low: float, high: float) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (values.min(), values.max())
     scaled = (values - low) / max(high - low, np.finfo(np.float64).tiny)
     return Image.fromarray((255 * scaled).round().astype(np.uint8))

@@ -25,7 +25,7 @@ from tasks.registry import ledger
 from tasks.registry.compare import hash_own_val
 from tasks.reporting.gallery import make_thumbnail
 from tasks.reporting.page import render_page
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import InputError, RunError, escape_unprintable
 from tasks.workspace.files import write_text
 from tasks.workspace.splits import Splits, load_splits
 
@@ -47,7 +47,9 @@ class DriftCheck:
 
     def __str__(self) -> str:
         note = f" ({self.note})" if self.note else ""
-        return f"{self.source}: {self.result.describe(self.classes)}{note}: {self.page}"
+        return (
+            f"{escape_unprintable(str(self.source))}: {self.result.describe(self.classes)}{note}: {self.page}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return self.result.as_dict(self.classes)
@@ -87,7 +89,7 @@ def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
         {
             "result": result,
             "summary": result.describe(model.classes),
-            "source": source,
+            "source": escape_unprintable(str(source)),
             "model": file,
             "tested": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
             "reference": len(reference),

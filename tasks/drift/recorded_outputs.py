@@ -40,6 +40,8 @@ class OutputRecorder:
     def __init__(self, file: Path, model: Path) -> None:
         """`InputError` where the file cannot be written."""
         self._file, self._model_sha256 = file, hash_file(model, "sha256")
+        if file.exists() and not file.is_file():
+            raise InputError(f"cannot record in {file}: not a regular file")
         try:
             with file.open("ab"):
                 pass

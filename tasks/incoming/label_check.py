@@ -14,7 +14,7 @@ from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 from tasks.reporting.gallery import find_label_errors, label_error_items
 from tasks.reporting.page import render_page
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import InputError, RunError, escape_unprintable
 from tasks.workspace.files import write_text
 from tasks.workspace.splits import load_splits
 
@@ -60,7 +60,7 @@ def load_images(folder: Path, classes: Sequence[str], size: int) -> ImageFiles:
             files.images.append(load_image(file, size))
         except InputError:
             continue  # the ingestion says why
-        files.names.append(str(file.relative_to(folder)))
+        files.names.append(escape_unprintable(str(file.relative_to(folder))))
         files.labels.append(classes.index(label) if label in classes else None)
     return files
 

@@ -1,9 +1,11 @@
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from flows.cli.predict import BATCH_SIZE, predict
+from flows.cli.predict import BATCH_SIZE, classify_files, find_images, predict
 from tasks.drift.recorded_outputs import read_outputs
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
@@ -106,7 +108,7 @@ def test_predict_records_probabilities_where_asked(
     tops = sorted(top[0]["probability"] for top in shown)  # type: ignore[index]
     assert sorted(recorded.max(1)) == pytest.approx(tops, abs=1e-5)
     assert "b.png" not in file.read_text()
-    with pytest.raises(InputError, match=r"cannot record in .*: Is a directory"):
+    with pytest.raises(InputError, match=r"cannot record in .*: not a regular file"):
         predict([str(images_dir)], model, record_file=tmp_path)
 
 
@@ -191,3 +193,11 @@ def test_predict_imports_no_heavy_package(model: Path, images_dir: Path) -> None
     )
     assert process.returncode == 1, "sys.exit of a text, which is empty"
     assert not [line for line in process.stderr.splitlines() if line and not line.startswith("by ")]
+
+
+def test_find_images_names_what_is_no_regular_file(tmp_path: Path) -> None:
+    """It is refused with a reason, as a corrupt image is, and not left out without a word."""
+    os.mkfifo(tmp_path / "pipe.png")
+    model = SimpleNamespace(image_size=8)
+    ((_, result),) = classify_files(find_images(str(tmp_path)), [], cast("OnnxClassifier", model))
+    assert str(result) == "not a regular file"

@@ -17,7 +17,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def extract_content(content: bytes) -> None:
     Path("archive").write_bytes(content)
-    extract(Path("archive"), Path("out"), cifar.CIFAR10)
+    extract(Path("archive"), Path("out"), cifar.DATASETS["CIFAR-10"])
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
@@ -84,3 +84,32 @@ def test_extract_archive_bomb_raises() -> None:
     member = build_member(f"{cifar.CIFAR10.folder}/data_batch_1", size=50_000_000_000)
     with pytest.raises(ArchiveError, match=r"unsafe archive.*50,000,000,000 bytes"):
         extract_content(member.tobuf())
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+@pytest.mark.parametrize("name", FILES)
+def test_extract_of_a_file_larger_than_the_published_one_writes_none_of_it(name: str, mode: str) -> None:
+    with pytest.raises(
+        ArchiveError, match=rf"unsafe archive: .*/{name} has [\d,]+ bytes, the published file"
+    ):
+        extract_content(build_tar(FILES | {name: FILES[name] + b"x"}, mode))
+    assert not Path("out", cifar.CIFAR10.folder, name).exists()
+
+
+def test_extract_of_a_huge_member_that_is_none_of_the_files_raises_before_it_is_decompressed() -> None:
+    member = build_member("elsewhere/zeros", size=50_000_000_000)
+    with pytest.raises(ArchiveError, match=r"unsafe archive: elsewhere/zeros has 50,000,000,000 bytes"):
+        extract_content(member.tobuf())
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_extract_of_a_huge_header_raises_before_it_is_read(kind: bytes) -> None:
+    header = build_member("header", kind, size=1_000_000_000)
+    with pytest.raises(ArchiveError, match=r"unsafe archive: a header of 1,000,000,000 bytes"):
+        extract_content(header.tobuf())
+
+
+def test_published_sizes_are_those_of_the_files(cifar10: Path) -> None:
+    folder = cifar10 / cifar.CIFAR10.folder
+    assert {file.name: file.stat().st_size for file in folder.iterdir()} == dict(cifar.CIFAR10.max_bytes)
+    assert sum(cifar.CIFAR10.max_bytes.values()) == cifar.CIFAR10.num_bytes

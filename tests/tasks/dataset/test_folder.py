@@ -1,5 +1,6 @@
 """Images of one's own, on small generated ones."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_load_of_more_than_fits_into_memory_says_so_before_it_starts(
 
     monkeypatch.setattr(folder, "_decode", decode)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10_000))
-    with pytest.raises(InputError, match=r"30 images of 8 x 8 pixels need 0\.0 GB of memory"):
+    with pytest.raises(InputError, match=r"30 images of 8 x 8 pixels need 0\.7 GB of memory"):
         load(data)
 
 
@@ -184,6 +185,26 @@ def test_list_images_ignores_what_file_managers_leave_and_additions(data: Path) 
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(b"")
     assert len(list_images(data).files) == 30
+
+
+def test_list_images_of_a_pipe_is_one_line_at_once(data: Path) -> None:
+    os.mkfifo(data / "ant" / "pipe.png")
+    with pytest.raises(InputError, match=r"^data cannot be used: data/ant/pipe\.png: not a regular file$"):
+        list_images(data)
+
+
+@pytest.mark.parametrize("name", [b"tab\x1bular", b"caf\xe9", b"new\nline", "left\u202e".encode()])
+def test_list_images_of_a_class_whose_name_cannot_be_printed_is_one_line(data: Path, name: bytes) -> None:
+    (data / "ant").rename(data / os.fsdecode(name))
+    with pytest.raises(InputError, match=r"^data cannot be used: [ -~]*: the name of a class must be print"):
+        list_images(data)
+
+
+def test_list_images_of_a_name_that_is_not_utf_8_is_one_line(data: Path) -> None:
+    file = next((data / "ant").iterdir())
+    file.rename(file.with_name(os.fsdecode(b"caf\xe9.png")))
+    with pytest.raises(InputError, match=r"^data cannot be used: data/ant/caf\\udce9\.png: .* not UTF-8"):
+        list_images(data)
 
 
 @pytest.mark.parametrize("name", ["x.png", "ant/deep/x.png"])

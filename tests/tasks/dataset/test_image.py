@@ -1,12 +1,22 @@
+import contextlib
 import io
+import os
+import socket
 import struct
+import subprocess
+import sys
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from tasks.dataset import image
 from tasks.dataset.image import FORMATS, load_image
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
@@ -168,3 +178,104 @@ def test_load_image_starts_no_other_program(monkeypatch: pytest.MonkeyPatch) -> 
 def test_formats_are_those_that_the_docs_list() -> None:
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8").replace("JPEG 2000", "JPEG2000").upper()
     assert all(name in page for name in FORMATS)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "link to a pipe"])
+def test_load_image_of_what_is_no_regular_file_raises_at_once(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "socket":
+        with contextlib.chdir(tmp_path), socket.socket(socket.AF_UNIX) as server:
+            server.bind(file.name)
+    elif kind == "device":
+        file = Path("/dev/zero")
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        file.symlink_to("pipe")
+    with pytest.raises(InputError, match=r"^not a regular file$"):
+        load_image(file, 32)
+
+
+def test_load_image_of_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="more than 256 MiB"):
+        load_image(tmp_path / "a.png", 32)
+
+
+def save_large(kind: str, file: Path) -> None:
+    """Pictures of nearly as many pixels as Pillow admits, in a few hundred kB."""
+    side = 9400
+    match kind:
+        case "gray16":
+            Image.fromarray(np.zeros((side, side), np.uint16)).save(file, "PNG")
+        case "float":
+            Image.fromarray(np.zeros((side, side), np.float32)).save(file, "TIFF", compression="tiff_deflate")
+        case "webp":
+            Image.new("RGB", (side, side)).save(file, "WEBP", lossless=True)
+        case "palette":
+            Image.new("P", (side, side)).save(file, "PNG", transparency=0)
+        case "thin":
+            file.write_bytes(b"P6 1 80000000 255\n")
+            os.truncate(file, 240_000_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gray16", "float", "webp", "palette", "thin"])
+def test_load_image_of_a_picture_that_grows_stays_within_its_memory(tmp_path: Path, kind: str) -> None:
+    save_large(kind, tmp_path / "large")
+    peak = "int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1]) * 1024"
+    program = f"""
+from pathlib import Path
+from tasks.dataset.image import DECODING_BYTES, load_image
+from tasks.workspace.errors import InputError
+before = {peak}
+try:
+    load_image(Path({str(tmp_path / "large")!r}), 32)
+except InputError as error:
+    assert "too large to decode" in str(error), error
+assert {peak} - before < DECODING_BYTES, {peak} - before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_load_image_waits_for_memory_that_others_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of threads, no more is decoded at a time than there is memory for."""
+    needed, running = int(7.75 * 64 * 64), [0, 0]
+    lock = threading.Lock()
+
+    def resize(*_: object) -> NDArray[np.uint8]:
+        with lock:
+            running[0] += 1
+            running[1] = max(running)
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+        return PIXELS
+
+    monkeypatch.setattr(image, "_decoding", image._Memory(2 * needed))
+    monkeypatch.setattr(image, "_resize", resize)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: load_image(encode(make_gradient(64, 64)), 32), range(16)))
+    assert running == [0, 2]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_load_image_in_strips_is_the_same_as_whole(
+    monkeypatch: pytest.MonkeyPatch, mode: str, orientation: int
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (301, 211, 4), dtype=np.uint8)
+    if mode in {"I;16", "F"}:
+        picture = Image.fromarray(noise[:, :, 0].astype(np.uint16 if mode == "I;16" else np.float32) * 200)
+    else:
+        picture = Image.fromarray(noise).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encode(picture, "TIFF", exif=exif)
+    whole = load_image(file, 32)
+    monkeypatch.setattr(image, "STRIP_PIXELS", 1000)
+    assert np.array_equal(load_image(file, 32), whole)

@@ -97,7 +97,7 @@ def test_file_that_is_no_record_or_cannot_be_written_is_one_line(tmp_path: Path,
     (tmp_path / "notes.txt").write_text("no\nrecord\n")
     with pytest.raises(InputError, match=r"notes\.txt is no record of predictions"):
         read_outputs(tmp_path / "notes.txt", model, 3)
-    with pytest.raises(InputError, match=r"cannot record in .*: Is a directory"):
+    with pytest.raises(InputError, match=r"cannot record in .*: not a regular file"):
         OutputRecorder(tmp_path, model)
     recorder = OutputRecorder(tmp_path / "below.jsonl", model)
     (tmp_path / "below.jsonl").unlink()

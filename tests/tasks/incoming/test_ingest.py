@@ -12,6 +12,7 @@ from tasks.dataset import cifar as files
 from tasks.dataset.additions import assign_split, load_added_images, pixel_sha256
 from tasks.dataset.synthetic import CLASSES
 from tasks.incoming.ingest import ClassGrowth, IngestResult, ingest, list_pending
+from tasks.incoming.label_check import load_images
 from tasks.params import IngestConfig, SplitConfig
 from tasks.workspace.errors import InputError, RunError
 
@@ -186,3 +187,24 @@ def test_ingest_killed_before_adding_takes_the_image_anew(incoming: Path, data: 
     save_image(incoming, "ring/a.png", blobs(1))
     (incoming / ".accepting.json").write_text('{"file": "ring/a.png", "digest": "0"}')
     assert run(incoming, data).accepted == {"ring": 1}
+
+
+def test_ingest_rejects_pipes_and_odd_names_at_once(incoming: Path, data: Path) -> None:
+    save_image(incoming, "ring/good.png", blobs(1))
+    os.mkfifo(incoming / "ring/pipe.png")
+    (incoming / "ring/device.png").symlink_to("/dev/zero")
+    odd = incoming / os.fsdecode(b"caf\xe9\x1b")
+    odd.mkdir()
+    save_image(incoming, "ring/other.png", blobs(2)).rename(odd / "a.png")
+    latin = incoming / "ring" / os.fsdecode(b"caf\xe9.png")
+    save_image(incoming, "ring/other.png", blobs(3)).rename(latin)
+    result = run(incoming, data)
+    assert result.accepted == {"ring": 2}
+    assert sorted(result.rejected.values())[:2] == ["not a regular file", "not a regular file"]
+    assert result.rejected[str(odd.relative_to(incoming) / "a.png")].startswith("not in a class directory")
+
+
+def test_load_images_leaves_pipes_to_the_ingestion_and_names_are_text(incoming: Path) -> None:
+    save_image(incoming, "ring/good.png", blobs(1)).rename(incoming / "ring" / os.fsdecode(b"caf\xe9.png"))
+    os.mkfifo(incoming / "ring/pipe.png")
+    assert load_images(incoming, CLASSES, 32).names == [r"ring/caf\udce9.png"]
