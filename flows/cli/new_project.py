@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
+from flows.versions.dvc_cache import keep_dvc_cache_private
 from flows.versions.git import run_git
 from tasks.dataset.folder import ImageFolder, list_images
 from tasks.overrides import copy_params
@@ -78,6 +79,7 @@ def _list_code(source: Path) -> Iterator[Path]:
 def _record(project: Path) -> str:
     """Record the images with DVC, and all in Git; returns what could not be done."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    keep_dvc_cache_private()
     try:
         run_git("init", "--quiet", folder=project)
         with Repo(str(project)) as repo:

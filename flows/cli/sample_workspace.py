@@ -10,6 +10,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from flows.run.lock import workspace_lock
+from flows.versions.dvc_cache import keep_dvc_cache_private
 from tasks.dataset.synthetic import generate_sample
 from tasks.overrides import copy_params
 from tasks.params import read_params
@@ -29,6 +30,7 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
     It has its own DVC repository. Its `params.yaml` has `dataset: sample`, which labels every result.
     """
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    keep_dvc_cache_private()
     project = project.resolve()
     workspace = project / SAMPLE_DIR
     try:

@@ -24,6 +24,7 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
+from flows.versions.dvc_cache import keep_dvc_cache_private
 from flows.versions.dvc_remote import describe_remote_error, fetch_run_cache, find_lost_outputs, pull_outputs
 from flows.versions.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError, describe_os_error
@@ -40,6 +41,7 @@ class StageResult:
 
 def load_repo() -> Repo:
     """The workspace's DVC repository, without Git where there is none, as in a ZIP download."""
+    keep_dvc_cache_private()
     try:
         return Repo()
     except SCMError:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tasks.training.code_cache import check_private, open_code_cache
 from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 from tasks.workspace.files import hash_file
+from tasks.workspace.private_cache import check_private, open_private_cache
 
 if TYPE_CHECKING:
     from tasks.params.train import TrainConfig
@@ -64,7 +64,7 @@ def load_operators() -> None:
         raise BuildError(f"CXX names no program: {cxx!r}" if cxx else "no C++ compiler was found")
     name = f"fused_net-{_cache_key(compiler)}"
     try:
-        _load(_find_or_compile(open_code_cache("operators"), name, compiler))
+        _load(_find_or_compile(open_private_cache("operators"), name, compiler))
     except BuildError:
         raise
     except RunError as error:

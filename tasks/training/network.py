@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from models.net import Net
 from models.networks import NETWORKS, build_network
 from tasks.training.pretrained import load_pretrained
 from tasks.workspace.errors import InputError
+from tasks.workspace.private_cache import open_cache_or_temporary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +63,20 @@ def compile_network(network: nn.Module, *, compiled: bool, fused: bool) -> nn.Mo
     if fused:
         assert isinstance(network, Net)
         return FusedNet(network)
-    return torch.compile(network, mode=COMPILE_MODE, dynamic=False) if compiled else network  # type: ignore[return-value]
+    if not compiled:
+        return network
+    keep_inductor_cache_private()
+    return torch.compile(network, mode=COMPILE_MODE, dynamic=False)  # type: ignore[return-value]
+
+
+def keep_inductor_cache_private() -> None:
+    """Have `torch.compile` keep its code in the cache, unless `TORCHINDUCTOR_CACHE_DIR` says where.
+
+    Its default is a folder of the temporary directory with a name that is known beforehand, so another user
+    can make it first, and the code in it would run.
+    """
+    if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(open_cache_or_temporary("inductor"))
 
 
 def freeze(network: nn.Module, prefixes: list[str]) -> None:

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from models.cifarnet import WHITENING_IMAGES
 from models.init import seed_global_generator
 from models.step import training_step
-from tasks.training.code_cache import keep_inductor_cache_private
 from tasks.training.distributed import Ranks
 from tasks.training.history import EpochMetrics
 from tasks.training.image_store import ImageStore, sample_split
@@ -91,8 +90,6 @@ class Trainer:
         self._whitening_bias = find_whitening_bias(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
-        if compiled:
-            keep_inductor_cache_private()
         self.compiled_model = compile_network(self.model, compiled=compiled, fused=fused)
         self._replica = self.compiled_model
         self._dropout_generator: Generator | None = None  # of this rank, for masks of its own

@@ -1,4 +1,7 @@
-"""Folders for compiled code: what is loaded from there runs, so nobody else may be able to write there."""
+"""Folders of the cache for compiled code, and for all else that runs when it is loaded.
+
+Nobody else may be able to write there.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import atexit
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,15 +17,30 @@ from tasks.workspace.errors import RunError, describe_os_error
 from tasks.workspace.files import cache_folder
 
 
-def open_code_cache(name: str) -> Path:
+def open_private_cache(name: str) -> Path:
     """The folder `name` of the cache, created if need be. `RunError` where it cannot be used safely."""
     folder = Path(os.path.realpath(cache_folder() / name))
     try:
         for place in reversed([folder, *folder.parents]):
             if not place.exists():
                 place.mkdir(mode=0o700, exist_ok=True)  # whatever the umask
+        check_private(folder)
+        status = folder.stat()
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != 0o700:
+            folder.chmod(0o700)  # what DVC makes in it is open to everybody who can enter
     except OSError as error:
         raise RunError(describe_os_error(error)) from error
+    return folder
+
+
+def open_cache_or_temporary(name: str) -> Path:
+    """The folder `name` of the cache, or where it cannot be used safely one that ends with this process."""
+    try:
+        return open_private_cache(name)
+    except RunError as error:
+        print(f"{error}; so what is kept in it is kept for this run alone", file=sys.stderr)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     check_private(folder)
     return folder
 
@@ -44,22 +63,3 @@ def check_private(path: Path) -> None:
                 raise RunError(f"other users can write to {place} (chmod go-w {place})")
     except OSError as error:
         raise RunError(describe_os_error(error)) from error
-
-
-def keep_inductor_cache_private() -> None:
-    """Have `torch.compile` keep its code in the cache, unless `TORCHINDUCTOR_CACHE_DIR` says where.
-
-    Its default is a folder of the temporary directory with a name that is known beforehand, so another user
-    can make it first, and the code in it would run. Where the cache is not safe, this process has a folder of
-    its own.
-    """
-    if os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        return
-    try:
-        folder = open_code_cache("inductor")
-    except RunError as error:
-        print(f"{error}; so what torch.compile makes is not kept")
-        folder = Path(tempfile.mkdtemp(prefix="inductor-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        check_private(folder)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
