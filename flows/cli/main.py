@@ -16,6 +16,7 @@ import click
 from click_didyoumean import DYMGroup
 
 from flows.cli import flow_commands, local_commands, training_commands
+from flows.run.memory import LACKS, describe_lack_of_memory
 from flows.server.proxies import exclude_loopback_from_proxies
 from tasks.processes.process import interrupt_on_termination, use_repository_of_folder
 from tasks.processes.streams import discard_standard_output, flush_standard_output, repair_standard_streams
@@ -87,8 +88,19 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
     try:
         code = int(cli(arguments, prog_name="cifarflow", standalone_mode=False, obj=closed_streams) or 0)
         flush_standard_output()
-    except (click.ClickException, click.Abort, RunError, OSError, SyntaxError, KeyboardInterrupt) as error:
-        code, message = _describe(error)
+    except (
+        click.ClickException,
+        click.Abort,
+        RunError,
+        OSError,
+        SyntaxError,
+        KeyboardInterrupt,
+        *LACKS,
+    ) as error:
+        lack = describe_lack_of_memory(error)
+        if lack is None and isinstance(error, LACKS):
+            raise
+        code, message = _describe(RunError(lack) if lack else error)
         if message:
             with contextlib.suppress(OSError):  # the terminal may be gone
                 print(message, file=sys.stderr)

@@ -20,6 +20,7 @@ from flows.run.killed_runs import end_flow_run, end_task_runs
 from flows.run.lock import WorkspaceLockedError, workspace_lock
 from flows.run.logs import filter_prefect_logs
 from flows.run.markdown import TaskRunSummary
+from flows.run.memory import LACKS, describe_lack_of_memory
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import Params, read_params
 from tasks.processes.process import use_repository_of_folder
@@ -67,7 +68,9 @@ def read_params_with(overrides: Overrides | None) -> Params:
 
 
 def fail_in_one_line(function: RunFn) -> RunFn:
-    """Return known failures of a flow or task, and those of the disk, as its state: no traceback in the log.
+    """Return known failures of a flow or task as its state: no traceback in the log.
+
+    Failures of the disk and a lack of memory are among them.
 
     That is `Failed`, or `Cancelled` if a scheduled run found the workspace locked.
     """
@@ -79,9 +82,14 @@ def fail_in_one_line(function: RunFn) -> RunFn:
         except RunError as error:
             run_error = error
         except OSError as error:
-            run_error = RunError(describe_os_error(error))
+            run_error = RunError(describe_lack_of_memory(error) or describe_os_error(error))
         except SyntaxError as error:  # of a module that is imported only now
             run_error = RunError(describe_syntax_error(error))
+        except LACKS as error:
+            lack = describe_lack_of_memory(error)
+            if lack is None:
+                raise
+            run_error = RunError(lack)
         if isinstance(run_error, WorkspaceLockedError) and _is_scheduled():
             return Cancelled(message=str(run_error))
         return Failed(message=str(run_error), data=run_error)
