@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,27 @@ class CheckpointStore:
         for old in sorted(others, key=lambda other: other.stat().st_mtime)[: -(KEEP_RUNS - 1)]:
             shutil.rmtree(old)
 
-    def load_latest(self) -> Any:
-        """The newest intact state, or None. A corrupt checkpoint is renamed and reported in one line."""
+    def load_latest(self, check: Callable[[Any], None] = lambda _: None) -> Any:
+        """The newest state that is intact and that `check` accepts, or None.
+
+        `check` raises where a state is none of this training. What is not accepted is renamed and reported in
+        one line, whoever made it: copies at a URL may be another's.
+        """
         if self._remote is not None:
             self._remote.download(self._folder)
         for file in self._newest_first():
             stored = file.read_bytes()
             digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
             if hashlib.sha256(content).digest() == digest:
-                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                try:
+                    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                    check(state)
+                except (MemoryError, torch.OutOfMemoryError):
+                    raise  # says nothing about the checkpoint
+                except Exception:  # noqa: BLE001, S110 - a sealed file may hold anything, and raise anything
+                    pass
+                else:
+                    return state
             print(f"skipping corrupt checkpoint {file}")
             file.rename(file.with_suffix(".corrupt"))
         return None

@@ -108,7 +108,8 @@ class Trainer:
 
     def resume(self, checkpoints: CheckpointStore | None) -> None:
         """Load the latest checkpoint, if there is one. Rank 0 alone has `checkpoints`, for all."""
-        state = self.ranks.broadcast(None if checkpoints is None else checkpoints.load_latest())
+        state = None if checkpoints is None else checkpoints.load_latest(self._check_state)
+        state = self.ranks.broadcast(state)
         if state is not None:
             self.load_state_dict(state)
             print(f"resuming from checkpoint after epoch {len(self.history)}")
@@ -231,6 +232,26 @@ class Trainer:
                 return self._replica(inputs)  # type: ignore[no-any-return]
             with torch.autocast(self.device.type, torch.bfloat16):
                 return self._replica(inputs).float()  # type: ignore[no-any-return]
+
+    def _check_state(self, state: Any) -> None:
+        """Raise where the state is none of this training; afterwards nothing is loaded."""
+        initial = copy.deepcopy(self.state_dict())
+        try:
+            self.load_state_dict(state)
+            epochs = [metrics.epoch for metrics in self.history]
+            if epochs != list(range(1, len(epochs) + 1)) or not 0 < len(epochs) <= self.config.epochs:
+                raise ValueError("its epochs are not those of this training")
+            if self.best is None or len(self.epoch_seconds) != len(epochs):
+                raise ValueError("it is incomplete")
+            copy.deepcopy(self.model).load_state_dict(self.best.tensors)
+            if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+                raise ValueError("its weights are not finite")
+            for parameter, values in self.optimizer.state.items():
+                sizes = {value.numel() for value in values.values() if isinstance(value, Tensor)}
+                if not sizes <= {1, parameter.numel()}:
+                    raise ValueError("its optimizer is another one's")
+        finally:
+            self.load_state_dict(initial)
 
     def state_dict(self) -> dict[str, Any]:
         return {
