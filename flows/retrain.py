@@ -50,8 +50,10 @@ from tasks.incoming.label_check import check_incoming_labels
 from tasks.overrides import Overrides
 from tasks.params import Params, read_params
 from tasks.registry import ledger
+from tasks.registry.earlier_models import find_rollback
 from tasks.registry.ledger import LedgerEntry
 from tasks.registry.questions import deadline, find_open_question
+from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file
 
@@ -130,6 +132,7 @@ def _challenge(
     approve_timeout: dt.timedelta | None,
 ) -> State[Any] | None:
     """Everything up to the comparison. Returns the state with which the flow should end without one."""
+    require_known_champion()
     for question in find_abandoned_questions(ledger.read_ledger()):
         failed = chain.run_task("approve", record_answer, question, None, commit, target, approve_timeout)
         if failed is not None:
@@ -157,7 +160,11 @@ def _skip_reason(params: Params, *, pull: bool) -> str | None:
         if changed_stages(repo, pull=pull):
             return None
         md5 = find_output(repo, params.paths.onnx_model).hash_info.value
-    entries = ledger.read_ledger()
+    return _describe_decision(ledger.read_ledger(), md5)
+
+
+def _describe_decision(entries: list[LedgerEntry], md5: str | None) -> str | None:
+    """Why the model with that hash is not compared again; None where it is to be compared."""
     champion = ledger.current_champion(entries)
     latest = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
     if latest is not None and latest.decision == "pending_approval":
@@ -165,12 +172,16 @@ def _skip_reason(params: Params, *, pull: bool) -> str | None:
             f"nothing changed, and {latest.flow_run_name} awaits approval of this model until "
             f"{deadline(latest):%Y-%m-%d %H:%M} UTC (or: cifarflow promote {latest.version} --reason ...)"
         )
-    if champion is None:
+    if champion is None or latest is None:
         return None
     if champion.model_md5 == md5:
         return f"nothing changed since {champion.label} was trained"
-    if latest is not None and latest.version > champion.version:
-        return f"nothing changed since {latest.time[:10]}, when this model was rejected: {latest.reason}"
+    rollback = find_rollback(entries, latest)
+    if rollback is not None:
+        reason = f"nothing changed since {rollback.day}, when this model was rolled back: {rollback.reason}"
+        return f"{reason}; only a person promotes it again: cifarflow promote {latest.version} --reason ..."
+    if latest.version > champion.version:
+        return f"nothing changed since {latest.day}, when this model was rejected: {latest.reason}"
     return None
 
 

@@ -16,7 +16,9 @@ from flows.run.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
 from flows.versions.dvc_repro import open_repo
 from tasks.params import read_params
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry
+from tasks.registry.earlier_models import find_rollback, resolve_candidate, resolve_rollback_target
+from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry, to_line
+from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import InputError, RunError
 
 ROLLBACK_REASON = "manual rollback to "
@@ -34,7 +36,7 @@ def rollback(
     """Promote an earlier champion again; its model comes from DVC's cache or remote.
 
     Args:
-        version: its number in the ledger; by default the champion before the current one
+        version: its number in the ledger; by default the last champion that was not rolled back itself
         restore: only restore the current champion's file; the ledger stays as it is
         wait: wait for another run in the workspace to finish instead of failing
         branch: push the decision to this branch of the Git remote, whose ledger counts; for a run in a clone
@@ -60,13 +62,15 @@ def rollback(
 
 def _roll_back(version: int | None, expected: LedgerEntry | None = None) -> LedgerEntry:
     """Append to the ledger. `RunError` where no version is given and the champion is not the expected one."""
+    if version is None:
+        require_known_champion()
     entries = ledger.read_ledger()
     champion = ledger.current_champion(entries)
     if version is None and expected and champion and champion.version != expected.version:
         raise RunError(
             f"nothing was rolled back: {champion.label} has come meanwhile; give the version to roll back to"
         )
-    earlier = ledger.resolve_rollback_target(entries, version)
+    earlier = resolve_rollback_target(entries, version)
     return _promote_again(earlier, "rolled_back", f"{ROLLBACK_REASON}{earlier.label}")
 
 
@@ -79,7 +83,9 @@ def override(
     branch: str | None = None,
     workspace: Path = Path(),
 ) -> State[Any]:
-    """Promote a model that was rejected or awaits approval: a person decides, and the ledger says so.
+    """Promote a model that was rejected or rolled back, or awaits approval: a person decides.
+
+    The ledger says so.
 
     Args:
         model: its version in the ledger, or its ONNX file
@@ -92,17 +98,24 @@ def override(
         raise InputError("an override needs a reason, for the ledger")
     with exclusive_workspace(workspace, wait=wait):
         if branch:
-            entry = publish_decision(open_branch(branch), [], lambda: _override(model, reason.strip()))
+            entry = publish_decision(open_branch(branch), [], lambda: _override(model, reason))
         else:
-            entry = _override(model, reason.strip())
+            entry = _override(model, reason)
         show_decision(entry, read_params(PARAMS))
     return Completed(message=f"{CHAMPION} is {entry.label}")
 
 
 def _override(model: str, reason: str) -> LedgerEntry:
-    earlier = ledger.resolve_rejected(ledger.read_ledger(), model)
-    was = "was rejected" if earlier.decision == "rejected" else "awaited approval"
-    reason = f"{reason} (version {earlier.version} {was}: {earlier.reason})"
+    entries = ledger.read_ledger()
+    earlier = resolve_candidate(entries, model)
+    decisions = {"rejected": "was rejected", "pending_approval": "awaited approval"}
+    before = (
+        f"version {earlier.version} {decisions.get(earlier.decision, earlier.decision)}: {earlier.reason}"
+    )
+    taken_back = find_rollback(entries, earlier)
+    if taken_back is not None:
+        before += f"; version {taken_back.version} rolled it back"
+    reason = f"{to_line(reason)} ({before})"
     return _promote_again(earlier, "overridden", reason)
 
 

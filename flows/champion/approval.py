@@ -39,14 +39,16 @@ from flows.versions.dvc_repro import open_repo
 from tasks.params import Params, read_params
 from tasks.registry import ledger
 from tasks.registry import questions as registry
-from tasks.registry.ledger import LedgerEntry
+from tasks.registry.earlier_models import reject_if_rolled_back
+from tasks.registry.ledger import LedgerEntry, to_line
+from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import InputError
 
 TIMEOUT_HOURS = 72.0
 TimeoutHours = Annotated[float, Field(gt=0, le=24 * 365)]
 KEY_PREFIX = "approve-"
 
-Line = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(lambda text: " ".join(text.split()))]
+Line = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(to_line)]
 
 
 class Approval(RunInput):
@@ -138,7 +140,9 @@ def record_answer(
 def _decide(
     question: LedgerEntry, answer: Approval | None, params: Params, timeout: dt.timedelta | None
 ) -> LedgerEntry:
-    champion = ledger.current_champion(ledger.read_ledger())
+    require_known_champion()
+    entries = ledger.read_ledger()
+    champion = ledger.current_champion(entries)
     if answer is None:
         answered = registry.answer(question, approved=False, person="", reason=_describe_silence(question))
     elif answer.approve and not registry.asked_against(question, champion):
@@ -147,6 +151,7 @@ def _decide(
         answered = registry.answer(
             question, approved=answer.approve, person=answer.person, reason=answer.reason
         )
+    answered = reject_if_rolled_back(entries, answered)
     answered = replace(answered, flow_run_name=str(flow_run.name), flow_run_id=str(flow_run.id))
     if not answered.is_promotion:
         return ledger.append(answered)

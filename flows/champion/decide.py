@@ -18,12 +18,16 @@ from tasks.params import Params
 from tasks.registry import ledger
 from tasks.registry import questions as approval
 from tasks.registry.compare import NUM_THREADS, Decision, compare
+from tasks.registry.earlier_models import reject_if_rolled_back
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.files import hash_file, read_json
 
 
 def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> LedgerEntry:
-    """Promote or reject the pipeline's model; with a timeout, a person is asked before it is promoted."""
+    """Promote or reject the pipeline's model; with a timeout, a person is asked before it is promoted.
+
+    What was rolled back before is rejected, whatever the comparison says.
+    """
     started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
     parity = read_json(Path(params.paths.benchmarks))["parity"]
@@ -88,6 +92,7 @@ def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> Decisi
 
 
 def _record(repo: Repo, entry: LedgerEntry, approve_timeout: dt.timedelta | None) -> LedgerEntry:
+    entry = reject_if_rolled_back(ledger.read_ledger(), entry)
     if not entry.is_promotion:
         return ledger.append(entry)
     if approve_timeout is None:

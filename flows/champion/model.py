@@ -14,12 +14,12 @@ from ruamel.yaml import YAML
 
 from flows.versions.dvc_repro import topological_stages
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, LedgerEntry
+from tasks.registry.serving_model import require_known_champion
+from tasks.validation import load_yaml
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write, hash_file
-
-CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
 
 
 def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
@@ -29,37 +29,50 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
     """
     fetch_model(repo, entry.model_md5)
     entry = ledger.append(entry)
-    sync_champion(repo)
+    _write_champion(repo, entry)
     return entry
 
 
 def restore_champion(repo: Repo) -> LedgerEntry:
     """`sync_champion`, but `InputError` where there is no champion yet."""
-    champion = sync_champion(repo)
-    if champion is None:
+    if ledger.current_champion(ledger.read_ledger()) is None:
         raise InputError("no model has been promoted yet; nothing to restore")
+    champion = sync_champion(repo)
+    assert champion is not None
     return champion
 
 
 def sync_champion(repo: Repo) -> LedgerEntry | None:
     """Make the model and its .dvc file those of the ledger's champion, and return its entry.
 
-    Also repairs the state after a crash between writing the ledger and writing these files.
+    Also repairs the state after a crash between writing the ledger and writing these files. `RunError` where
+    the ledger has lost lines: then the files may be those of a champion that it does not name.
     """
+    require_known_champion()
     champion = ledger.current_champion(ledger.read_ledger())
-    if champion is None:
-        return None
+    if champion is not None:
+        _write_champion(repo, champion)
+    return champion
+
+
+def _write_champion(repo: Repo, champion: LedgerEntry) -> None:
     md5 = champion.model_md5
     if not _md5_matches(CHAMPION, md5):
         cached = fetch_model(repo, md5)
         with atomic_write(CHAMPION) as temp_path:
             shutil.copyfile(cached, temp_path)
     out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
-    yaml = YAML()
-    if not CHAMPION_DVC_FILE.is_file() or yaml.load(CHAMPION_DVC_FILE).get("outs") != [out]:
+    if _read_outs() != [out]:
         with atomic_write(CHAMPION_DVC_FILE) as temp_path:
-            yaml.dump({"desc": champion.label, "outs": [out]}, temp_path)
-    return champion
+            YAML().dump({"desc": champion.label, "outs": [out]}, temp_path)
+
+
+def _read_outs() -> Any:
+    """What the .dvc file records; None where it has to be written, for example after a merge."""
+    try:
+        return load_yaml(CHAMPION_DVC_FILE)["outs"]
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 def fetch_model(repo: Repo, md5: str) -> Path:

@@ -12,7 +12,6 @@ from dvc.scm import SCMError
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from flows.champion.model import CHAMPION_DVC_FILE
 from flows.run import markdown
 from flows.run.flow_run import PARAMS
 from flows.run.lineage import record_champion
@@ -21,7 +20,7 @@ from flows.versions.dvc_repro import load_repo, open_repo
 from flows.versions.git import find_problem, hide_credentials, run_git, try_commit, write_commit
 from tasks.params import Params
 from tasks.registry.decisions_page import write_decisions_page
-from tasks.registry.ledger import LEDGER, LedgerEntry
+from tasks.registry.ledger import CHAMPION_DVC_FILE, LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion
 from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
 from tasks.workspace.files import atomic_write

@@ -14,7 +14,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.champion.model import CHAMPION_DVC_FILE
 from flows.champion.publish import decision_message, report_paths, update_decisions_page
 from flows.run.flow_run import PARAMS, fail_in_one_line
 from flows.run.manifest import clear_manifest_environment
@@ -26,7 +25,7 @@ from flows.versions.git_branch import RemoteBranch, RemoteUnavailableError
 from tasks.overrides import Overrides, write_overrides
 from tasks.params import Params, read_params
 from tasks.registry import ledger
-from tasks.registry.ledger import LEDGER, LedgerEntry
+from tasks.registry.ledger import CHAMPION_DVC_FILE, LEDGER, LedgerEntry
 from tasks.workspace.errors import InputError, RunError
 
 LOCK = Path("dvc.lock")

@@ -23,7 +23,9 @@ from flows.versions.git import find_problem, run_git
 from tasks.dataset import cifar
 from tasks.dataset.folder import list_images
 from tasks.params import Params, read_params
-from tasks.registry.ledger import LEDGER, resolve_serving_model, truncated_tail
+from tasks.registry.ledger import LEDGER, TRUNCATED_SUFFIX, read_content
+from tasks.registry.ledger_lines import SET_ASIDE
+from tasks.registry.serving_model import find_doubt, resolve_serving_model
 from tasks.tracking import has_api_key, resolve_mode
 from tasks.workspace.errors import RunError
 
@@ -141,7 +143,7 @@ def _disk(_: Params) -> Iterator[Check]:
             "disk",
             "error",
             f"{text}, a run needs up to {REQUIRED_DISK_BYTES / 1e9:.0f} GB",
-            "dvc gc --workspace",
+            "du -xsh * .dvc/cache | sort -h",  # to see what can go elsewhere
         )
     else:
         yield Check("disk", "ok", text)
@@ -260,16 +262,26 @@ def _champion(params: Params) -> Iterator[Check]:
     model = Path(params.paths.onnx_model)
     try:
         served, what = resolve_serving_model(model)
+        yield from _ledger()
     except RunError as error:
-        yield Check("champion", "error", str(error), "cifarflow rollback --restore")
+        problem, _, fix = str(error).partition("restore it with: ")
+        yield Check("champion", "error", problem.rstrip("; "), fix)
         return
-    if truncated_tail():
-        yield Check(
-            "ledger", "warning", f"the last line of {LEDGER} is truncated; the next decision repairs it"
-        )
     if not served.is_file():
         yield Check("champion", "warning", "no champion and no exported model yet", "cifarflow run")
     elif served == model:
         yield Check("champion", "ok", f"no model promoted yet; predictions use {model}")
     else:
         yield Check("champion", "ok", what)
+
+
+def _ledger() -> Iterator[Check]:
+    """What is damaged in a ledger that can be read."""
+    content = read_content()
+    if content.truncated:
+        problem = find_doubt(content) or f"the last line of {LEDGER} is cut short"
+        kept = f"{LEDGER}{TRUNCATED_SUFFIX}"
+        yield Check("ledger", "warning", f"{problem}; the next decision moves what is left to {kept}")
+    set_aside = sum(line.startswith(SET_ASIDE) for line in content.intact.splitlines())
+    if set_aside:
+        yield Check("ledger", "warning", f"{set_aside} damaged or missing lines of {LEDGER} are set aside")

@@ -127,7 +127,7 @@ def rollback(version: int | None, *, restore: bool) -> None:
 @click.argument("model")
 @click.option("--reason", required=True, help="Why; it is recorded in the ledger.")
 def promote(model: str, *, reason: str) -> None:
-    """Promote a model that was rejected, or awaits approval.
+    """Promote a model that was rejected or rolled back, or awaits approval.
 
     MODEL is its version in the ledger or its ONNX file.
 
@@ -138,7 +138,9 @@ def promote(model: str, *, reason: str) -> None:
     """
     model = model if model.isdecimal() else str(Path(model).absolute())
     enter_project()
-    run_flow("flows.rollback", "override", model=model, reason=reason, wait=False)
+    from tasks.registry.ledger import to_line
+
+    run_flow("flows.rollback", "override", model=model, reason=to_line(reason), wait=False)
 
 
 @click.command()

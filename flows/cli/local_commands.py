@@ -220,7 +220,7 @@ COMMANDS = (new, serve, server, predict, check_labels, drift, demo, doctor)
 def _find_model() -> tuple[Path, Path, str]:
     """Enter the project; returns where the user stands, the model that predictions use, and what it is."""
     from tasks.params import read_params
-    from tasks.registry.ledger import resolve_serving_model
+    from tasks.registry.serving_model import resolve_serving_model
 
     start = enter_project()
     model, model_label = resolve_serving_model(Path(read_params(Path("params.yaml")).paths.onnx_model))

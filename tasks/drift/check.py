@@ -23,6 +23,7 @@ from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.registry import ledger
 from tasks.registry.compare import hash_own_val
+from tasks.registry.serving_model import resolve_serving_model
 from tasks.reporting.gallery import make_thumbnail
 from tasks.reporting.page import render_page
 from tasks.workspace.errors import InputError, RunError, escape_unprintable
@@ -74,7 +75,7 @@ def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
     """
     if source is not None and not source.exists():
         raise InputError(f"{source} is neither a folder of images nor a file of recorded predictions")
-    file, _ = ledger.resolve_serving_model(Path(params.paths.onnx_model))
+    file, _ = resolve_serving_model(Path(params.paths.onnx_model))
     model, data = load_model(file), load_splits(Path(params.paths.splits))
     _require_held_out(file, model, data, params.paths.splits)
     source = source or Path(params.ingest.folder)

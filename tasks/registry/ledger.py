@@ -1,31 +1,41 @@
-"""Which model serves: `registry/ledger.jsonl`, one line per decision, and `registry/champion.onnx`.
+"""The decisions about models: `registry/ledger.jsonl`, one line per decision. The ledger is append-only.
 
-The ledger is authoritative: the last line that promoted or rolled back names the champion by its hash. Its
-file is replaced atomically, so decisions are atomic, too.
+It is authoritative: the last line that promoted or rolled back names the champion by its hash. The champion's
+file, `registry/champion.onnx`, is replaced atomically, so decisions are atomic, too.
+`tasks.registry.ledger_lines` says how damage to a line is found.
 """
 
 import datetime as dt
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import atomic_write, hash_file
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tasks.registry.ledger_lines import (
+    AlteredLineError,
+    DamagedLineError,
+    LineReader,
+    format_remedy,
+    seal_line,
+)
+from tasks.workspace.errors import RunError
+from tasks.workspace.files import atomic_write
 
 LEDGER = Path("registry/ledger.jsonl")
 CHAMPION = Path("registry/champion.onnx")
-CONFLICT_MARKERS = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")
+CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
+CONFLICT_MARKERS = (b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")
 TRUNCATED_SUFFIX = ".truncated"
-RESTORE_COMMAND = "cifarflow rollback --restore"
 
 DecisionKind = Literal["promoted", "rejected", "rolled_back", "overridden", "pending_approval"]
-"""overridden: a person promoted a model that had been rejected, or about which a person was asked
+"""overridden: a person promoted what had been rejected or rolled back, or what a person was asked about
 
 pending_approval: the comparison promotes, and a person is asked (`tasks.registry.questions`)
 """
 PROMOTIONS = {"promoted", "rolled_back", "overridden"}
+TEST_FIGURES = ("p_value", "look", "threshold", "error_spent")
 
 
 @dataclass(frozen=True)
@@ -64,48 +74,107 @@ class LedgerEntry:
         return {key: value for key, value in vars(self).items() if key != "approval" or value is not None}
 
     @property
+    def day(self) -> str:
+        """The date of the decision."""
+        return self.time[:10]
+
+    @property
     def label(self) -> str:
-        return f"champion {self.version} ({self.model_md5[:8]}, {self.decision} {self.time[:10]})"
+        return f"champion {self.version} ({self.model_md5[:8]}, {self.decision} {self.day})"
+
+
+LedgerEntry.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+ENTRY = TypeAdapter(LedgerEntry)
+
+
+@dataclass(frozen=True)
+class LedgerContent:
+    """What a ledger's file holds."""
+
+    entries: list[LedgerEntry]
+    """oldest first"""
+    intact: bytes
+    """its lines without a truncated one"""
+    truncated: bytes
+    """what is left of a last line that was cut short"""
+    last_digest: str | None
+    """of the last entry's line"""
 
 
 def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
     """The decisions, oldest first; an entry's version is the number of its line.
 
-    So versions stay unique where Git merged two branches that both appended. A truncated last line, as
-    after a full disk, is skipped. `RunError` for a file with conflict markers or a corrupt line, with a fix
-    that works in the middle of a merge as well.
+    So versions stay unique where Git merged two branches that both appended. A truncated last line is
+    skipped. `RunError` for a file with conflict markers or with a line that is not as it was written, with a
+    fix that works in the middle of a merge as well.
     """
+    return read_content(file).entries
+
+
+def read_content(file: Path = LEDGER) -> LedgerContent:
+    """The entries, and the bytes that they were read from. `RunError` as `read_ledger`."""
     try:
-        content = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
-    entries: list[LedgerEntry] = []
-    lines = content.splitlines()
+        return LedgerContent([], b"", b"", None)
+    except OSError as error:
+        raise RunError(f"{file} cannot be read: {error.strerror or error}") from error
+    return parse_content(content, file)
+
+
+def parse_content(content: bytes, file: Path = LEDGER) -> LedgerContent:
+    """The entries of a file with that content; `RunError` as `read_ledger`."""
+    if not content.strip(b"\x00 \t\r\n"):
+        raise RunError(
+            f"{file} is {'nothing but zero bytes' if content else 'empty'}: its decisions are lost; where no "
+            f"model was ever promoted, delete it; else restore it with: git checkout HEAD -- {file}"
+        )
+    lines = content.rstrip(b" \t\r\n").split(b"\n")
     if any(line.startswith(CONFLICT_MARKERS) for line in lines):
         pattern = "/^\\(<<<<<<<\\|=======\\|>>>>>>>\\||||||||\\)/d"
         raise RunError(
             f"{file} has Git's conflict markers; to keep the decisions of both sides: "
             f"sed -i '{pattern}' {file} && git add {file}"
         )
-    for i, line in enumerate(lines):
+    entries: list[LedgerEntry] = []
+    reader = LineReader()
+    truncated = b""
+    last_digest = None
+    for number, line in enumerate(lines, 1):
         try:
-            entries.append(replace(LedgerEntry(**json.loads(line)), version=i + 1))
-        except (ValueError, TypeError) as error:
-            if i == len(lines) - 1:
+            values = reader.open_line(number, line)
+            if values is not None:
+                entries.append(replace(_parse_entry(values), version=number))
+                last_digest = reader.last_digest
+        except DamagedLineError as error:
+            if number == len(lines) and not isinstance(error, AlteredLineError):
+                truncated = lines.pop()
                 break
-            raise RunError(
-                f"{file}, line {i + 1} is corrupt ({error}); restore it with: git checkout HEAD -- {file}"
-            ) from None
-    return entries
+            remedy = format_remedy(file, number, error)
+            raise RunError(f"{file}, line {number} is corrupt ({error}); {remedy}") from None
+    intact = b"".join(line + b"\n" for line in lines)
+    return LedgerContent(entries, intact, truncated, last_digest)
+
+
+def _parse_entry(values: dict[str, Any]) -> LedgerEntry:
+    """The entry of a line's object; `DamagedLineError` where a key is missing, unknown or of another type."""
+    try:
+        entry = ENTRY.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DamagedLineError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name in TEST_FIGURES:
+        if not isinstance(entry.evidence.get(name, 0), int | float):
+            raise DamagedLineError(f"evidence.{name} is not a number")
+    needed = {"deadline", "champion_md5"} if entry.decision == "pending_approval" else set()
+    if not needed <= (entry.approval or {}).keys():
+        raise DamagedLineError("approval has no deadline or no champion_md5")
+    return entry
 
 
 def truncated_tail(file: Path = LEDGER) -> str:
     """The text that `read_ledger` skips; empty where nothing is truncated."""
-    num_entries = len(read_ledger(file))
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return "\n".join(lines[num_entries:])
+    return read_content(file).truncated.decode("utf-8", "backslashreplace")
 
 
 def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
@@ -143,7 +212,7 @@ def describe_test(evidence: Mapping[str, Any]) -> str:
     """
     if "p_value" not in evidence:
         return ""
-    if "look" not in evidence:
+    if not {"look", "threshold", "error_spent"} <= evidence.keys():
         return f"p = {evidence['p_value']:.2g}"
     return (
         f"p = {evidence['p_value']:.2g}, required: {evidence['threshold']:.2g}, "
@@ -151,83 +220,30 @@ def describe_test(evidence: Mapping[str, Any]) -> str:
     )
 
 
+def to_line(text: str) -> str:
+    """What a person typed or pasted, as one line: spaces for line ends, escapes for what is not printable."""
+    joiners = "\u200c\u200d"  # of letters and emoji, in many languages
+    return "".join(
+        character
+        if character.isprintable() or character in joiners
+        else character.encode("unicode_escape").decode()
+        for character in " ".join(text.split())
+    )
+
+
 def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
-    """Add a decision; returns it with version and time. On return it is on disk."""
-    entries = read_ledger(file)
-    tail = truncated_tail(file)
-    if tail:
+    """Add a decision; returns it with version and time. On return it is on disk.
+
+    The lines that the file has stay as they are, byte for byte; a truncated one moves to a file of its own.
+    """
+    content = read_content(file)
+    if content.truncated:
         backup = file.with_name(file.name + TRUNCATED_SUFFIX)
-        with backup.open("a", encoding="utf-8") as backup_file:
-            backup_file.write(tail + "\n")
+        with backup.open("ab") as backup_file:
+            backup_file.write(content.truncated + b"\n")
         print(f"the last line of {file} was truncated; moved to {backup}")
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    entry = replace(entry, version=len(entries) + 1, time=now)
+    entry = replace(entry, version=content.intact.count(b"\n") + 1, time=now)
     with atomic_write(file) as temp_path:
-        lines = (json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in [*entries, entry])
-        temp_path.write_text("".join(lines), encoding="utf-8")
+        temp_path.write_bytes(content.intact + seal_line(entry.as_dict(), content.last_digest))
     return entry
-
-
-def resolve_serving_model(fallback: Path) -> tuple[Path, str]:
-    """The champion where there is one, else `fallback`; and a few words that say which.
-
-    `RunError` where the ledger names a champion whose model is missing, or is another file.
-    """
-    promotions = [entry for entry in read_ledger() if entry.is_promotion]
-    if not promotions:
-        return fallback, "the workspace's model; none has been promoted"
-    if not CHAMPION.is_file():
-        raise RunError(f"{CHAMPION}, {promotions[-1].label}, not found; restore it with: {RESTORE_COMMAND}")
-    md5 = hash_file(CHAMPION, "md5")
-    for entry in reversed(promotions):  # an earlier one, for the moment in which a promotion is under way
-        if entry.model_md5 == md5:
-            return CHAMPION, entry.label
-    raise RunError(f"{CHAMPION} does not match any promoted model; restore it with: {RESTORE_COMMAND}")
-
-
-def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = None) -> LedgerEntry:
-    """The entry whose model a rollback restores: that of `version`, or the previous champion."""
-    promotions = [entry for entry in entries if entry.is_promotion]
-    champion = require_champion(entries)
-    if version is None:
-        earlier = [entry for entry in promotions if entry.model_md5 != champion.model_md5]
-        if not earlier:
-            raise InputError(f"{champion.label} is the only one so far; nothing to roll back to")
-        return earlier[-1]
-    by_version = {entry.version: entry for entry in promotions}
-    if version not in by_version:
-        raise InputError(
-            f"{version} is not a promoted version; choose one of: {', '.join(map(str, by_version))}"
-        )
-    return by_version[version]
-
-
-def resolve_rejected(entries: list[LedgerEntry], model: str) -> LedgerEntry:
-    """The entry that rejected a model, by its version or by its file; `InputError` where there is none.
-
-    Or the one that asks a person about it.
-    """
-    if model.isdecimal():
-        found = [entry for entry in entries if entry.version == int(model)]
-    elif Path(model).is_file():
-        md5 = hash_file(Path(model), "md5")
-        found = [entry for entry in entries if entry.model_md5 == md5]
-    else:
-        raise InputError(f"{model} is neither a version of {LEDGER} nor a file")
-    if not found:
-        raise InputError(f"{model} has not been compared with the champion; first run: cifarflow retrain")
-    promoted = [entry for entry in entries if entry.is_promotion and entry.model_md5 == found[-1].model_md5]
-    if promoted:
-        version = promoted[-1].version
-        raise InputError(
-            f"{model} was promoted as version {version}; cifarflow rollback {version} does it again"
-        )
-    return found[-1]
-
-
-def require_champion(entries: list[LedgerEntry]) -> LedgerEntry:
-    """The current champion; `InputError` where no model has been promoted."""
-    champion = current_champion(entries)
-    if champion is None:
-        raise InputError("no model has been promoted yet; nothing to roll back to")
-    return champion

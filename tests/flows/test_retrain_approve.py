@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from flows.versions.dvc_repro import open_repo
 from tasks.overrides import parse_overrides, write_overrides
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.registry.ledger_lines import seal_line
 from tasks.workspace.files import hash_file
 from tests.flows.conftest import IMPROVE, read_artifacts, run_retrain
 
@@ -65,7 +67,7 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
     assert state.name == "Skipped"
     assert "awaits approval of this model until" in str(state.message)
     assert read_decisions() == ["promoted", "pending_approval"]
-    asked = ledger.LEDGER.read_text()
+    first, second = ledger.LEDGER.read_bytes().splitlines(keepends=True)
 
     assert override("2", "ada says so", return_state=True).is_completed()
     (*_, entry) = ledger.read_ledger()
@@ -74,9 +76,11 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
     assert entry.approval is None
 
     past = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat(timespec="seconds")
-    question = ledger.read_ledger()[1].approval
-    assert question is not None
-    ledger.LEDGER.write_text(asked.replace(question["deadline"], past))
+    question = ledger.read_ledger()[1]
+    assert question.approval is not None
+    late = dataclasses.replace(question, approval={**question.approval, "deadline": past})
+    after = json.loads(second)["after"]
+    ledger.LEDGER.write_bytes(first + seal_line(late.as_dict(), after))
     state = run_retrain()
     assert state.name == "Skipped"
     assert "not approved (no answer by " in str(state.message)

@@ -8,7 +8,7 @@ import pytest
 from flows.rollback import override, rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
-from tests.flows.conftest import IMPROVE, run_retrain
+from tests.flows.conftest import GET_WORSE, IMPROVE, run_retrain
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
@@ -31,6 +31,11 @@ def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(c
 
     assert rollback(return_state=True).is_completed()
     assert CHAMPION.read_bytes() == first
+    state = rollback(return_state=True)
+    assert state.is_failed(), "what was rolled back comes back only by its version"
+    assert "all before it were rolled back; nothing to roll back to; to return to one, give" in str(
+        state.message
+    )
     decisions = [entry.decision for entry in ledger.read_ledger()]
     assert decisions == ["promoted", "rejected", "overridden", "rolled_back"]
     assert rollback(3, return_state=True).is_completed()
@@ -69,3 +74,69 @@ def test_rollback_model_missing_from_cache_fails(champion_copy: Path) -> None:
     assert state.is_failed()
     assert "is not in the DVC cache, and no DVC remote is configured" in str(state.message)
     assert len(ledger.read_ledger()) == 1
+
+
+def test_what_was_rolled_back_is_promoted_again_by_a_person_only(champion_copy: Path) -> None:
+    first = CHAMPION.read_bytes()
+    assert str(run_retrain(*IMPROVE).message).startswith("promoted: +")
+    second = CHAMPION.read_bytes()
+    assert rollback(return_state=True).is_completed()
+    for restore in (False, True):
+        if restore:
+            assert rollback(restore=True, return_state=True).is_completed()
+        state = run_retrain()
+        assert state.name == "Skipped"
+        assert "when this model was rolled back: manual rollback to champion 1 (" in str(state.message)
+        assert "only a person promotes it again: cifarflow promote 2 --reason" in str(state.message)
+
+    # Other stages run, and make the same bytes again: the comparison would promote them.
+    assert run_retrain(*GET_WORSE).name == "Skipped"
+    state = run_retrain(*IMPROVE, "evaluate.calibration_bins=7", approve=False)
+    assert state.name == "Completed", state.message
+    assert str(state.message).startswith("rejected: +")
+    assert "but version 3 rolled this model back on 20" in str(state.message)
+    assert CHAMPION.read_bytes() == first
+    assert run_retrain().name == "Skipped"
+
+    state = override("2", "it was the camera", return_state=True)
+    assert state.is_completed(), state.message
+    assert CHAMPION.read_bytes() == second
+    decisions = [entry.decision for entry in ledger.read_ledger()]
+    assert decisions == ["promoted", "promoted", "rolled_back", "rejected", "overridden"]
+    assert "it was the camera (version 2 promoted: +" in ledger.read_ledger()[-1].reason
+    assert ledger.read_ledger()[-1].reason.endswith("; version 3 rolled it back)")
+    assert rollback(1, return_state=True).is_completed()
+    assert rollback(5, return_state=True).is_completed(), "a person may do that, too"
+
+
+def test_retrain_and_rollback_do_not_decide_where_a_promotion_may_be_missing(champion_copy: Path) -> None:
+    assert str(run_retrain(*IMPROVE).message).startswith("promoted: +")
+    champion, whole = CHAMPION.read_bytes(), LEDGER.read_bytes()
+    first, second = whole.splitlines(keepends=True)
+    for cut in (first + second[:200], first + second[:7], first + b"\x00" * 300, first):
+        LEDGER.write_bytes(cut)
+        for state in (
+            run_retrain(),
+            rollback(return_state=True),
+            rollback(restore=True, return_state=True),
+        ):
+            assert state.is_failed()
+            assert "where Git has the whole ledger, restore it with: cp" in str(state.message)
+            assert len(str(state.message).splitlines()) == 1
+        assert (LEDGER.read_bytes(), CHAMPION.read_bytes()) == (cut, champion)
+    LEDGER.write_bytes(first + second[:200])
+    assert rollback(1, return_state=True).is_completed(), "a person decides"
+    assert [entry.decision for entry in ledger.read_ledger()] == ["promoted", "rolled_back"]
+    assert Path(f"{LEDGER}.truncated").read_bytes() == second[:200] + b"\n"
+    LEDGER.write_bytes(whole)
+    assert rollback(restore=True, return_state=True).is_completed()
+    assert CHAMPION.read_bytes() == champion
+
+
+def test_retrain_with_a_rejection_cut_short_goes_on(champion_copy: Path) -> None:
+    assert str(run_retrain(*IMPROVE, "compare.min_gain=0.9").message).startswith("rejected: +")
+    first, second = LEDGER.read_bytes().splitlines(keepends=True)
+    LEDGER.write_bytes(first + second[:50])
+    state = run_retrain("compare.min_gain=0.0")
+    assert str(state.message).startswith("promoted: +"), "the comparison is made again"
+    assert len(ledger.read_ledger()) == 2

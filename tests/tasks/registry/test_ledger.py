@@ -1,11 +1,9 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tasks.registry.ledger import (
-    CHAMPION,
     LEDGER,
     DecisionKind,
     LedgerEntry,
@@ -14,14 +12,9 @@ from tasks.registry.ledger import (
     describe_test,
     look_times,
     read_ledger,
-    require_champion,
-    resolve_rejected,
-    resolve_rollback_target,
-    resolve_serving_model,
     truncated_tail,
 )
-from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.files import hash_file
+from tasks.workspace.errors import RunError
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +48,8 @@ def test_append_numbers_entries_and_read_ledger_returns_them() -> None:
         "evidence",
         "version",
         "time",
+        "after",
+        "sha256",
     }
 
 
@@ -89,54 +84,6 @@ def test_read_ledger_corrupt_line_is_named() -> None:
         read_ledger()
 
 
-def test_rollback_target_without_promotion_raises() -> None:
-    for entries in ([], [append(make_entry("rejected", "a"))]):
-        with pytest.raises(InputError, match="no model has been promoted yet; nothing to roll back to"):
-            resolve_rollback_target(entries)
-        with pytest.raises(InputError, match="no model has been promoted yet"):
-            require_champion(entries)
-
-
-def test_rollback_target_of_only_champion_raises() -> None:
-    entries = [append(make_entry("promoted", "a"))]
-    with pytest.raises(InputError, match="the only one so far; nothing to roll back to"):
-        resolve_rollback_target(entries)
-
-
-def test_rollback_target_is_previous_champion_or_version() -> None:
-    entries = [
-        append(make_entry("promoted", "a")),
-        append(make_entry("rejected", "b")),
-        append(make_entry("promoted", "c")),
-    ]
-    assert resolve_rollback_target(entries) == entries[0]
-    assert resolve_rollback_target(entries, 1) == entries[0]
-    assert resolve_rollback_target(entries, 3) == entries[2]
-    assert require_champion(entries) == entries[2]
-    with pytest.raises(InputError, match="2 is not a promoted version; choose one of: 1, 3"):
-        resolve_rollback_target(entries, 2)
-
-
-def test_rejected_model_is_found_by_version_or_file(tmp_path: Path) -> None:
-    file = tmp_path / "model.onnx"
-    file.write_bytes(b"model")
-    with pytest.raises(InputError, match=r"model\.onnx has not been compared .* cifarflow retrain"):
-        resolve_rejected([], str(file))
-    rejected = replace(make_entry("rejected", "b"), model_md5=hash_file(file, "md5"))
-    entries = [append(make_entry("promoted", "a")), append(rejected)]
-    assert resolve_rejected(entries, "2") == resolve_rejected(entries, str(file)) == entries[1]
-    with pytest.raises(InputError, match="1 was promoted as version 1; cifarflow rollback 1 does it again"):
-        resolve_rejected(entries, "1")
-    with pytest.raises(InputError, match="7 has not been compared with the champion"):
-        resolve_rejected(entries, "7")
-    with pytest.raises(InputError, match=r"nothing is neither a version of .* nor a file"):
-        resolve_rejected(entries, "nothing")
-    entries.append(append(replace(rejected, decision="overridden")))
-    assert current_champion(entries) == entries[2]
-    with pytest.raises(InputError, match="2 was promoted as version 3"):
-        resolve_rejected(entries, "2")
-
-
 LEDGER_OF_AN_EARLIER_VERSION = """\
 {"decision": "promoted", "time": "2026-01-05T03:00:00+00:00", "evidence": {"challenger_val_accuracy": 0.6}}
 {"decision": "rejected", "time": "2026-01-12T03:00:00+00:00", "evidence": {"p_value": 0.2}}
@@ -165,29 +112,3 @@ def test_describe_test_says_look_threshold_and_error_spent() -> None:
     assert describe_test(evidence) == "p = 0.031, required: 0.0016, look 12 of a year, error spent: 1.43%"
     assert describe_test({"p_value": 0.0312}) == "p = 0.031"
     assert describe_test({"challenger_val_accuracy": 0.6}) == ""
-
-
-def write_champion(content: bytes) -> str:
-    CHAMPION.parent.mkdir(exist_ok=True)
-    CHAMPION.write_bytes(content)
-    return hash_file(CHAMPION, "md5")
-
-
-def test_serving_model_is_champion_else_fallback() -> None:
-    fallback = Path("artifacts/model.onnx")
-    assert resolve_serving_model(fallback)[0] == fallback
-    append(LedgerEntry("promoted", "", write_champion(b"one"), 3, "", "", {}, {}))
-    assert resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].label)
-    append(make_entry("promoted", "a"))  # the file follows a moment later
-    assert resolve_serving_model(fallback) == (CHAMPION, read_ledger()[0].label)
-
-
-def test_serving_model_of_unknown_or_missing_file_raises() -> None:
-    append(make_entry("promoted", "a"))
-    with pytest.raises(RunError, match="not found; restore it with: cifarflow rollback --restore"):
-        resolve_serving_model(Path("artifacts/model.onnx"))
-    write_champion(b"two")
-    with pytest.raises(
-        RunError, match="does not match any promoted model; restore it with: cifarflow rollback"
-    ):
-        resolve_serving_model(Path("artifacts/model.onnx"))
