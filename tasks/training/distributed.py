@@ -20,7 +20,13 @@ import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 from torch.nn.parallel import DistributedDataParallel
 
-from tasks.training.local_ranks import LOST_RANK, POLL_INTERVAL_S, LocalRanks, loopback_only
+from tasks.training.local_ranks import (
+    LOST_RANK,
+    POLL_INTERVAL_S,
+    LocalRanks,
+    check_connections,
+    loopback_only,
+)
 from tasks.workspace.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -194,9 +200,10 @@ def _process_group(device: torch.device, ranks: Ranks, store: Store | None = Non
         device_id=ranks.place(device) if is_cuda else None,
         timeout=CONNECT_TIMEOUT if is_local and not is_cuda else None,
     )
-    if is_local and not is_cuda:
-        _world().set_timeout(default_pg_timeout)
     try:
+        if store is not None and not is_cuda:
+            check_connections(ranks.rank, ranks.world_size, store)
+            _world().set_timeout(default_pg_timeout)
         yield
     except BaseException:
         if is_cuda:  # the others may not come to the end

@@ -6,18 +6,22 @@ process in a Dask worker, which is a daemon, and imports the calling program aga
 
 from __future__ import annotations
 
+import hmac
 import os
 import pickle
-import socket
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+import torch
+import torch.distributed as dist
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from tasks.processes.process import describe_exit, exit_with_parent, python_path
 from tasks.workspace.errors import RunError
@@ -48,14 +52,13 @@ class LocalRanks:
         self._errors: dict[int, IO[bytes]] = {}
 
     def __enter__(self) -> Self:
-        listener = socket.create_server((LOOPBACK, 0))
-        port = listener.getsockname()[1]
-        self._store = TCPStore(
-            LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
-        )
+        # What a rank finds in the store it trusts, and a store that listens would take it from every user.
+        self._folder = tempfile.TemporaryDirectory(prefix="cifarflow-ranks-")  # closed to other users
+        file = str(Path(self._folder.name) / "store")
+        self._store = FileStore(file, self._world_size)
         try:
             for rank in range(1, self._world_size):
-                self._start(rank, port)
+                self._start(rank, file)
         except BaseException:
             self._end(0)
             raise
@@ -65,8 +68,8 @@ class LocalRanks:
         """Wait for the ranks to end; after an error, kill them."""
         self._end(EXIT_TIMEOUT_S if error_type is None else 0)
 
-    def _start(self, rank: int, port: int) -> None:
-        call = (port, os.getpid(), rank, self._function, self._arguments)
+    def _start(self, rank: int, file: str) -> None:
+        call = (file, self._world_size, os.getpid(), rank, self._function, self._arguments)
         self._errors[rank] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _end
         with tempfile.TemporaryFile() as content:
             content.write(pickle.dumps(call))
@@ -90,6 +93,7 @@ class LocalRanks:
                 process.wait()
         for errors in self._errors.values():
             errors.close()
+        self._folder.cleanup()
 
     def wait_until_ready(self) -> Store:
         """The store in which the ranks meet, once all are there. `RunError` if one ends before."""
@@ -117,12 +121,33 @@ class LocalRanks:
 
 def run_local_rank() -> None:
     """What the process of a rank does: join rank 0, whose process has written the call to standard input."""
-    port, parent, rank, function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - from rank 0
+    file, world_size, parent, rank, function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - from rank 0
     exit_with_parent(parent)
     with loopback_only():
-        store = TCPStore(LOOPBACK, port)
+        store = FileStore(file, world_size)
         store.set(_ready_key(rank), "")
         function(rank, store, *arguments)
+
+
+def check_connections(rank: int, world_size: int, store: Store) -> None:
+    """`RunError` unless at the other end of every connection is the rank that belongs there.
+
+    Gloo takes whoever connects first for a rank, from any user of the machine. So each two ranks exchange a
+    digest of a secret, which only they can read in the store. NCCL has a secret of its own there.
+    """
+    if rank == 0:
+        store.set("secret", secrets.token_hex())
+    secret = store.get("secret")
+
+    def digest(sender: int, receiver: int) -> list[int]:
+        return list(hmac.digest(secret, f"{sender} {receiver}".encode(), "sha256"))
+
+    others = range(world_size)
+    sent = torch.tensor([digest(rank, other) for other in others], dtype=torch.uint8)
+    received = torch.empty_like(sent)
+    dist.all_to_all_single(received, sent)
+    if received.tolist() != [digest(other, rank) for other in others]:
+        raise RunError("another process connected in the place of a rank; is somebody else on this machine?")
 
 
 @contextmanager
