@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import dask
 import torch
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
@@ -26,6 +25,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 from flows.run.flow_run import current_flow_run_id, fail_in_one_line
 from flows.run.killed_runs import end_task_runs
 from flows.trainings.cluster import check_workers, find_file, send_files, stop_if_unwanted
+from flows.trainings.local_cluster import start_local_cluster
 from tasks.evaluate import evaluate
 from tasks.params import EvaluateConfig, Params
 from tasks.params.train import TrainConfig
@@ -79,21 +79,11 @@ def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> I
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports every connection
     if address is None:
-        local = {
-            "n_workers": jobs,
-            "threads_per_worker": 1,
-            "memory_limit": 0,  # PyTorch's memory is not what Dask measures
-            "host": "127.0.0.1",
-            "dashboard_address": "127.0.0.1:0",
-            "silence_logs": "CRITICAL",
-            # Lines of a training go to the server; the terminal shows one per training.
-            "env": {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
-        }
-        # Dask would have malloc give memory back at every free, which costs a training a third of its speed.
-        environ: dict[str, dict[str, str]] = {"distributed.nanny.pre-spawn-environ": {}}
+        # Lines of a training go to the server; the terminal shows one per training.
+        environment = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
         with (
-            dask.config.set(environ),
-            DaskTaskRunner(cluster_class="distributed.LocalCluster", cluster_kwargs=local) as runner,
+            start_local_cluster(jobs, environment) as local,
+            DaskTaskRunner(cluster=local) as runner,
         ):
             try:
                 yield Cluster(runner, {})
