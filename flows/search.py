@@ -59,7 +59,8 @@ def search(
         recipe = RECIPES / f"{recipe_name}.yaml"
         check_overwrite(recipe)
         num_trials = check_sampler(sampler, parse_space(space), num_trials)
-        trials = SearchTrials(params, space, sampler, storage, {"batch": batch, "prune": prune})
+        fixed = {"batch": batch, "prune": prune}
+        trials = SearchTrials(params, space, sampler, storage, fixed, address)
         with ExitStack() as stack:
             cluster: Cluster | None = None  # opened when there is something to train
             while (proposed := trials.study.next_batch(batch, num_trials)) or trials.winner() is None:

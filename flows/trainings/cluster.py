@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,6 +11,9 @@ import torch
 from distributed import Client, Status, Worker, WorkerPlugin, get_worker
 from filelock import FileLock
 
+from tasks.params.train import TrainConfig
+from tasks.training.device import resolve_device
+from tasks.training.fused_operators import resolve_fused
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write, cache_folder, hash_file
@@ -23,29 +27,80 @@ def describe_code() -> dict[str, str]:
     return {"code": code_sha256(*CODE_STAGES), "torch": torch.__version__}
 
 
-def check_workers(address: str) -> None:
-    """`RunError` unless the scheduler and every worker have this project's code and PyTorch."""
+@dataclass(frozen=True)
+class Machine:
+    """What the bits of a training depend on besides code and PyTorch."""
+
+    device: str
+    """cpu or cuda"""
+    fused: bool
+    """whether what `FusedNet` can train is trained by it"""
+
+    def resolve(self, config: TrainConfig) -> TrainConfig:
+        """Say what `auto` means here, so that a worker on which it would mean something else fails."""
+        device = self.device if config.device == "auto" else config.device
+        fused = config.fused
+        if fused == "auto":
+            fused = self.fused and device == "cpu" and config.can_be_fused
+        return config.model_copy(update={"device": device, "fused": fused})
+
+
+def find_machine(config: TrainConfig, address: str | None) -> Machine:
+    """Where a training would run: the workers of the cluster at `address`, which are checked, or here."""
+    return describe_machine(config) if address is None else check_workers(address, config)
+
+
+def describe_machine(config: TrainConfig) -> Machine:
+    device = resolve_device(config.device)
+    return Machine(device.type, resolve_fused(config, device))
+
+
+def check_workers(address: str, config: TrainConfig) -> Machine:
+    """`RunError` unless scheduler and workers have this project's code and PyTorch, and train alike."""
     with _connect(address) as client:
-        try:
-            found: dict[str, Any] = client.run(describe_code, on_error="return")
-        except Exception as error:  # noqa: BLE001 - a scheduler that cannot answer
-            raise RunError(f"the cluster at {address} does not answer: {error}") from None
-        if not found:
-            raise RunError(f"the cluster at {address} has no workers; start some: dask worker {address}")
-        expected = describe_code()
-        for worker, described in sorted(found.items()):
-            if isinstance(described, BaseException):
-                raise RunError(f"the worker {worker} cannot import cifarflow ({described}); install it there")
-            for what, value in expected.items():
-                if described[what] != value:
-                    other = f": {described[what]}, here {value}" if what == "torch" else ""
-                    raise RunError(f"the worker {worker} has other {what} than this project{other}")
-        try:
-            client.run_on_scheduler(describe_code)
-        except Exception as error:  # noqa: BLE001 - whatever its import raises
+        _check_code(client, address)
+        machines: dict[str, Any] = client.run(describe_machine, config, on_error="return")
+    (first, expected), *others = sorted(machines.items())
+    for worker, machine in ((first, expected), *others):
+        if isinstance(machine, BaseException):
+            error_type = type(machine) if isinstance(machine, RunError) else RunError
+            raise error_type(f"the worker {worker}: {machine}")
+        if machine.device != expected.device:
             raise RunError(
-                f"the scheduler at {address} cannot import cifarflow ({error}); install it there"
-            ) from None
+                f"the worker {first} would train on {expected.device}, but {worker} on {machine.device}; "
+                "set train.device"
+            )
+        if machine.fused != expected.fused:
+            with_operators, without = (first, worker) if expected.fused else (worker, first)
+            raise RunError(
+                f"the worker {with_operators} can compile the operators of train.fused, {without} cannot: "
+                "their results would differ; install a C++ compiler there, or set train.fused to false"
+            )
+    assert isinstance(expected, Machine)
+    return expected
+
+
+def _check_code(client: Client, address: str) -> None:
+    try:
+        found: dict[str, Any] = client.run(describe_code, on_error="return")
+    except Exception as error:  # noqa: BLE001 - a scheduler that cannot answer
+        raise RunError(f"the cluster at {address} does not answer: {error}") from None
+    if not found:
+        raise RunError(f"the cluster at {address} has no workers; start some: dask worker {address}")
+    expected = describe_code()
+    for worker, described in sorted(found.items()):
+        if isinstance(described, BaseException):
+            raise RunError(f"the worker {worker} cannot import cifarflow ({described}); install it there")
+        for what, value in expected.items():
+            if described[what] != value:
+                other = f": {described[what]}, here {value}" if what == "torch" else ""
+                raise RunError(f"the worker {worker} has other {what} than this project{other}")
+    try:
+        client.run_on_scheduler(describe_code)  # type: ignore[no-untyped-call]
+    except Exception as error:  # noqa: BLE001 - whatever its import raises
+        raise RunError(
+            f"the scheduler at {address} cannot import cifarflow ({error}); install it there"
+        ) from None
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from optuna.distributions import BaseDistribution
+
+from flows.trainings.cluster import find_machine
 from flows.trainings.trainings import ROW, Cluster, Tracking, Training, run_trainings
 from tasks.params import Params
 from tasks.params.train import TrainConfig
 from tasks.search.space import check_space, parse_space
 from tasks.search.study import Study, Trial, plan_rungs, promote_trials
 from tasks.training.checkpoints import training_fingerprint
-from tasks.training.device import resolve_device
 from tasks.training.pretrained import find_pretrained
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json, write_json
@@ -20,7 +23,7 @@ from tasks.workspace.splits import load_splits
 
 
 class SearchTrials:
-    """The trainings of a search. `fixed` is what else decides which trials come."""
+    """The trainings of a search, here or at an `address`. `fixed` is what else decides which trials come."""
 
     def __init__(
         self,
@@ -29,11 +32,12 @@ class SearchTrials:
         sampler: str,
         storage: str | None,
         fixed: dict[str, Any],
+        address: str | None = None,
     ) -> None:
         distributions = parse_space(space)
         check_space(params, distributions)
         self._params = params
-        device = resolve_device(params.train.device)
+        self._machine = find_machine(_fused_of_space(params.train, distributions), address)
         splits = Path(params.paths.splits)
         dataset = load_splits(splits).metadata["dataset"]
         self._pretrained = Path(params.paths.pretrained)
@@ -42,7 +46,8 @@ class SearchTrials:
         config = params.train.model_dump()
         searched = {"space": sorted(space), "sampler": sampler, **fixed, "train": config}
         self.description = {"dataset": dataset, **searched}
-        fingerprint = training_fingerprint(splits, searched, device, file)
+        device = torch.device(self._machine.device)
+        fingerprint = training_fingerprint(splits, searched, device, file, fused=self._machine.fused)
         folder = Path(params.paths.weights).with_name("search") / fingerprint
         self._folder = folder
         self.study = Study(
@@ -124,7 +129,7 @@ class SearchTrials:
         params = self._params
         return Training(
             f"trial {trial.number}",
-            self.config_of(trial),
+            self._machine.resolve(self.config_of(trial)),
             params.evaluate,
             Path(params.paths.splits),
             self._folder / f"trial-{trial.number}",
@@ -133,3 +138,12 @@ class SearchTrials:
             test=test,
             tracking=Tracking(params, f"search {self.study.name}"),
         )
+
+
+def _fused_of_space(config: TrainConfig, space: Mapping[str, BaseDistribution]) -> TrainConfig:
+    """A configuration that `FusedNet` can train, if any trial of the space has one."""
+    fusable = {"network": "net", "precision": "32-true"}
+    choices = {name: getattr(space.get(name), "choices", ()) for name in fusable}
+    return config.model_copy(
+        update={name: value for name, value in fusable.items() if value in choices[name]}
+    )

@@ -7,9 +7,11 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from flows.trainings.cluster import find_machine
 from flows.trainings.trainings import ROW, Tracking, Training, run_trainings, training_cluster
 from tasks.training.checkpoints import training_fingerprint
-from tasks.training.device import resolve_device
 from tasks.training.pretrained import find_pretrained
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json, write_json
@@ -18,8 +20,6 @@ from tasks.workspace.splits import load_splits
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    import torch
 
     from tasks.params import EvaluateConfig, Params
     from tasks.params.train import TrainConfig
@@ -45,15 +45,17 @@ def run_sweep(
     seeds that failed, after the others have finished. With `params`, each is tracked in W&B as they say.
     """
     dataset = load_splits(splits).metadata["dataset"]
-    device = resolve_device(config.device)
+    machine = find_machine(config, address)
+    device = torch.device(machine.device)
     if address is None:
         config = divide_threads(config, device, jobs)
     weights = find_pretrained(pretrained, config.weights)
-    fingerprint = training_fingerprint(splits, config.model_dump(exclude={"seed"}), device, weights)
+    values = config.model_dump(exclude={"seed"})
+    fingerprint = training_fingerprint(splits, values, device, weights, fused=machine.fused)
     trainings = {
         seed: Training(
             f"seed {seed}",
-            config.model_copy(update={"seed": seed}),
+            machine.resolve(config.model_copy(update={"seed": seed})),
             evaluate_config,
             splits,
             folder / fingerprint / f"seed-{seed}",
@@ -72,13 +74,14 @@ def run_sweep(
         )
     result = {
         "dataset": dataset,
-        "device": device.type,
+        "device": machine.device,
+        "fused": machine.fused,
         "jobs": jobs,
         "seconds": time.perf_counter() - began,
         "seeds": [rows[seed] for seed in sorted(rows)],
         "val_accuracy": mean_std_sem([row["val_accuracy"] for row in rows.values()]),
         "test_accuracy": mean_std_sem([row["test_accuracy"] for row in rows.values()]),
-        "train": config.model_dump(exclude={"seed"}),
+        "train": values,
     }
     write_json(output, result)
     print(format_summary(result))

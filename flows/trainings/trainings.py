@@ -24,7 +24,7 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.run.flow_run import current_flow_run_id, fail_in_one_line
 from flows.run.killed_runs import end_task_runs
-from flows.trainings.cluster import check_workers, find_file, send_files, stop_if_unwanted
+from flows.trainings.cluster import describe_code, find_file, send_files, stop_if_unwanted
 from flows.trainings.local_cluster import start_local_cluster
 from tasks.evaluate import evaluate
 from tasks.params import EvaluateConfig, Params
@@ -62,6 +62,8 @@ class Training:
     tracking: Tracking | None = None
     sent: Mapping[Path, str] = field(default_factory=dict)
     """set by the cluster: SHA-256 of the files that the worker finds in its cache"""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """set by a cluster that stands: what a worker that comes while it runs must have, too"""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Cluster:
 def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> Iterator[Cluster]:
     """For `jobs` parallel trainings. Without an `address` it is local: a process per job.
 
-    On one that stands, workers are checked first, and get the `files`. `RunError` if they do not fit.
+    On one that stands, whose workers `find_machine` has checked, they get the `files`.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports every connection
     if address is None:
@@ -94,7 +96,6 @@ def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> I
                     end_task_runs(str(flow_run_id))
                 raise
         return
-    check_workers(address)
     with send_files(address, files) as sent, DaskTaskRunner(address=address) as runner:
         yield Cluster(runner, sent)
 
@@ -105,7 +106,7 @@ def run_trainings(
     """Each training with its row, or with the reason why it failed, as they end."""
     submitted: dict[Any, Training] = {}
     for training in trainings:
-        sent = replace(training, sent=cluster.sent)
+        sent = replace(training, sent=cluster.sent, code=describe_code())
         if not cluster.sent:  # the same folders, but not the same current one
             pretrained = training.pretrained and training.pretrained.absolute()
             sent = replace(
@@ -146,6 +147,8 @@ def run_training(training: Training) -> dict[str, Any]:
     of the training are printed, and appended to `log.txt`.
     """
     if training.sent:
+        if describe_code() != training.code:
+            raise RunError("the worker has other code or another PyTorch than the command")
         training = _with_sent_files(training)
     splits, folder = training.splits, training.folder
     torch.set_num_threads(training.config.num_threads)

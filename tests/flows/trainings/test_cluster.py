@@ -14,7 +14,7 @@ import psutil
 import pytest
 from safetensors.torch import save_file
 
-from flows.trainings.cluster import check_workers
+from flows.trainings.cluster import Machine, check_workers
 from flows.trainings.sweep import run_sweep
 from models.networks import build_network
 from tasks.params import read_params
@@ -23,6 +23,7 @@ from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+CONFIG = build_config()
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
@@ -117,19 +118,29 @@ for process in psutil.process_iter(["cmdline", "environ"]):
 def test_workers_with_other_code_or_none_are_one_line(address: str, tmp_path: Path) -> None:
     other = shadow_project(tmp_path / "other", "# other code\n")
     with start_worker(tmp_path / "a", address, **other), pytest.raises(RunError, match="has other code than"):
-        check_workers(address)
+        check_workers(address, CONFIG)
     (tmp_path / "none" / "flows").mkdir(parents=True)
     (tmp_path / "none" / "flows" / "__init__.py").write_text("raise ImportError('no project here')\n")
     with (
         start_worker(tmp_path / "b", address, PYTHONPATH=str(tmp_path / "none")),
         pytest.raises(RunError, match="cannot import cifarflow"),
     ):
-        check_workers(address)
+        check_workers(address, CONFIG)
     with pytest.raises(RunError, match="has no workers; start some: dask worker"):
-        check_workers(address)
+        check_workers(address, CONFIG)
+
+
+def test_workers_that_would_train_differently_are_one_line(address: str, tmp_path: Path) -> None:
+    with (
+        start_worker(tmp_path / "a", address),
+        start_worker(tmp_path / "b", address, CXX="/nonexistent", CIFARFLOW_CACHE=str(tmp_path / "cache")),
+    ):
+        with pytest.raises(RunError, match=r"can compile the operators of train\.fused, .* cannot"):
+            check_workers(address, build_config(fused="auto"))
+        assert check_workers(address, build_config(fused=False)) == Machine("cpu", fused=False)
 
 
 def test_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.trainings.cluster.CONNECT_TIMEOUT", "1s")
     with pytest.raises(InputError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
-        check_workers("tcp://127.0.0.1:9")
+        check_workers("tcp://127.0.0.1:9", CONFIG)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from prefect.settings import get_current_settings
 
+from flows.trainings.cluster import Machine
 from flows.trainings.sweep import divide_threads, mean_std_sem, run_sweep
 from tasks.evaluate import evaluate
 from tasks.params import read_params
@@ -81,6 +82,15 @@ def test_run_sweep_keeps_finished_seeds(
     assert "already finished: seed 3, 4\n" in output
     assert "seed 5: validation" in output
     assert "(3 of 3)" in output
+
+
+@pytest.mark.usefixtures("result")
+def test_run_sweep_keeps_no_seed_that_other_operators_trained(
+    splits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.trainings.sweep.find_machine", lambda *_: Machine("cpu", fused=False))
+    assert not sweep_seeds(splits, 2, 2, num_threads=2)["fused"]
+    assert "already finished" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("result")
