@@ -49,7 +49,7 @@ def search(
         recipe_name: of the recipe to write
         storage: URL of a database for the study; by default a file in artifacts/
         jobs: number of parallel trainings
-        address: of a Dask scheduler, such as tcp://host:8786, to train on its workers
+        address: of a Dask scheduler, such as tls://host:8786, to train on its workers
         overrides: parameters for this search only; params.yaml does not change
         wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder with params.yaml and, in artifacts/, the splits

@@ -34,7 +34,7 @@ def sweep(
     Args:
         num_seeds: number of seeds, starting at train.seed
         jobs: number of parallel trainings, on the same device
-        address: of a Dask scheduler, such as tcp://host:8786, to train on its workers
+        address: of a Dask scheduler, such as tls://host:8786, to train on its workers
         overrides: parameters for this sweep only; params.yaml does not change
         wait: wait for another run in the workspace to finish instead of failing
         workspace: the folder with params.yaml and, in artifacts/, the splits

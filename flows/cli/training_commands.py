@@ -17,7 +17,7 @@ jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(1, 64), default=1, help="Number of parallel trainings (default: 1)."
 )
 on_option = click.option(
-    "--on", "address", metavar="ADDRESS", help="A Dask scheduler, such as tcp://host:8786, to train on."
+    "--on", "address", metavar="ADDRESS", help="A Dask scheduler, such as tls://host:8786, to train on."
 )
 
 

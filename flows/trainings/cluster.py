@@ -58,6 +58,10 @@ def describe_machine(config: TrainConfig) -> Machine:
 def check_workers(address: str, config: TrainConfig) -> Machine:
     """`RunError` unless scheduler and workers have this project's code and PyTorch, and train alike."""
     with _connect(address) as client:
+        if not client.scheduler.address.startswith("tls://"):
+            print(
+                f"warning: whoever reaches {address} can run code on it; docs/scale.md says how to protect it"
+            )
         _check_code(client, address)
         machines: dict[str, Any] = client.run(describe_machine, config, on_error="return")
     (first, expected), *others = sorted(machines.items())
@@ -163,6 +167,10 @@ def stop_if_unwanted() -> None:
 def _connect(address: str) -> Client:
     try:
         return Client(address, timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
+    except (TypeError, RuntimeError) as error:  # TLS without a certificate, or a certificate without TLS
+        raise InputError(
+            f"Dask's configuration does not suit {address}, see docs/scale.md: {error}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"no Dask scheduler at {address}: {reason}") from None

@@ -9,9 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
+import dask
 import psutil
 import pytest
+from distributed import Client, Security
 from safetensors.torch import save_file
 
 from flows.trainings.cluster import Machine, check_workers
@@ -53,16 +57,35 @@ def dask_process(folder: Path, *arguments: str, ready: str, **environment: str) 
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def dask_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The certificate and the settings of docs/scale.md, for this process and those that it starts."""
+    folder = tmp_path_factory.mktemp("dask")
+    text = (ROOT / "docs" / "scale.md").read_text()
+    (commands,) = re.findall(r"```sh\n(umask.*?)```", text, re.DOTALL)
+    (settings,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    subprocess.run(["bash", "-ec", commands], cwd=folder, check=True, capture_output=True)
+    assert (folder / "dask.key").stat().st_mode & 0o777 == 0o600
+    settings = settings.replace("/home/ME/.config/dask", str(folder)).replace("/home/ME/.cache", str(folder))
+    (folder / "cifarflow.yaml").write_text(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASK_CONFIG", str(folder))
+        dask.config.refresh(paths=[str(folder)])
+        yield folder
+    dask.config.refresh()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory, dask_config: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("scheduler") / "here"
     command = ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-    with dask_process(folder, *command, ready=r"Scheduler at:\s+(tcp://\S+)") as found:
+    options = ("--dashboard-address", "127.0.0.1:0")
+    with dask_process(folder, *command, *options, ready=r"Scheduler at:\s+(tls://\S+)") as found:
         yield found
 
 
 def start_worker(folder: Path, address: str, **environment: str) -> AbstractContextManager[str]:
     command = ("worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
-    return dask_process(folder, *command, ready=r"Registered to:\s+(tcp://\S+)", **environment)
+    return dask_process(folder, *command, ready=r"Registered to:\s+(\w+://\S+)", **environment)
 
 
 def shadow_project(folder: Path, text: str) -> dict[str, str]:
@@ -140,7 +163,38 @@ def test_workers_that_would_train_differently_are_one_line(address: str, tmp_pat
         assert check_workers(address, build_config(fused=False)) == Machine("cpu", fused=False)
 
 
+def test_cluster_as_the_docs_set_it_up_takes_nobody_without_the_key(address: str, tmp_path: Path) -> None:
+    host_and_port = address.removeprefix("tls://")
+    with start_worker(tmp_path / "worker", address), Client(address) as client:
+        ((worker_address, worker),) = client.scheduler_info()["workers"].items()
+        for own in (address, worker_address, worker["nanny"]):
+            assert own.startswith("tls://")
+        for services in (client.scheduler_info()["services"], worker["services"]):
+            for page in ("", "health", "info/main/workers.html", "json/identity.json"):
+                with pytest.raises(HTTPError, match="404"):
+                    urlopen(f"http://127.0.0.1:{services['dashboard']}/{page}", timeout=10)
+        for target in (worker_address, address):
+            with pytest.raises(OSError, match=r"Timed out|SSL|TLS"):
+                Client(target, security=Security.temporary(), timeout="1s")
+        with dask.config.set({"distributed.comm.require-encryption": False}):
+            for target in (f"tcp://{host_and_port}", worker_address.replace("tls", "tcp")):
+                with pytest.raises(OSError, match=r"Timed out|TCP"):
+                    Client(target, security=Security(), timeout="1s")
+
+
+@pytest.mark.usefixtures("dask_config")
+def test_address_that_does_not_suit_the_certificates_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"does not suit tcp://.*docs/scale.md: encryption required"):
+        check_workers("tcp://127.0.0.1:9", CONFIG)
+    with (
+        dask.config.set({"distributed.comm.tls.client.cert": None}),
+        pytest.raises(InputError, match=r"does not suit tls://.*docs/scale.md: TLS expects"),
+    ):
+        check_workers("tls://127.0.0.1:9", CONFIG)
+
+
+@pytest.mark.usefixtures("dask_config")
 def test_scheduler_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.trainings.cluster.CONNECT_TIMEOUT", "1s")
-    with pytest.raises(InputError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
-        check_workers("tcp://127.0.0.1:9", CONFIG)
+    with pytest.raises(InputError, match=r"no Dask scheduler at tls://127\.0\.0\.1:9"):
+        check_workers("tls://127.0.0.1:9", CONFIG)
