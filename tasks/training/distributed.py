@@ -176,9 +176,10 @@ def _join_torchrun(processes: int, device: torch.device) -> Iterator[Ranks]:
         return
     _check_num_gpus(local_world_size, device)
     ranks = Ranks(rank, world_size, local_rank)
+    here = loopback_only() if local_world_size == world_size else nullcontext()
     with Path(os.devnull).open("w", encoding="utf-8") as devnull:
         try:
-            with _process_group(device, ranks), redirect_stdout(devnull if rank else sys.stdout):
+            with here, _process_group(device, ranks), redirect_stdout(devnull if rank else sys.stdout):
                 yield ranks
         except RuntimeError as error:
             if not _is_lost_rank(error):
