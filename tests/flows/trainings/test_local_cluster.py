@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -26,12 +26,13 @@ REQUESTS = ("/", "/health", "/info", "/json/index.html", "/metrics", "/sitemap.j
 
 def find_listeners(process: psutil.Process) -> dict[int, str]:
     """Addresses by port, of the process and those that it started."""
-    return {
-        connection.laddr.port: connection.laddr.ip
-        for each in (process, *process.children(recursive=True))
-        for connection in each.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found: dict[int, str] = {}
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # a compiler that has ended
+            for connection in each.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    found[connection.laddr.port] = connection.laddr.ip
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,6 @@ def test_search_opens_nothing_that_another_user_can_use_and_leaves_no_key(
 ) -> None:
     options = ("--over", "train.lr=0.001..0.002", "--jobs", "2", *OPTIONS[2:], "--set", "train.epochs=100000")
     with running_search(tmp_path, *options) as process:
-        tree = [process, *process.children(recursive=True)]
         listeners = find_listeners(process)
         assert set(listeners.values()) == {LOOPBACK}
         assert len(listeners) == 5, "scheduler, two workers and their nannies"
@@ -173,6 +173,7 @@ def test_search_opens_nothing_that_another_user_can_use_and_leaves_no_key(
         )
         assert len(attack.stdout.split()) == 2 * len(listeners), attack.stderr
         assert set(attack.stdout.split()) <= {"OSError", "TimeoutError"}
+        tree = [process, *process.children(recursive=True)]
         assert not [text for each in tree for text in each.cmdline() if "PRIVATE KEY" in text]
         process.kill()
         _, alive = psutil.wait_procs(tree, timeout=60)
