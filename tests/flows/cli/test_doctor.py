@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.cli.doctor import doctor, run_checks
+from flows.cli.doctor import _champion, doctor, run_checks
 from flows.cli.sample_workspace import prepare_sample_workspace
 from flows.run.lock import workspace_lock
+from tasks.params import read_params
+from tasks.registry.ledger import LEDGER, append
 from tests.conftest import copy_of_project
 from tests.flows.git_clones import git
+from tests.tasks.registry.test_ledger import make_entry
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def test_run_checks_gives_each_error_a_fix(project: Path, monkeypatch: pytest.Mo
     assert {"Python", "packages", "disk", "device"} <= wrong.keys()
     assert "2 of 2 packages differ from requirements.lock: torch, no-such-package" in wrong["packages"].text
     assert all(check.fix for check in wrong.values())
+    assert "dvc gc" not in wrong["disk"].fix, "it would delete the models that rollback and promote need"
 
 
 def test_doctor_misses_a_compiler(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +150,23 @@ def test_run_checks_with_a_dead_server_gives_an_error(project: Path, monkeypatch
         (check,) = (check for check in run_checks() if check.subject == "Prefect")
     assert check.status == "error"
     assert check.text.startswith("no Prefect server responds at 127.0.0.1:1 (PREFECT_API_URL); ")
+
+
+def test_doctor_names_what_is_damaged_in_the_ledger(project: Path) -> None:
+    for _ in range(3):
+        append(make_entry("rejected", "a"))
+    first, second, third = LEDGER.read_bytes().splitlines(keepends=True)
+    LEDGER.write_bytes(first + b"#" + second + third[:99])
+    params = read_params(Path("params.yaml"))
+    texts = [check.text for check in _champion(params) if check.subject == "ledger"]
+    assert texts == [
+        f"the last line of {LEDGER} is cut short; the next decision moves what is left to {LEDGER}.truncated",
+        f"1 damaged or missing lines of {LEDGER} are set aside",
+    ]
+    LEDGER.write_bytes(b"{" + first + second)
+    (check,) = _champion(params)
+    assert (check.subject, check.status) == ("champion", "error")
+    assert check.text.startswith(f"{LEDGER}, line 1 is corrupt (")
+    assert check.fix.startswith(
+        "cp registry/ledger.jsonl registry/ledger.jsonl.damaged && git checkout HEAD --"
+    )
