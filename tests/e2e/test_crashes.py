@@ -7,7 +7,9 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
+from flows.cli.console import PREFECT_ENV
 from flows.run.lock import LOCK_FILE
+from flows.server.connection import TAG
 from tests.conftest import ROOT
 from tests.e2e.deployment_server import DeploymentServer, wait_until
 
@@ -59,7 +61,9 @@ def test_automation_allows_for_missed_heartbeats() -> None:
         int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
         for deployment in deployments["deployments"]
     }
-    assert interval_s == {30}
+    assert interval_s == {30} == {int(PREFECT_ENV["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])}
+    assert automation["trigger"]["match_related"]["prefect.resource.id"] == f"prefect.tag.{TAG}"
+    assert all(TAG in deployment["tags"] for deployment in deployments["deployments"])
     assert automation["trigger"]["within"] == 100  # three of them, and some seconds
 
 
