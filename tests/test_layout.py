@@ -160,3 +160,25 @@ def test_lock_holds_no_registry_address() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in re.sub(r"--hash=\S+", "", lock)
     assert not [line for line in lock.splitlines() if line.startswith(("--index", "--extra-index", "--find"))]
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    """A tag can be moved to other code; the comment says which version the commit is."""
+    used = [
+        line
+        for file in (ROOT / ".github").rglob("*.y*ml")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(- )?uses:", line)
+    ]
+    assert used
+    pinned = re.compile(r"\s*(- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in used if not pinned.fullmatch(line)] == []
+
+
+def test_image_is_pinned_by_version_and_runs_as_no_root() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    (base,) = (line for line in lines if line.startswith("FROM "))
+    assert re.fullmatch(r"FROM python:3\.\d+\.\d+-slim-[a-z]+", base)
+    (user,) = (line for line in lines if line.startswith("USER "))
+    assert re.fullmatch(r"USER [1-9]\d*:[1-9]\d*", user)  # numbers, which Kubernetes can check
+    assert not [line for line in lines[lines.index(user) :] if line.startswith(("RUN", "COPY"))]

@@ -133,6 +133,7 @@ def test_kubernetes_worker_starts_a_job_that_kubernetes_accepts() -> None:
     (container,) = pod["containers"]
     assert container["image"] == "registry.example.org/cifarflow:1"
     assert container["args"] == ["prefect", "flow-run", "execute"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "fsGroup": 1000}
     assert container["envFrom"] == [{"secretRef": {"name": "cifarflow"}}]
     env = {each["name"]: each["value"] for each in container["env"]}
     assert env.items() >= HEARTBEAT.items()
