@@ -5,7 +5,7 @@ from pathlib import Path
 
 try:
     from tasks.params import read_params
-    from tasks.processes.process import exit_with_parent, interrupt_on_termination, use_repository_of_folder
+    from tasks.processes.process import exit_with_parent, interrupt_on_termination, normalize_environment
     from tasks.processes.streams import repair_standard_streams
     from tasks.stages import STAGES, run_stage
     from tasks.workspace.code import require_same_code
@@ -24,8 +24,8 @@ def main(arguments: list[str]) -> int:
         return InputError.exit_code
     interrupt_on_termination()
     exit_with_parent()
-    use_repository_of_folder()
     try:
+        normalize_environment()
         require_same_code(arguments[:1])
         run_stage(arguments[0], read_params(Path("params.yaml")))
     except RunError as error:

@@ -18,7 +18,7 @@ from click_didyoumean import DYMGroup
 from flows.cli import flow_commands, local_commands, training_commands
 from flows.run.memory import LACKS, describe_lack_of_memory
 from flows.server.proxies import exclude_loopback_from_proxies
-from tasks.processes.process import interrupt_on_termination, use_repository_of_folder
+from tasks.processes.process import interrupt_on_termination, normalize_environment
 from tasks.processes.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error, describe_syntax_error
@@ -78,7 +78,6 @@ def main() -> None:
 def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> int:
     """0 = success, 1 = run failed, 2 = invalid usage, 130 = interrupted."""
     interrupt_on_termination()
-    use_repository_of_folder()
     exclude_loopback_from_proxies()
     try:
         started_in = Path.cwd()
@@ -86,6 +85,7 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
         print("cifarflow: the current directory no longer exists; change to another one", file=sys.stderr)
         return InputError.exit_code
     try:
+        normalize_environment()
         code = int(cli(arguments, prog_name="cifarflow", standalone_mode=False, obj=closed_streams) or 0)
         flush_standard_output()
     except (

@@ -23,7 +23,7 @@ from flows.run.markdown import TaskRunSummary
 from flows.run.memory import LACKS, describe_lack_of_memory
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import Params, read_params
-from tasks.processes.process import use_repository_of_folder
+from tasks.processes.process import normalize_environment
 from tasks.workspace.errors import RunError, describe_os_error, describe_syntax_error
 
 RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
@@ -41,7 +41,7 @@ def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
     `WorkspaceLockedError` where another run holds the lock.
     """
     filter_prefect_logs()
-    use_repository_of_folder()
+    normalize_environment()
     flow_run_id = current_flow_run_id()
     with (
         contextlib.chdir(workspace),

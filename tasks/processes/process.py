@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pwd
 import signal
 import sys
 import threading
@@ -24,10 +25,19 @@ REPOSITORY_VARIABLES = (
 """Variables with which a shell or a hook points Git at another repository than the one of the folder."""
 
 
-def use_repository_of_folder() -> None:
-    """Let this process and those that it starts, DVC among them, use the Git repository of their folder."""
+def normalize_environment() -> None:
+    """Set for this process, and those that it starts, what libraries rely on.
+
+    Git and DVC use the repository of the folder. A user id of a container may have neither a name, for which
+    DVC and PyTorch ask, nor a home directory; Docker makes it `/` then.
+    """
     for name in REPOSITORY_VARIABLES:
         os.environ.pop(name, None)
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("USER", f"uid-{os.getuid()}")
+        os.environ.setdefault("HOME", "/")
 
 
 def interrupt_on_termination() -> None:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from flows.cli.sample_workspace import prepare_sample_workspace
 from flows.run.lock import workspace_lock
 from tasks.params import read_params
 from tasks.registry.ledger import LEDGER, append
-from tests.conftest import copy_of_project
+from tests.conftest import ROOT, copy_of_project
 from tests.flows.git_clones import git
 from tests.tasks.registry.test_ledger import make_entry
 
@@ -108,6 +110,31 @@ def test_run_checks_says_whether_git_can_record_decisions(
     for path in (project, *(project / ".git").rglob("*"), project / ".git"):
         os.chown(path, other_uid, other_uid)
     assert check_git() == ("error", "another user owns the repository")
+
+
+@pytest.mark.slow
+def test_doctor_of_a_user_id_without_a_name_and_a_home(project: Path, other_uid: int) -> None:
+    uid = 54321
+    for path in (project, *project.rglob("*")):
+        os.chown(path, uid, uid)
+    become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    see_all = [
+        "--inh-caps=+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    ]  # the interpreter may be root's
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "doctor"]
+    unset = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    done = subprocess.run(
+        [*become, *see_all, *command],
+        env=environment | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(project / "prefect")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1] == "all good; next: cifarflow run", done.stdout + done.stderr
 
 
 def test_doctor_prints_no_secret(
