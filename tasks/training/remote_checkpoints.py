@@ -13,8 +13,10 @@ from tasks.workspace.errors import InputError
 from tasks.workspace.files import atomic_write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+TIMEOUT_S = 600.0  # for all that is downloaded or deleted; some file systems wait for ever
 KEEP_LAST = 2  # if the newest is corrupt, the previous one is used
 
 
@@ -46,25 +48,27 @@ class RemoteCheckpoints:
     def download(self, folder: Path) -> None:
         """Bring those that are newer than the folder's own."""
         newest = max((file.name for file in folder.glob("epoch-*.pt")), default="")
-        try:
+
+        def fetch() -> None:
             for file in self._newest_first():
                 name = file.rsplit("/", 1)[-1]
                 if name > newest:
                     content = self._fs.cat_file(file)
                     with atomic_write(folder / name) as temp_path:
                         temp_path.write_bytes(content)
-        except Exception as error:  # noqa: BLE001 - each file system has its own; the training starts anew
-            print(f"no checkpoint could be read from train.checkpoint_url: {_describe(error)}")
+
+        _call(fetch, "no checkpoint could be read from train.checkpoint_url")
 
     def clear(self) -> None:
         """Delete them, once the training has finished."""
-        if self._thread is not None:
-            self._thread.join()
-        try:
+
+        def delete() -> None:
+            if self._thread is not None:
+                self._thread.join()
             if self._fs.exists(self._folder):
                 self._fs.rm(self._folder, recursive=True)
-        except Exception as error:  # noqa: BLE001 - the training has finished
-            print(f"the checkpoints at train.checkpoint_url could not be deleted: {_describe(error)}")
+
+        _call(delete, "the checkpoints at train.checkpoint_url could not be deleted")
 
     def _is_uploading(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -82,6 +86,25 @@ class RemoteCheckpoints:
     def _newest_first(self) -> list[str]:
         self._fs.invalidate_cache()
         return sorted(map(str, self._fs.glob(f"{self._folder}/epoch-*.pt")), reverse=True)
+
+
+def _call(function: Callable[[], None], problem: str) -> None:
+    """Print one line where the function fails, or its server has not answered after `TIMEOUT_S`."""
+    errors: list[str] = []
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - each file system has its own; the training does without
+            errors.append(_describe(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT_S)
+    if thread.is_alive():
+        print(f"{problem}: no answer within {TIMEOUT_S:.0f} s")
+    elif errors:
+        print(f"{problem}: {errors[0]}")
 
 
 def _describe(error: Exception) -> str:

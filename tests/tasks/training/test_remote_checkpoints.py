@@ -1,8 +1,10 @@
 """A training whose machine is lost goes on from the checkpoints at a URL, and ends in the same bytes."""
 
 import shutil
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -128,3 +130,19 @@ def test_url_with_a_password_is_rejected_and_not_shown() -> None:
 def test_url_is_in_no_record_of_the_parameters() -> None:
     config = build_config(checkpoint_url="s3://bucket/planted")
     assert "planted" not in config.model_dump_json()
+
+
+def test_store_that_never_answers_holds_up_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tasks.training.remote_checkpoints.TIMEOUT_S", 0.1)
+    remote = RemoteCheckpoints("memory://silent", "training", 0.0)
+    answer = threading.Event()
+    monkeypatch.setattr(remote, "_fs", SimpleNamespace(invalidate_cache=answer.wait, exists=lambda _: answer.wait()))
+    remote.download(tmp_path)
+    remote.clear()
+    answer.set()
+    assert capsys.readouterr().out.splitlines() == [
+        "no checkpoint could be read from train.checkpoint_url: no answer within 0 s",
+        "the checkpoints at train.checkpoint_url could not be deleted: no answer within 0 s",
+    ]
