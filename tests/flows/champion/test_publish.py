@@ -1,7 +1,5 @@
 """What a retraining publishes: a DVC experiment, a push, a commit on a branch of its own."""
 
-import datetime as dt
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,7 +11,7 @@ from flows.rollback import rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION
 from tasks.workspace.files import hash_file
-from tests.flows.conftest import IMPROVE, git, read_task_states, run_retrain
+from tests.flows.conftest import IMPROVE, git, run_retrain
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
@@ -62,31 +60,3 @@ def test_failed_push_keeps_champion(champion_copy: Path, tmp_path: Path) -> None
     assert CHAMPION.read_bytes() == Path("artifacts/model.onnx").read_bytes()
     assert len(ledger.read_ledger()) == 2
     assert run_retrain().name == "Skipped"
-
-
-def test_retrain_says_before_it_trains_what_it_could_not_publish(
-    champion_copy: Path, other_uid: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-
-    def fail(**options: bool) -> str:
-        state = run_retrain(*IMPROVE, **options)
-        assert state.is_failed()
-        assert read_task_states(state) == {}
-        return str(state.message)
-
-    assert fail(push=True) == "no DVC remote to push to; add one: dvc remote add -d NAME URL"
-    branch = f"retrain/{dt.datetime.now(dt.UTC):%Y-%m-%d}"
-    git("checkout", "--quiet", "-b", branch)
-    assert fail(commit=True) == f"the branch {branch} is checked out; refusing to commit to it"
-    git("checkout", "--quiet", "main")
-    git("config", "commit.gpgsign", "true")
-    git("config", "gpg.program", "false")
-    assert fail(commit=True).startswith("Git could not sign a commit, as commit.gpgsign asks: ")
-    for path in (champion_copy, *champion_copy.glob(".git")):
-        os.chown(path, other_uid, other_uid)
-    assert fail(commit=True) == (
-        "cannot commit: another user owns the repository; to change that: "
-        f"git config --global --add safe.directory {champion_copy}"
-    )
-    assert len(ledger.read_ledger()) == 1

@@ -138,7 +138,9 @@ def test_store_that_never_answers_holds_up_no_training(
     monkeypatch.setattr("tasks.training.remote_checkpoints.TIMEOUT_S", 0.1)
     remote = RemoteCheckpoints("memory://silent", "training", 0.0)
     answer = threading.Event()
-    monkeypatch.setattr(remote, "_fs", SimpleNamespace(invalidate_cache=answer.wait, exists=lambda _: answer.wait()))
+    monkeypatch.setattr(
+        remote, "_fs", SimpleNamespace(invalidate_cache=answer.wait, exists=lambda _: answer.wait())
+    )
     remote.download(tmp_path)
     remote.clear()
     answer.set()
