@@ -43,10 +43,15 @@ def test_serve_starts_server_runs_deployments_and_stops(
     serve: tuple[DeploymentServer, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     server, process = serve
+    code = server.folder / "flows/toys/base.py"  # a copy, which runs instead of the environment's
+    text = code.read_text(encoding="utf-8")
+    code.write_text(f"{text}\nPath('code-that-ran').write_text(__file__)\n", encoding="utf-8")
     names = {name for name in read_deployment_names(server.folder) if "anywhere" not in name}
     wait_until(lambda: len(server.request("deployments/filter", {})) == len(names))
     server.run_prefect("deployment", "run", "neuron/neuron", "--watch")
     server.wait_until_completed(server.start_run("neuron/neuron", w1=2.0))
+    assert (server.folder / "code-that-ran").read_text() == str(code)
+    code.write_text(text, encoding="utf-8")
     automations = {entry["name"]: entry["enabled"] for entry in server.request("automations/filter", {})}
     assert automations["cifarflow: a run without heartbeats has crashed"]
     assert not automations["cifarflow: images are waiting"]
