@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flows.cli.launch import _require_own
 from tests.conftest import ROOT, copy_of_project
+from tests.flows.git_clones import git
 
 LAUNCH = (sys.executable, "-P", "-c", "from flows.cli.launch import main; main()")
 """as the command does in an environment in which the code of ROOT is installed"""
@@ -97,6 +99,30 @@ def test_code_of_another_user_is_not_run(project: Path, other_uid: int) -> None:
 def test_code_that_root_owns_is_run(project: Path, other_uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: other_uid)
     _require_own(project)
+
+
+@pytest.mark.slow
+def test_new_outside_a_project_is_made_of_the_installed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a shell or a hook has pointed Git at another repository."""
+    for label in ("cat", "dog"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(tmp_path / "images" / label / f"{i}.png")
+    other = tmp_path / "other"
+    git(tmp_path, "init", "--quiet", str(other))
+    variables = {"GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_INDEX_FILE": tmp_path / "index"}
+    identity = {f"GIT_{role}_{key}": "T" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    with monkeypatch.context() as patch:
+        for name, value in (variables | identity).items():
+            patch.setenv(name, str(value))
+        done = launch("new", "flowers", "--images", "images", "--image-size", "16", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert git(tmp_path / "flowers", "status", "--short") == ""
+    assert git(tmp_path / "flowers", "ls-files", "flows/cli/launch.py")
+    assert git(other, "status", "--short") == ""
+    assert launch("-C", "flowers", "--version", cwd=tmp_path).stdout.endswith(f" from {tmp_path}/flowers\n")
 
 
 @pytest.mark.slow
