@@ -69,7 +69,7 @@ def _is_source(file: Path) -> bool:
 def _import_closure(module: Path, seen: set[Path]) -> set[Path]:
     """The project's modules that `module` imports at run time, in functions, too."""
     seen.add(module)
-    for name in _runtime_imports(ast.parse((ROOT / module).read_bytes())):
+    for name in _runtime_imports(ast.parse((ROOT / module).read_bytes(), str(ROOT / module))):
         file = Path(*name.split(".")).with_suffix(".py")
         if file not in seen and (ROOT / file).is_file():
             _import_closure(file, seen)
