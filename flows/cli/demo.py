@@ -1,61 +1,61 @@
 """`cifarflow demo`: a local page that classifies images and has sliders for three toys."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import FastAPI
 
 from flows.cli.demo_image import IMAGE_CSS, build_image_tab
+from flows.cli.demo_server import MAX_UPLOAD_BYTES, serve
+from flows.server.process import HOST
 from flows.toys.gradient_descent import Point, descend, gradient
 from flows.toys.gradient_descent import loss as squared_error
 from flows.toys.gradient_descent import plot as plot_gradient_descent
 from flows.toys.loss import plot_example, predict
 from flows.toys.neuron import ACTIVATIONS, activate, multiply
 from flows.toys.neuron import plot as plot_neuron
-from tasks.workspace.errors import InputError
 
-LOOPBACK = "127.0.0.1"
 GOOD_LEARNING_RATE = 0.03  # shown beside the chosen one
 EXAMPLE = (2.0, 7.0)  # the talk's x and y
 START: Point = (-4.0, 1.0)
 MAX_STEPS = 60
+DELETE_AFTER_S = (30, 300)  # how often Gradio looks for files to delete, and how old they are then
 # Gradio's own themes load their fonts from another server.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 CSS = f"{IMAGE_CSS} .figure svg {{ max-width: 100%; height: auto }}"
 
 
 def launch(onnx_model: Path, splits: Path, port: int | None = None, record_file: Path | None = None) -> None:
-    """Serve the page on the loopback interface until Ctrl-C; the command line turns SIGTERM into it.
+    """Serve the page to its user until Ctrl-C.
 
     `InputError` if the port is in use, or if nothing can be recorded in `record_file`.
     """
     blocks = build_app(onnx_model, splits, record_file)
-    try:
-        _, url, _ = blocks.launch(
-            server_name=LOOPBACK,
-            server_port=port,
+
+    def mount(app: FastAPI, path: str) -> None:
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path,
+            server_name=HOST,
             theme=THEME,
             css=CSS,
-            share=False,
-            quiet=True,
+            max_file_size=MAX_UPLOAD_BYTES,
             ssr_mode=False,
-            prevent_thread_lock=True,
+            run_history=False,
+            enable_monitoring=False,
             footer_links=[],
         )
-    except OSError as error:
-        raise InputError(f"{LOOPBACK}:{port} is in use; choose another --port") from error
+
     try:
-        print(f"Open {url} in a browser. Stop with Ctrl-C.", flush=True)
-        signal.pause()
+        serve(mount, port)
     except KeyboardInterrupt:
         print("stopped")
-    finally:
-        blocks.close(verbose=False)
 
 
 def build_app(onnx_model: Path, splits: Path, record_file: Path | None = None) -> gr.Blocks:
-    blocks = gr.Blocks(title="cifarflow", analytics_enabled=False)
+    blocks = gr.Blocks(title="cifarflow", analytics_enabled=False, delete_cache=DELETE_AFTER_S)
     with blocks:
         gr.Markdown("# From one neuron to a classifier")
         with gr.Tab("An image"):

@@ -40,6 +40,7 @@ GALLERY_OPTIONS: dict[str, Any] = {
 }
 MAX_EXAMPLES = 100
 NUM_NEIGHBORS = 6
+DELETED = "after some minutes, at the latest when the demo ends"
 WHY = """
 In the talk, f(x; θ) = ŷ gives another prediction ŷ for the same input x when the parameters θ change. Here θ
 stays and x changes: a gray square covers one part of the image after the other. Where ŷ falls most, the
@@ -97,9 +98,10 @@ def build_image_tab(
     examples = _first_image_per_class(data) if data else []
     size = model.image_size
     gr.Markdown(f"Drop an image, or choose a test image. Model: `{onnx_model}`, {model.dataset_label}.")
+    gr.Markdown(f"Your images stay on this machine, in a folder of yours, and are deleted {DELETED}.")
     recorder = OutputRecorder(record_file, onnx_model) if record_file else None
     if recorder:
-        gr.Markdown(f"The probabilities of your images, not the images, are recorded in `{record_file}`.")
+        gr.Markdown(f"Their probabilities, not the images, are recorded in `{record_file}`.")
     if examples:
         gallery = gr.Gallery(examples, label="the first test image of each class", **GALLERY_OPTIONS)
     with gr.Row():

@@ -148,15 +148,20 @@ def demo(port: int | None, record: Path | None) -> None:
     model = Path(os.path.relpath(model))
     print(f"starting the demo with {model} ({model_label}); takes about 5 s", flush=True)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
-    try:
-        from flows.cli.demo import launch
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
+    from flows.cli.demo_server import private_folder
     from tasks.params import read_params
 
-    launch(model, Path(read_params(Path("params.yaml")).paths.splits), port, record)
+    splits = Path(read_params(Path("params.yaml")).paths.splits)
+    with private_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)  # read when Gradio is imported, too
+        try:
+            from flows.cli.demo import launch
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
+
+        launch(model, splits, port, record)
 
 
 @click.command("check-labels")

@@ -1,20 +1,27 @@
 """The demo as its user has it: the command, and a browser."""
 
 import contextlib
+import http.client
+import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.cli.demo_server import MAX_OTHER_BYTES, MAX_UPLOAD_BYTES
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder, read_outputs
 from tasks.inference.onnx_classifier import load_model
@@ -34,13 +41,17 @@ BROWSER_TIMEOUT_MS = 60_000
 
 
 @contextlib.contextmanager
-def start_demo(folder: Path, *options: str) -> Iterator[str]:
+def start_demo(folder: Path, *options: str, **environment: str) -> Iterator[str]:
     """The URL of a demo that runs in the folder; SIGTERM should end it as Ctrl-C does.
 
     (Not SIGINT, which is ignored in what `nohup make test &` starts.) A demo that hangs is killed.
     """
     with subprocess.Popen(
-        [CIFARFLOW, "demo", *options], cwd=folder, stdout=subprocess.PIPE, text=True
+        [CIFARFLOW, "demo", *options],
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as demo:
         assert demo.stdout is not None
         killer = threading.Timer(TIMEOUT_S, demo.kill)  # ends the reading of its output
@@ -71,9 +82,18 @@ def project(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def url(project: Path) -> Iterator[str]:
-    with start_demo(project, "--record", "asked.jsonl") as url:
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's temporary directory, where somebody else has Gradio's own folder already."""
+    folder = tmp_path_factory.mktemp("temporary")
+    (folder / "gradio").write_text("another user's")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(project: Path, temporary: Path) -> Iterator[str]:
+    with start_demo(project, "--record", "asked.jsonl", TMPDIR=str(temporary)) as url:
         yield url
+    assert not list(temporary.glob("cifarflow-demo-*")), "it ended, so nothing of it is left"
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +133,117 @@ def wait_for_output(page: "Page", label: str, text: str) -> None:
 
 def test_demo_is_bound_to_loopback(url: str) -> None:
     assert urlparse(url).hostname == "127.0.0.1"
+
+
+PATHS = ("", "config", "gradio_api/info", "gradio_api/upload", "gradio_api/queue/join", "gradio_api/file=x")
+
+
+def ask(url: str, headers: dict[str, str], body: bytes | None = None) -> int:
+    """The status of the answer; a refusal may be read by no other page."""
+    try:
+        answer = urlopen(Request(url, body, headers), timeout=TIMEOUT_S)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        assert answer.status == 200 or "access-control-allow-origin" not in answer.headers
+        return int(answer.status)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_demo_serves_nobody_without_the_token(url: str, path: str) -> None:
+    root = f"http://{urlparse(url).netloc}/"
+    for address in (root + path, f"{root}{'0' * 32}/{path}", f"{url.rstrip('/')}0/{path}"):
+        assert ask(address, {}) == ask(address, {}, b"{}") == 401
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "page.example"}, 421),
+        ({"Host": "page.example", "Origin": "http://page.example"}, 421),
+        ({"Origin": "http://page.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_demo_serves_no_other_page_whatever_it_knows(
+    url: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    assert ask(url + path, headers) == ask(url + path, headers, b"{}") == status
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1234", "localhost", "[::1]:80"])
+def test_demo_serves_its_user_through_a_forwarded_port(url: str, host: str) -> None:
+    assert ask(f"{url}config", {"Host": host, "Origin": f"http://{host}"}) == 200
+
+
+def test_demo_is_closed_to_another_user(url: str, temporary: Path, other_uid: int) -> None:
+    (folder,) = temporary.glob("cifarflow-demo-*")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    child = os.fork()  # another user need not have a Python to start
+    if child == 0:
+        os.setgid(other_uid)
+        os.setuid(other_uid)
+        root = f"http://{urlparse(url).netloc}/"
+        is_refused = all(ask(root + path, {}) == 401 for path in PATHS)
+        os._exit(0 if is_refused and not os.access(folder, os.R_OK) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def build_upload(num_bytes: int) -> tuple[bytes, str]:
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    return head + bytes(num_bytes) + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("path", "status"), [("gradio_api/upload", 413), ("gradio_api/queue/join", 413)])
+def test_demo_takes_no_huge_upload_and_keeps_none_of_it(
+    url: str, temporary: Path, path: str, status: int, *, chunked: bool
+) -> None:
+    content, kind = build_upload(MAX_UPLOAD_BYTES + 2 * MAX_OTHER_BYTES)
+    if "upload" not in path:
+        kind = "application/json"
+    connection = http.client.HTTPConnection(urlparse(url).netloc, timeout=TIMEOUT_S)
+    body = (content[i : i + 65536] for i in range(0, len(content), 65536)) if chunked else content
+    try:
+        connection.request("POST", f"{urlparse(url).path}{path}", body, {"Content-Type": kind})
+        assert connection.getresponse().status == status
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it need not read what it refuses
+    assert not [file for file in temporary.rglob("*") if file.stat().st_size > MAX_UPLOAD_BYTES / 2]
+
+
+def test_demo_keeps_what_is_uploaded_in_its_private_folder(url: str, temporary: Path) -> None:
+    content, kind = build_upload(1000)
+    request = Request(f"{url}gradio_api/upload", content, {"Content-Type": kind})
+    with urlopen(request, timeout=TIMEOUT_S) as answer:
+        (name,) = json.load(answer)
+    assert Path(name).is_relative_to(next(temporary.glob("cifarflow-demo-*")))
+
+
+@pytest.mark.browser
+def test_demo_takes_nothing_from_a_page_of_another_origin(
+    browser: "Browser", url: str, temporary: Path
+) -> None:
+    page = browser.new_page()
+    page.route("http://127.0.0.1:1/", lambda route: route.fulfill(body="<p>another page</p>"))
+    page.goto("http://127.0.0.1:1/")
+    before = sorted(temporary.rglob("*"))
+    statuses: list[int] = []
+    page.on("response", lambda response: statuses.append(response.status))
+    for mode in ("no-cors", "cors"):
+        page.evaluate(
+            """async ([url, mode]) => {
+              const form = new FormData();
+              form.append('files', new Blob(['x'.repeat(1000)]), 'a.png');
+              try { await fetch(url, {method: 'POST', mode, body: form, credentials: 'include'}); } catch {}
+            }""",
+            [f"{url}gradio_api/upload", mode],
+        )
+    page.close()
+    assert set(statuses) <= {403}
+    assert sorted(temporary.rglob("*")) == before
 
 
 def wait_for_image(page: "Page", caption: str, expected: NDArray[np.uint8]) -> None:
