@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from models.classifier import Classifier
     from tasks.inference.batches import Images, Probabilities
-    from tasks.params import ExportConfig
+    from tasks.params import ExportConfig, ProjectConfig
     from tasks.tracking import Tracker
 
 REFERENCE_BATCH_SIZE = 1000
@@ -32,7 +32,12 @@ PROVENANCE_KEYS = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", 
 
 
 def export(
-    splits: Path, weights: Path, onnx_model: Path, config: ExportConfig, tracker: Tracker | None = None
+    splits: Path,
+    weights: Path,
+    onnx_model: Path,
+    config: ExportConfig,
+    project: ProjectConfig,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
     """Write `onnx_model`, once the file itself agrees with PyTorch on all test images.
 
@@ -55,7 +60,7 @@ def export(
             model,
             temp_path,
             f"{metadata['dataset']} classifier",
-            _build_metadata(model, metadata, weights, test_accuracy),
+            _build_metadata(model, metadata, weights, test_accuracy) | _describe_license(project),
         )
         difference = check_parity(
             predict_in_every_configuration(
@@ -98,5 +103,9 @@ def _build_metadata(
         "output": f"probabilities: float32 {shapes['probabilities']}, in the order of classes",
         "test_accuracy": json.dumps(test_accuracy),
         "run": json.dumps(run, sort_keys=True),
-        "license": "MIT",
     }
+
+
+def _describe_license(project: ProjectConfig) -> dict[str, str]:
+    """The line of the metadata, or none: what is in somebody's images is theirs to license."""
+    return {"license": project.license} if project.license else {}

@@ -39,9 +39,11 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(image.path, copy)
         (partial / "reports").mkdir()
-        copy_params(
-            source / "params.yaml", partial / "params.yaml", "folder", {"split": {"image_size": image_size}}
-        )
+        own: dict[str, dict[str, object]] = {
+            "project": {"license": ""},  # the owner of the images may name one
+            "split": {"image_size": image_size},
+        }
+        copy_params(source / "params.yaml", partial / "params.yaml", "folder", own)
         note = _record(partial)
         if target.exists():
             target.rmdir()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tasks.params.train import TrainConfig
 from tasks.params.types import (
@@ -20,6 +20,21 @@ from tasks.params.types import (
     Tolerance,
 )
 from tasks.validation import load_yaml, validate
+
+
+class ProjectConfig(StrictModel):
+    """What the files that leave the project say about it."""
+
+    license: str = Field(
+        description="of the exported models, such as an SPDX identifier; empty: they name none"
+    )
+
+    @field_validator("license")
+    @classmethod
+    def _require_one_line(cls, text: str) -> str:
+        if not text.isprintable() or text != text.strip() or len(text) > 200:
+            raise ValueError("a license is one line of at most 200 characters, without spaces around it")
+        return text
 
 
 class Paths(StrictModel):
@@ -159,6 +174,7 @@ class Params(StrictModel):
     """All of `params.yaml`."""
 
     dataset: Literal["CIFAR-10", "CIFAR-100", "folder", "sample"]
+    project: ProjectConfig
     paths: Paths
     download: DownloadConfig
     split: SplitConfig

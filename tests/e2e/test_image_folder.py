@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from dvc.repo import Repo
 from PIL import Image
@@ -45,6 +46,7 @@ def test_project_of_own_images_runs_retrains_and_predicts(tmp_path: Path) -> Non
     assert made.returncode == 0, made.stderr
     assert made.stdout == f"{project} is ready. Next: cd {project} && make run\n"
     assert not subprocess.check_output(["git", "-C", project, "status", "--short"])
+    assert read_params(project / "params.yaml").project.license == ""
 
     write_overrides(project / "params.yaml", parse_overrides((*QUICK, "train.epochs=4")))
     save_image_folder(project / "incoming", CLASSES, 4, size=80, seed=1)
@@ -52,6 +54,9 @@ def test_project_of_own_images_runs_retrains_and_predicts(tmp_path: Path) -> Non
     assert retrained.returncode == 0, retrained.stdout + retrained.stderr
     assert "20 new images accepted, 0 rejected" in retrained.stderr
     assert "promoted: the first model" in retrained.stderr
+
+    for file in ("registry/champion.onnx", "artifacts/model.int8.onnx"):
+        assert "license" not in {entry.key for entry in onnx.load(project / file).metadata_props}
 
     metrics = read_json(project / "reports" / "metrics.json")
     assert sorted(metrics["test"]["per_class"]) == list(CLASSES)

@@ -13,7 +13,7 @@ from models.net import Net
 from tasks.export import export, to_onnx
 from tasks.inference.onnx_classifier import load_model
 from tasks.onnx.onnx_model import MIN_OPSET
-from tasks.params import ExportConfig, Params, read_params
+from tasks.params import ExportConfig, Params, ProjectConfig, read_params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 from tasks.workspace.weights import load_classifier
@@ -25,7 +25,13 @@ def model(small_run: Params) -> Path:
     return Path(small_run.paths.onnx_model)
 
 
-def run_export(small_run: Params, folder: Path, weights: Path | None = None, **changes: object) -> Path:
+def run_export(
+    small_run: Params,
+    folder: Path,
+    weights: Path | None = None,
+    project: ProjectConfig | None = None,
+    **changes: object,
+) -> Path:
     """The stage `export` with another output folder, other weights, other config; its file."""
     config = ExportConfig.model_validate(small_run.export.model_dump() | changes)
     export(
@@ -33,6 +39,7 @@ def run_export(small_run: Params, folder: Path, weights: Path | None = None, **c
         weights or Path(small_run.paths.weights),
         folder / "model.onnx",
         config,
+        project or small_run.project,
     )
     return folder / "model.onnx"
 
@@ -85,6 +92,16 @@ def test_export_writes_no_local_path_and_no_other_file(model: Path) -> None:
         assert path.encode() not in content
     assert not [t for t in onnx.load(model, load_external_data=False).graph.initializer if t.external_data]
     assert not list(model.parent.glob("*.data"))
+
+
+@pytest.mark.parametrize("text", ["CC-BY-4.0", "All rights reserved, © Jane Doe", ""])
+def test_export_names_the_license_of_the_project_or_none(
+    small_run: Params, tmp_path: Path, text: str
+) -> None:
+    file = run_export(small_run, tmp_path, project=ProjectConfig(license=text))
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert metadata.get("license") == (text or None)
+    assert text or b"MIT" not in file.read_bytes()
 
 
 def test_export_is_deterministic(small_run: Params, model: Path, tmp_path: Path) -> None:

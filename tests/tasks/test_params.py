@@ -54,6 +54,13 @@ def replace_text(file: Path, before: str, after: str) -> None:
             "dataset should be 'CIFAR-10', 'CIFAR-100', 'folder' or 'sample', not 'MNIST'",
         ),
         ("  opset: auto", "  opset: 0", "export.opset should be 'auto' or an integer from 13 to 28, not 0"),
+        (
+            "  license: MIT",
+            "  license: 'MIT '",
+            "project.license: a license is one line of at most 200 characters, without spaces around it",
+        ),
+        ("  license: MIT", '  license: "a\\nb"', "project.license: a license is one line"),
+        ("  license: MIT #", "  license: #", "project.license should be text, not empty"),
         ("  flip: false", "  flip: on", "train.flip should be true, false or 'alternating', not 'on'"),
         ("  flip: false", "  flip: 1", "train.flip should be true, false or 'alternating', not 1"),
         ("  epochs: 24", "  epochs: ", "train.epochs should be an integer from 1 to 100000, not empty"),

@@ -200,7 +200,7 @@ def test_each_opset_gives_both_files_and_the_same_probabilities(
 ) -> None:
     config = ExportConfig.model_validate(small_run.export.model_dump() | {"opset": opset})
     paths = small_run.paths
-    export(Path(paths.splits), Path(paths.weights), tmp_path / "model.onnx", config)
+    export(Path(paths.splits), Path(paths.weights), tmp_path / "model.onnx", config, small_run.project)
     int8, metrics = run_quantize(small_run, tmp_path, onnx_model=str(tmp_path / "model.onnx"), export=config)
     for file, reference in ((tmp_path / "model.onnx", Path(paths.onnx_model)), (int8, model)):
         loaded = onnx.load(file)

@@ -35,7 +35,7 @@ def test_network_goes_from_training_to_int8(splits: Path, tmp_path: Path, networ
     weights, onnx_model, int8_model = (tmp_path / name for name in ("w", "model.onnx", "int8.onnx"))
     train(splits, weights, tmp_path / "history.csv", build_config(network=network, **TINY))
     evaluate(splits, weights, tmp_path / "metrics.json", tmp_path / "p.csv", PARAMS.evaluate)
-    assert export(splits, weights, onnx_model, EXPORT)["max_abs_diff"] <= EXPORT.parity_atol
+    assert export(splits, weights, onnx_model, EXPORT, PARAMS.project)["max_abs_diff"] <= EXPORT.parity_atol
     config = PARAMS.quantize.model_copy(update={"calibration_images": 32})
     metrics = quantize(splits, weights, onnx_model, int8_model, EXPORT, config)
     assert metrics["argmax_agreement"] >= 0.8

@@ -32,7 +32,8 @@ def test_gpu_recipe_trains_evaluates_and_exports_on_cpu(tmp_path: Path, recipe: 
     assert {"accuracy", "accuracy_no_tta"} <= metrics["test"].keys()
     # PyTorch's exporter writes opset 18 for it.
     quick = {"opset": 18, "parity_batch_sizes": [7], "parity_threads": [2]}
-    exported = export(splits, weights, onnx_model, params.export.model_copy(update=quick))
+    export_config = params.export.model_copy(update=quick)
+    exported = export(splits, weights, onnx_model, export_config, params.project)
     assert exported["parity_images"] == 10
     test = load_splits(splits).test
     session = onnxruntime.InferenceSession(onnx_model.read_bytes())
