@@ -1,1 +1,1 @@
-"""Networks, on PyTorch and the standard library only: no file, Prefect, DVC or W&B."""
+"""The networks. They need PyTorch and the standard library only, and know no file, Prefect, DVC or W&B."""

@@ -1,4 +1,4 @@
-"""The classifier that is evaluated and exported: from decoded images to probabilities."""
+"""The classifier is what is evaluated and exported: it maps decoded images to probabilities."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,15 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 
 class Classifier(nn.Module):
-    """Normalization, network, test-time augmentation and softmax.
+    """A classifier joins normalization, the network, test-time augmentation and softmax.
 
-    Takes uint8 images `(N, S, S, 3)`, RGB, as decoded, and gives float32 probabilities `(N, classes)`. `mean`
-    and `std` are per channel, for values in 0 to 1. `image_size` is S, for whoever exports it.
+    It maps uint8 images `(N, S, S, 3)`, RGB, as decoded, to float32 probabilities `(N, classes)`. `mean` and
+    `std` are per channel, for values in 0 to 1. `image_size` is S, which the export needs.
 
-    `tta` names the views of an image whose logits are averaged (Krizhevsky et al., "ImageNet Classification",
-    2012, section 4.1): `flip`, the image and its mirror image; `flip_translate`, in addition both translated
-    by one pixel, up and left, and down and right, with half the weight (airbench).
+    `tta` names the test-time augmentation: the logits of several versions of an image are averaged
+    (Krizhevsky et al., "ImageNet Classification", 2012, section 4.1). `flip` takes the image and its mirror
+    image. `flip_translate` adds both of these translated by one pixel, once up and left and once down and
+    right; the translated ones have half the weight in all (airbench).
     """
 
     mean: Tensor
@@ -37,10 +38,10 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, channels last in memory.
+        """Normalize uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, with the channels last in memory.
 
-        The export traces this form, whose constants hold three values each. Training has a faster one, equal
-        up to rounding: `tasks/training/normalize.py`.
+        The export traces this method, whose constants hold three values each. Training uses a faster one that
+        gives the same values up to rounding: `tasks/training/normalize.py`.
         """
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
         return torch.softmax(self.logits(self.normalize(images)), dim=1)
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Normalized images `(N, 3, S, S)` to logits `(N, classes)`, averaged over the views."""
+        """Map normalized images `(N, 3, S, S)` to logits `(N, classes)`, averaged as `tta` says."""
         if self.tta == "none":
             return self.network(inputs)  # type: ignore[no-any-return]
         logits = self._flip_averaged(inputs)
@@ -59,5 +60,6 @@ class Classifier(nn.Module):
         return logits / 2 + translated / 4
 
     def _flip_averaged(self, inputs: Tensor) -> Tensor:
-        # One view after another: all six at once would take six times the memory.
+        # The network takes one version of the images after another: all six in a batch would take six times
+        # the memory.
         return (self.network(inputs) + self.network(inputs.flip(3))) / 2  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The talk's network with convolution, max pooling and ReLU in one operator, for training on a CPU."""
+"""`FusedNet` trains `Net` on a CPU with convolution, max pooling and ReLU in one operator."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from models.net import Net
 
 
 class FusedNet(nn.Module):
-    """`net` in about half of the time per training step; up to rounding the same function and gradients.
+    """A training step takes about half the time of `net`; outputs and gradients are equal up to rounding.
 
-    Its parameters are those of `net`. Takes float32 images on a CPU. The library that is built from
+    The parameters are those of `net`. Images must be float32 and on a CPU. The library that is built from
     fused_net.cpp must have been loaded into PyTorch.
     """
 
@@ -34,7 +34,9 @@ class _ConvPoolReLU(torch.autograd.Function):
         height, width = ((side - 4) // 2 for side in x.shape[2:])
         size = (len(x), len(weight), height, width)
         out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        argmax = torch.empty_like(out, dtype=torch.uint8)  # which of the four, or that ReLU gave 0
+        # Per output, the operator notes which of the four pooled values was the greatest, or that ReLU gave
+        # 0: this is all that the backward pass has to know of the forward pass.
+        argmax = torch.empty_like(out, dtype=torch.uint8)
         torch.ops.cifarflow.conv_pool_relu(x, weight, bias, out, argmax)
         ctx.save_for_backward(x, weight, argmax)
         return out
@@ -44,6 +46,7 @@ class _ConvPoolReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         x, weight, argmax = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
+        # Images need no gradient; an empty tensor tells the operator to skip it.
         x_gradient = torch.empty_like(x) if ctx.needs_input_grad[0] else x.new_empty(0)
         weight_gradient, bias_gradient = torch.empty_like(weight), weight.new_empty(len(weight))
         torch.ops.cifarflow.conv_pool_relu_backward(

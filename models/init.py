@@ -1,4 +1,4 @@
-"""Initial weights from one generator."""
+"""These functions build a network whose initial weights come from one generator, so that they repeat."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 @contextmanager
 def seed_global_generator(generator: Generator, device: torch.device | None = None) -> Iterator[None]:
-    """Seed PyTorch's global generator, and that of a CUDA `device`; afterwards both are as they were."""
+    """Seed PyTorch's global generator, and that of a CUDA `device`, from `generator`; then restore both."""
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     with torch.random.fork_rng(devices=[device] if device and device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -43,7 +43,7 @@ def build_model(
                 for parameter in module.parameters():  # the weight, then the bias
                     parameter.uniform_(-bound, bound, generator=generator)
             elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()  # ones and zeros: no randomness
+                module.reset_parameters()  # sets ones and zeros, so no generator is needed
             elif next(module.parameters(recurse=False), None) is not None:
                 raise TypeError(f"no weight initialization defined for {type(module).__name__}")
     init_weights = getattr(model, "init_weights", None)

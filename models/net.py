@@ -1,4 +1,4 @@
-"""The talk's network: two convolutions and three dense layers, 62,006 parameters."""
+"""`Net` is the talk's network: two convolutions and three dense layers, with 62,006 parameters."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
@@ -7,17 +7,16 @@ MIN_IMAGE_SIZE = 16
 
 
 class Net(nn.Module):
-    """The network of the talk's code demo (slide "Netzwerk"), which is also the PyTorch tutorial's.
+    """The talk's code demo (slide "Netzwerk") has this network, and so does the PyTorch tutorial.
 
-    Takes normalized images `(N, 3, S, S)` and gives logits `(N, classes)`. The talk has S = 32 and 10
-    classes; `ValueError` where nothing is left of smaller images after the convolutions.
+    It maps normalized images `(N, 3, S, S)` to logits `(N, classes)`. The talk has S = 32 and 10 classes. The
+    constructor raises `ValueError` if images are so small that nothing is left after the convolutions.
     """
 
     def __init__(self, num_classes: int = 10, image_size: int = 32) -> None:
         super().__init__()
-        side = (
-            (image_size - 4) // 2 - 4
-        ) // 2  # after two 5x5 convolutions without padding, each with a pool
+        # A 5x5 convolution without padding takes 4 pixels off a side, and pooling halves it; there are two.
+        side = ((image_size - 4) // 2 - 4) // 2
         if side < 1:
             raise ValueError(f"images must have at least {MIN_IMAGE_SIZE} x {MIN_IMAGE_SIZE} pixels")
         self.conv1 = nn.Conv2d(3, 6, 5)
@@ -28,14 +27,14 @@ class Net(nn.Module):
         self.pool = nn.MaxPool2d(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The talk has pool(relu(conv(x))). Max pooling and ReLU commute: this is the same function, with ReLU
-        # on a quarter of the values.
+        # The talk has pool(relu(conv(x))). Max pooling and ReLU commute, so this order gives the same values
+        # and applies ReLU to a quarter of them.
         x = F.relu(self.pool(self.conv1(x)))
         x = F.relu(self.pool(self.conv2(x)))
         return self.classify(x)
 
     def classify(self, x: Tensor) -> Tensor:
-        """The dense layers: feature maps `(N, 16, side, side)` to logits."""
+        """Apply the dense layers, which map feature maps `(N, 16, side, side)` to logits `(N, classes)`."""
         x = x.flatten(1)
         x = F.relu(self.fc1(x))
         x = F.relu(self.fc2(x))

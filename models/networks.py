@@ -1,4 +1,4 @@
-"""Networks by the name that `train.network` takes."""
+"""`build_network` finds a network by the name that `train.network` gives."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,8 @@ from torch import nn
 from models.cifarnet import Airbench94Net, Airbench96Net
 from models.net import Net
 
-# The project's own, from the number of classes and the images' size in pixels; `ValueError` if too small.
+# The project's own networks, each with a constructor that takes the number of classes and the images' size in
+# pixels, and raises `ValueError` for images that are too small.
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "net": Net,
     "airbench94": Airbench94Net,
@@ -16,12 +17,12 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def build_network(name: str, num_classes: int, image_size: int) -> nn.Module:
-    """One of the project's own networks, or torchvision's of that name, with any weights.
+    """Build one of the project's own networks, or torchvision's of that name; its weights are arbitrary.
 
-    `ValueError` where the images are too small for it.
+    `ValueError` if the images are too small for the network, or if no network has this name.
     """
     if name in NETWORKS:
         return NETWORKS[name](num_classes, image_size)
-    from models.torchvision_networks import build_torchvision_network  # takes a second
+    from models.torchvision_networks import build_torchvision_network  # this import takes a second
 
     return build_torchvision_network(name, num_classes, image_size)

@@ -1,4 +1,4 @@
-"""One training step, as in the talk's code demo and the toy `training_cycle`."""
+"""A training step, written as in the talk's code demo and in the toy `training_cycle`."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ def training_step(
     inputs: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Forward pass, loss, backward pass, parameter update.
+    """Run the forward pass, the loss, the backward pass and the update of the parameters.
 
-    Returns the predictions and the mean loss of the batch, both from before the update, detached.
+    Returns the predictions and the batch's mean loss, both computed before the update and both detached.
     """
     optimizer.zero_grad()
     predictions = model(inputs)

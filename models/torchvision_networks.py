@@ -1,9 +1,10 @@
-"""torchvision's classifiers by their torchvision names, with a stem for small images.
+"""torchvision's classifiers are built by their torchvision names, with a stem for small images.
 
-They begin with strides and pooling that reduce 224x224 pixels to a quarter or less per side; of 32x32 little
-would be left. For images of up to `MAX_SMALL_IMAGE` pixels the stem keeps the resolution, as He et al. do for
-CIFAR-10 ("Deep Residual Learning for Image Recognition", 2015, section 4.2): a 3x3 convolution with a stride
-of 1 and no pooling. Networks that cut the image into patches get smaller ones. The rest is torchvision's.
+The stem is the first layers of a network. torchvision's stems have strides and pooling that reduce 224x224
+pixels to a quarter or less per side; little would be left of 32x32 pixels. For images of up to
+`MAX_SMALL_IMAGE` pixels the stem is replaced by one that keeps the resolution, as He et al. do for CIFAR-10
+("Deep Residual Learning for Image Recognition", 2015, section 4.2): a 3x3 convolution with a stride of 1 and
+no pooling. Networks that cut the image into patches get smaller patches. The rest is torchvision's.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from torchvision import models
 
 MAX_SMALL_IMAGE = 64  # larger images get torchvision's own stem
 MIN_IMAGE_SIZE = 32
-SMALL_PATCH = 4  # pixels, of a vision transformer for small images; else 16, as its name says
+SMALL_PATCH = 4  # a vision transformer's pixels per patch for small images; else 16, as in `vit_b_16`
 
 
 def build_torchvision_network(name: str, num_classes: int, image_size: int) -> nn.Module:
-    """Normalized images `(N, 3, S, S)` to logits `(N, num_classes)`, with torchvision's initialization.
+    """Build a network from normalized images `(N, 3, S, S)` to logits `(N, num_classes)`.
 
-    `ValueError` for another name, or where S, `image_size`, is too small or no multiple of the patches.
+    The weights have torchvision's initialization. `ValueError` if the name is unknown, or if `image_size`, S,
+    is too small or is no multiple of a vision transformer's patch size.
     """
     if not name.startswith((*_STEMS, "vit_")):
         raise ValueError(f"unknown network {name!r}")
@@ -35,7 +37,7 @@ def build_torchvision_network(name: str, num_classes: int, image_size: int) -> n
 
 
 def stem_parameters(name: str) -> tuple[str, ...]:
-    """Modules and parameters whose shapes differ for small images."""
+    """Return the names of the modules and parameters whose shapes differ for small images."""
     return _STEM_PARAMETERS.get(_family(name), ())
 
 
@@ -61,7 +63,7 @@ def _replace_shufflenet_stem(network: Any) -> None:
 
 
 def _replace_convnext_stem(network: Any) -> None:
-    """Patches of 2x2 instead of 4x4."""
+    """Cut the image into patches of 2x2 pixels instead of 4x4."""
     patches = nn.Conv2d(3, network.features[0][0].out_channels, 2, stride=2)
     nn.init.trunc_normal_(patches.weight, std=0.02)
     assert patches.bias is not None
@@ -70,7 +72,10 @@ def _replace_convnext_stem(network: Any) -> None:
 
 
 def _replace_vgg_head(network: Any) -> None:
-    """The stem keeps the resolution as it is; after five poolings one pixel is left, not 7x7."""
+    """Replace the head's first layers: after five poolings a small image is one pixel, not 7x7.
+
+    VGG's stem stays, since it keeps the resolution.
+    """
     network.avgpool = nn.AdaptiveAvgPool2d(1)
     network.classifier[0] = nn.Linear(512, network.classifier[0].out_features)
     nn.init.normal_(network.classifier[0].weight, 0, 0.01)
