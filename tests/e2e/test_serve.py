@@ -45,7 +45,9 @@ def test_serve_starts_server_runs_deployments_and_stops(
     server, process = serve
     code = server.folder / "flows/toys/base.py"  # a copy, which runs instead of the environment's
     text = code.read_text(encoding="utf-8")
-    code.write_text(f"{text}\nPath('code-that-ran').write_text(__file__)\n", encoding="utf-8")
+    code.write_text(
+        f"{text}\nimport pathlib\npathlib.Path('code-that-ran').write_text(__file__)\n", encoding="utf-8"
+    )
     names = {name for name in read_deployment_names(server.folder) if "anywhere" not in name}
     wait_until(lambda: len(server.request("deployments/filter", {})) == len(names))
     server.run_prefect("deployment", "run", "neuron/neuron", "--watch")
