@@ -1,1 +1,1 @@
-"""ONNX files: exported, built by hand for one network, quantized."""
+"""Make ONNX files: export networks, build the graphs of one network by hand, and quantize to int8."""

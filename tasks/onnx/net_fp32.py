@@ -1,4 +1,7 @@
-"""The talk's network as an ONNX graph optimized for fp32 (docs/onnx.md has what was tried)."""
+"""Build the talk's network as an ONNX graph that is optimized for fp32.
+
+docs/onnx.md lists the variants that were tried.
+"""
 
 import numpy as np
 import onnx
@@ -10,20 +13,23 @@ from models.net import Net
 from tasks.onnx.onnx_model import build_onnx_model
 
 Weights = dict[str, NDArray[np.float64]]
-IMAGE_SIZE = 32  # for which the kernels and shapes below are laid out
+IMAGE_SIZE = 32  # The kernels and shapes below are laid out for this size only.
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 
 
 def has_custom_graph(classifier: Classifier) -> bool:
-    """Whether this module and int8_graph.py can write it: a `Net` for 32x32 without test-time views."""
+    """Return whether this module and net_int8.py can build a graph of the classifier.
+
+    They can for a `Net` for images of 32x32 without test-time augmentation.
+    """
     is_net = isinstance(classifier.network, Net) and classifier.image_size == IMAGE_SIZE
     return is_net and classifier.tta == "none"
 
 
 def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """The classifier of a `Net`, uint8 images `(N, 32, 32, 3)` to probabilities `(N, classes)`.
+    """Build the graph of a `Net`, from uint8 images `(N, 32, 32, 3)` to probabilities `(N, classes)`.
 
-    An equivalent graph, up to rounding:
+    The graph computes what the classifier computes, up to rounding, but in a form that is faster:
 
     - Normalization is part of the first convolution.
     - An image stays in the order in which it is decoded: a 5x5 convolution over three channels is a 5x15 one
@@ -31,7 +37,7 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     - The first convolution computes two neighboring rows at once, as 12 channels of a 6x15 kernel with a
       stride of two rows: with 6 channels most of a vector register of 16 floats would be idle. The pool is
       then a maximum over two columns, and over the two halves of the channels.
-    - Four channels of zeros make it 16: ONNX Runtime pools whole registers in the layout in which it
+    - Four channels of zeros make 12 channels 16: ONNX Runtime pools whole registers in the layout in which it
       convolves, and half as much has to be converted back to ONNX's layout.
     - ReLU follows the convolution directly, where ONNX Runtime fuses it.
     """
@@ -39,11 +45,13 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     if not isinstance(network, Net):
         raise TypeError(f"no fp32 graph for {type(network).__name__}; only Net is supported")
     weights = fold_normalization(classifier)
+    # The kernel gets a channel for each of two rows and reads the colors where they stand in memory.
     kernel, bias = _interleave_channels(_stack_two_rows(weights["conv1.weight"])), weights["conv1.bias"]
     tensors: Tensors = {
-        "rows": np.array([0, 1, 32, 96]),  # 0: as it is
-        "channels": np.array([1]),  # the axis of Slice
+        "rows": np.array([0, 1, 32, 96]),  # In `Reshape`, 0 keeps a dimension: the batch.
+        "channels": np.array([1]),  # `Slice` cuts along this axis.
         "start": np.array([0]),
+        # Channels 0 to 5 are the upper of two rows, 6 to 11 the lower; the slices leave the padding out.
         "half": np.array([6]),
         "whole": np.array([12]),
         "conv1.weight": np.pad(kernel, ((0, 4), *3 * [(0, 0)])).astype(np.float32),
@@ -54,14 +62,18 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     }
     node = helper.make_node
     nodes = [
+        # The image's three values per pixel stay side by side: one row of 96 values for 32 pixels.
         node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
         node("Reshape", ["float", "rows"], ["pixels"]),
+        # A stride of 3 values is one pixel; a stride of two rows, since both are computed at once.
         node("Conv", ["pixels", "conv1.weight", "conv1.bias"], ["c1"], kernel_shape=[6, 15], strides=[2, 3]),
         node("Relu", ["c1"], ["r1"]),
+        # The 2x2 pool is first a maximum of two columns, then of the two rows, which are channels here.
         node("MaxPool", ["r1"], ["p1"], kernel_shape=[1, 2], strides=[1, 2]),
         node("Slice", ["p1", "start", "half", "channels"], ["upper"]),
         node("Slice", ["p1", "half", "whole", "channels"], ["lower"]),
         node("Max", ["upper", "lower"], ["x1"]),
+        # From here on the graph is the network's own.
         node("Conv", ["x1", "conv2.weight", "conv2.bias"], ["c2"], kernel_shape=[5, 5]),
         node("Relu", ["c2"], ["r2"]),
         node("MaxPool", ["r2"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
@@ -72,20 +84,21 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
 
 def fold_normalization(classifier: Classifier) -> Weights:
-    """The weights of a `Net` with normalization in the first convolution, which takes values of 0 to 255.
+    """Return the weights of a `Net` whose first convolution takes pixels of 0 to 255 and normalizes them.
 
-    That convolution has no padding, so this is exact.
+    The result is exact, since that convolution has no padding: a border of zeros would be normalized, too.
     """
     weights = {name: tensor.double().numpy() for name, tensor in classifier.network.state_dict().items()}
     mean, std = (x.double().numpy().reshape(3, 1, 1) for x in (classifier.mean, classifier.std))
     kernel = weights["conv1.weight"]
+    # w * (x / 255 - mean) / std + b = w / (255 * std) * x + (b - w * mean / std), summed over a kernel.
     weights["conv1.bias"] = weights["conv1.bias"] - (kernel * (mean / std)).sum((1, 2, 3))
     weights["conv1.weight"] = kernel / (255 * std)
     return weights
 
 
 def build_dense_tensors(weights: Weights) -> Tensors:
-    """The dense layers' weights, stored as `Gemm` multiplies them: `(in, out)`."""
+    """Return the dense layers' weights `(in, out)`, in which order `Gemm` multiplies them, and biases."""
     tensors: Tensors = {}
     for name in ("fc1", "fc2", "fc3"):
         tensors[f"{name}.weight"] = np.ascontiguousarray(weights[f"{name}.weight"].T, dtype=np.float32)
@@ -94,7 +107,7 @@ def build_dense_tensors(weights: Weights) -> Tensors:
 
 
 def build_dense_nodes() -> list[onnx.NodeProto]:
-    """From `features` to `probabilities`."""
+    """Return the nodes of the dense layers, which lead from `features` to `probabilities`."""
     node = helper.make_node
     return [
         node("Gemm", ["features", "fc1.weight", "fc1.bias"], ["f1"]),
@@ -107,13 +120,14 @@ def build_dense_nodes() -> list[onnx.NodeProto]:
 
 
 def _stack_two_rows(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(O, C, H, W)` as `(2 O, C, H + 1, W)`: first for a row, then for the one below it."""
+    """Turn a kernel `(O, C, H, W)` into `(2 O, C, H + 1, W)`, for a row and for the row below it at once."""
+    # A row of zeros below or above the kernel moves it by one row within a window of H + 1 rows.
     upper = np.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0)))
     lower = np.pad(kernel, ((0, 0), (0, 0), (1, 0), (0, 0)))
     return np.concatenate([upper, lower])
 
 
 def _interleave_channels(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(O, C, H, W)` as `(O, 1, H, W C)`, for rows in which a pixel's channels are interleaved."""
+    """Turn a kernel `(O, C, H, W)` into `(O, 1, H, W C)`, for rows of interleaved channels (RGBRGB...)."""
     outputs, channels, height, width = kernel.shape
     return kernel.transpose(0, 2, 3, 1).reshape(outputs, 1, height, width * channels)

@@ -1,4 +1,7 @@
-"""The talk's network as an ONNX graph optimized for int8 (docs/onnx.md has what was tried)."""
+"""Build the talk's network as an ONNX graph that is optimized for int8.
+
+docs/onnx.md lists the variants that were tried.
+"""
 
 import numpy as np
 import onnx
@@ -17,38 +20,45 @@ from tasks.onnx.net_fp32 import (
 from tasks.onnx.onnx_model import build_onnx_model
 from tasks.workspace.errors import InputError
 
-# Activations that hold the same values in another order, or the maximum of some: producer to consumer.
+# Each value holds the same numbers as its key in another order, or the maximum of some of them. Both tensors
+# get one scale, so that no conversion is needed between them.
 SHARED_RANGES = {"r1": "x2", "r2": "features"}
 
 
 def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """The classifier of a `Net`, still in floats: images `(N, 32, 32, 3)`, 0 to 255, to `(N, classes)`.
+    """Build the graph of a `Net` that `tasks.onnx.qdq` then quantizes.
 
-    An equivalent graph, up to rounding, in the layout preferred by ONNX Runtime's int8 convolution, which
-    keeps channels last and is fast with a multiple of four input channels and 16 or more output channels:
+    It still computes in floats, from images `(N, 32, 32, 3)` with values of 0 to 255 to probabilities
+    `(N, classes)`. It computes what the classifier computes, up to rounding, in the layout that ONNX
+    Runtime's int8 convolution prefers. That convolution keeps channels last, and is fast with a multiple of
+    four input channels and 16 or more output channels. So:
 
-    - Four pixels of three colors are one of twelve channels. The first convolution computes four
+    - Four pixels of three colors become one pixel of twelve channels. The first convolution computes four
       neighboring columns of two neighboring rows at once, as 48 channels, with a stride of two rows and one
-      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six:
-      `MaxPool` with the groups side by side in a row, since `Max` of uint8 needs ONNX Runtime 1.24.
-    - The second convolution takes them as they are, and computes two columns at once, as 32 channels.
-    - The channels stay last from the image to the features: `Transpose` only says so in ONNX's terms, and
+      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six.
+      `MaxPool` computes it with the groups side by side in a row: `Max` of uint8 needs ONNX Runtime 1.24.
+    - The second convolution takes the twelve channels of two pixels as they are, and computes two
+      columns at once, as 32 channels.
+    - The channels stay last from the image to the features. `Transpose` only says so in ONNX's terms, and
       is optimized away when ONNX Runtime loads the file.
-    - Normalization is part of the first convolution, which has no padding: the image itself is quantized.
+    - Normalization is part of the first convolution, so the image itself, which is uint8, is its input.
     """
     network = classifier.network
     if not isinstance(network, Net):
         raise InputError(f"no int8 graph for {type(network).__name__}; only Net is supported")
     weights = fold_normalization(classifier)
     kernel, bias = weights["conv1.weight"], weights["conv1.bias"]
+    # The pool compares column 0 with 1 and column 2 with 3, in both rows. What it compares has to stand in
+    # different groups of twelve channels, hence the order of the columns.
     shifted = [
         _shift_kernel(kernel, row, column, rows=2, columns=4) for row in (0, 1) for column in (0, 2, 1, 3)
-    ]  # neighbors that the pool compares, 0 with 1 and 2 with 3, are in groups of their own
+    ]
     kernel2 = weights["conv2.weight"]
     shifted2 = [_shift_kernel(kernel2, 0, column, rows=1, columns=2) for column in (0, 1)]
+    # The features arrive with channels last, so the inputs of the first dense layer change their order.
     channels_last = weights["fc1.weight"].reshape(120, 16, 5, 5).transpose(0, 2, 3, 1).reshape(120, 400)
     tensors: Tensors = {
-        "fours": np.array([0, 32, 8, 12]),  # 0: as it is
+        "fours": np.array([0, 32, 8, 12]),  # In `Reshape`, 0 keeps a dimension: the batch.
         "groups": np.array([0, 14, 28, 12]),
         "columns": np.array([0, 10, 10, 16]),
         "conv1.weight": _width_to_channels(np.concatenate(shifted), 4),
@@ -58,19 +68,24 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         **build_dense_tensors(weights | {"fc1.weight": channels_last}),
     }
 
-    last, second = [0, 2, 3, 1], [0, 3, 1, 2]  # the position of the channels
+    # ONNX's convolutions and pools take channels second, while `Reshape` regroups channels that are last.
+    last, second = [0, 2, 3, 1], [0, 3, 1, 2]
     node = helper.make_node
     nodes = [
+        # Four pixels of three colors become one pixel of twelve channels.
         node("Reshape", ["images", "fours"], ["pixels"]),
         node("Transpose", ["pixels"], ["x1"], perm=second),
         node("Conv", ["x1", "conv1.weight", "conv1.bias"], ["c1"], kernel_shape=[6, 2], strides=[2, 1]),
         node("Relu", ["c1"], ["r1"]),
+        # The 48 channels become four groups of twelve in a row, over which the pool takes the maximum.
         node("Transpose", ["r1"], ["n1"], perm=last),
         node("Reshape", ["n1", "groups"], ["s1"]),
         node("Transpose", ["s1"], ["t1"], perm=second),
         node("MaxPool", ["t1"], ["x2"], kernel_shape=[1, 4], strides=[1, 4]),
+        # The twelve channels are two pixels of six, and the 32 outputs two pixels of 16.
         node("Conv", ["x2", "conv2.weight", "conv2.bias"], ["c2"], kernel_shape=[5, 3]),
         node("Relu", ["c2"], ["r2"]),
+        # The 32 channels become two columns of 16 again, as the pool and the dense layer need them.
         node("Transpose", ["r2"], ["n2"], perm=last),
         node("Reshape", ["n2", "columns"], ["s2"]),
         node("Transpose", ["s2"], ["t2"], perm=second),
@@ -79,6 +94,7 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         node("Flatten", ["m2"], ["features"], axis=1),
         *build_dense_nodes(),
     ]
+    # The quantizer tells the consumers of a tensor apart by their names.
     for each in nodes:
         each.name = each.output[0]
     return build_onnx_model(nodes, tensors, opset, IMAGE_SIZE, TensorProto.FLOAT)
@@ -87,12 +103,18 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 def _shift_kernel(
     kernel: NDArray[np.float64], row: int, column: int, rows: int, columns: int
 ) -> NDArray[np.float64]:
-    """`(O, C, H, W)` in zeros `(O, C, H + rows - 1, W + columns - 1)`, from that row and column on."""
+    """Pad a kernel `(O, C, H, W)` with zeros to `(O, C, H + rows - 1, W + columns - 1)`.
+
+    The kernel begins at `row` and `column`, so it computes the neighbor that is so many pixels away.
+    """
     return np.pad(kernel, ((0, 0), (0, 0), (row, rows - 1 - row), (column, columns - 1 - column)))
 
 
 def _width_to_channels(kernel: NDArray[np.float64], pixels: int) -> NDArray[np.float32]:
-    """`(O, C, H, W)` as `(O, pixels C, H, W / pixels)`: so many neighboring pixels become one."""
+    """Turn a kernel `(O, C, H, W)` into `(O, pixels C, H, W / pixels)`, for groups of neighboring pixels.
+
+    Each group of `pixels` neighbors in a row is one pixel with the channels of all.
+    """
     outputs, channels, height, width = kernel.shape
     grouped = kernel.transpose(0, 2, 3, 1).reshape(outputs, height, width // pixels, pixels * channels)
     return np.ascontiguousarray(grouped.transpose(0, 3, 1, 2), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""ONNX models as this project writes them: the signature around a graph's nodes, metadata, the file."""
+"""Give a graph's nodes the inputs, outputs and metadata of this project's ONNX files, and write the file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks.workspace.errors import InputError
 
-MIN_OPSET = 13  # Softmax over one axis, DequantizeLinear with one scale per channel
+MIN_OPSET = 13  # This one brought Softmax over one axis, and DequantizeLinear with one scale per channel.
 
-# "Normalisation": part of every exported file, whose bytes depend on nothing but weights and parameters.
+# The British spelling stays: the text is part of every exported file, and another one would change its bytes.
 INTERFACE = (
     "images: uint8 {images}, RGB, as decoded; probabilities: float32 {probabilities}, in "
     "the order of `classes`. Normalisation is inside."
@@ -21,7 +21,7 @@ INTERFACE = (
 
 
 def resolve_opset(opset: int | Literal["auto"]) -> int:
-    """The operator set for graphs of the talk's network; `InputError` where they cannot be of that one."""
+    """Return the operator set for graphs of the talk's network; `InputError` where they do not support it."""
     if opset == "auto":
         return MIN_OPSET
     highest = onnx.defs.onnx_opset_version()
@@ -37,9 +37,9 @@ def build_onnx_model(
     image_size: int,
     image_type: int = TensorProto.UINT8,
 ) -> onnx.ModelProto:
-    """The nodes as a model from `images` `(N, S, S, 3)` to `probabilities` `(N, classes)`.
+    """Build a model of the nodes, from `images` `(N, S, S, 3)` to `probabilities` `(N, classes)`.
 
-    `tensors` has the bias of the last layer, `fc3.bias`: one value per class.
+    `tensors` has to hold the bias of the last layer, `fc3.bias`: one value per class.
     """
     num_classes = len(tensors["fc3.bias"])
     graph = helper.make_graph(
@@ -56,7 +56,7 @@ def build_onnx_model(
 
 
 def describe_signature(model: onnx.ModelProto) -> dict[str, str]:
-    """The shapes of input and output by name, such as `(N, 32, 32, 3)`."""
+    """Return the shape of each input and output by its name, such as `(N, 32, 32, 3)`."""
     shapes = {}
     for value in (*model.graph.input, *model.graph.output):
         dimensions = [dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim]
@@ -65,7 +65,7 @@ def describe_signature(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def save_onnx_model(model: onnx.ModelProto, file: Path, title: str, metadata: dict[str, str]) -> None:
-    """Check the model and write it, with `metadata` in that order and nothing else as its properties."""
+    """Check the model and write it, with `metadata` as its only properties, in that order."""
     model.producer_name = "cifarflow"
     model.graph.name = "classifier"
     model.graph.doc_string = f"{title}. {INTERFACE.format(**describe_signature(model))}"

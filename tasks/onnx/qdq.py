@@ -1,6 +1,8 @@
-"""Static quantization in ONNX's QDQ form: a `QuantizeLinear` and a `DequantizeLinear` around each operator.
+"""Quantize models to int8 with ONNX Runtime's own library.
 
-By ONNX Runtime's own library: activations in uint8, weights in int8 with one scale per channel.
+Static quantization in QDQ form puts a `QuantizeLinear` and a `DequantizeLinear` around each operator, which
+ONNX Runtime then replaces with an operator on integers. Activations become uint8, and weights int8 with one
+scale per channel.
 """
 
 import contextlib
@@ -17,20 +19,23 @@ from onnxruntime.quantization import QDQQuantizer, QuantType, quantize_static
 from tasks.onnx.net_int8 import SHARED_RANGES
 from tasks.onnx.ranges import METHODS, Calibration, CalibrationReader, measure_ranges
 
-QUANTIZED_OPS = ["Conv", "Gemm", "Relu"]  # what computes; the operators between only move and compare
+QUANTIZED_OPS = ["Conv", "Gemm", "Relu"]  # These compute; the operators between them only move and compare.
 
 
 def quantize_custom_graph(
     model: onnx.ModelProto, calibration: Calibration, weight_bits: int
 ) -> onnx.ModelProto:
-    """What `build_int8_graph` makes, in integers from the image to the last layer's sums."""
+    """Quantize a graph of `build_int8_graph`, so that all but the final Softmax works on integers."""
     ranges = measure_ranges(model, calibration, QUANTIZED_OPS)
+    # Tensors of the same values get one range, and so one scale: then no conversion between them is needed.
     for producer, consumer in SHARED_RANGES.items():
         ranges[producer] = ranges[consumer]
+    # With scale 1 and zero point 0 a quantized value of the image is the pixel itself.
     identity = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
     quantizer = QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),
         per_channel=True,
+        # x86 CPUs without VNNI add two products in 16 bits, and saturate unless weights have 7 bits.
         reduce_range=weight_bits == 7,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
@@ -39,11 +44,13 @@ def quantize_custom_graph(
         nodes_to_exclude=[],
         op_types_to_quantize=QUANTIZED_OPS,
         extra_options={
-            "TensorQuantOverrides": {"x1": [identity]},  # the image is uint8 already
+            "TensorQuantOverrides": {"x1": [identity]},  # The image is uint8 already.
+            # `build_dense_tensors` stores weights as (in, out), so the channels of `Gemm` are in axis 1.
             "QDQOpTypePerChannelSupportToAxis": {"Gemm": 1},
         },
     )
     quantizer.quantize_model()
+    # The quantizer appends its nodes at the end, but ONNX requires a node after those that it takes from.
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
     _remove_redundant_qdq(quantized.graph)
@@ -51,7 +58,7 @@ def quantize_custom_graph(
 
 
 def quantize_static_qdq(onnx_model: Path, calibration: Calibration, weight_bits: int) -> onnx.ModelProto:
-    """The file with its convolutions and dense layers in int8, by `quantize_static`."""
+    """Quantize the convolutions and dense layers of any exported model with `quantize_static`."""
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),
@@ -75,7 +82,7 @@ def quantize_static_qdq(onnx_model: Path, calibration: Calibration, weight_bits:
 
 @contextlib.contextmanager
 def _drop_advice() -> Iterator[None]:
-    """To prepare the graph, which the stage `export` has done."""
+    """Suppress the library's advice to pre-process the model: the stage `export` has done that."""
 
     def is_no_advice(record: logging.LogRecord) -> bool:
         return "pre-processing" not in record.getMessage()
@@ -91,16 +98,21 @@ def _remove_redundant_qdq(graph: onnx.GraphProto) -> None:
     """Keep integers between the layers, where values are only moved and compared.
 
     The library quantizes before each layer and dequantizes behind it. But the image is an integer already,
-    the maximum of integers is the integer of the maximum, and Softmax takes the sums as they are.
+    and the maximum of quantized values is the quantized maximum.
     """
-    del graph.value_info[:]  # the types that the tensors had as floats
+    # The inferred types say float for tensors that hold integers from here on.
+    del graph.value_info[:]
+    # The image enters as uint8, without a conversion.
     graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
     _bypass_node(graph, "QuantizeLinear", "x1")
+    # Between two layers the operators move and compare the integers themselves.
     for producer, consumer in SHARED_RANGES.items():
         _bypass_node(graph, "DequantizeLinear", f"{producer}_QuantizeLinear_Output")
         _bypass_node(graph, "QuantizeLinear", consumer)
+    # Softmax takes the last layer's sums as floats: rounding them to 8 bits would gain nothing.
     _bypass_node(graph, "QuantizeLinear", "logits")
     _bypass_node(graph, "DequantizeLinear", "logits")
+    # Scales and zero points of the removed nodes would stay in the file.
     used = {name for node in graph.node for name in node.input}
     unused = [tensor for tensor in graph.initializer if tensor.name not in used]
     for tensor in unused:
@@ -108,7 +120,7 @@ def _remove_redundant_qdq(graph: onnx.GraphProto) -> None:
 
 
 def _bypass_node(graph: onnx.GraphProto, op_type: str, tensor: str) -> None:
-    """Remove the node of that type that takes the tensor; consumers of its output take the tensor."""
+    """Remove the node of type `op_type` that takes `tensor`; what took its output takes `tensor` instead."""
     (bypassed,) = (node for node in graph.node if node.op_type == op_type and node.input[0] == tensor)
     for node in graph.node:
         for i, name in enumerate(node.input):

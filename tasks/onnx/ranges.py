@@ -1,4 +1,4 @@
-"""Calibration: the ranges of a model's activations, measured on training images."""
+"""Calibration for quantization measures the ranges of a model's activations on training images."""
 
 import contextlib
 import io
@@ -25,22 +25,24 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Calibration:
+    """The images and the method by which the ranges are measured."""
+
     images: Images
     method: str
     """a key of `METHODS`"""
     percentile: float
-    """of an activation's values, for the method of that name"""
+    """the percentage of an activation's values that its range covers, for the method `percentile` alone"""
 
 
 def sample_images(images: Images, count: int, seed: int) -> Images:
-    """`count` of the images, or all where there are fewer; the same on every machine."""
+    """Return `count` of the images, or all where there are fewer; the same ones on every machine."""
     # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
     chosen = np.random.RandomState(seed).permutation(len(images))[:count]
     return images[np.sort(chosen)]
 
 
 def measure_ranges(model: onnx.ModelProto, calibration: Calibration, op_types: Sequence[str]) -> TensorsData:
-    """By tensor, the range of its values on the images; `model` takes them as float32."""
+    """Return the range of each tensor's values on the images, which `model` takes as float32."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         onnx.save(model, file)
@@ -51,16 +53,19 @@ def measure_ranges(model: onnx.ModelProto, calibration: Calibration, op_types: S
             METHODS[calibration.method],
             extra_options={"symmetric": False, "percentile": calibration.percentile},
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # the library prints its progress
+        with contextlib.redirect_stdout(io.StringIO()):  # The library prints its progress.
             calibrator.collect_data(CalibrationReader(calibration.images.astype(np.float32)))
             ranges: TensorsData = calibrator.compute_data()
     return ranges
 
 
 class CalibrationReader(CalibrationDataReader):
+    """It gives ONNX Runtime's library the images `(N, S, S, 3)` batch by batch."""
+
     def __init__(self, images: NDArray[np.uint8 | np.float32]) -> None:
         self._batches = iter(np.split(images, range(BATCH_SIZE, len(images), BATCH_SIZE)))
 
     def get_next(self) -> dict[str, NDArray[np.uint8 | np.float32]]:
         batch = next(self._batches, None)
-        return {} if batch is None else {"images": batch}  # empty: the end
+        # An empty dict tells the library that no batch is left.
+        return {} if batch is None else {"images": batch}

@@ -1,4 +1,4 @@
-"""PyTorch's exporter: any network as ONNX."""
+"""Export any network to ONNX with PyTorch's exporter."""
 
 import warnings
 
@@ -9,14 +9,14 @@ from onnx import helper
 from models.classifier import Classifier
 from tasks.workspace.errors import InputError
 
-# PyTorch's exporter writes 18, the lowest here, and has onnxscript convert that to the others.
+# PyTorch's exporter writes opset 18, and has onnxscript convert the model to the others.
 EXPORTER_OPSETS = range(18, 26)
 
 
 def torch_onnx_export(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """What `torch.onnx.export` makes of the classifier, without debug information.
+    """Export the classifier with `torch.onnx.export`, without debug information.
 
-    Its IR version is the lowest that has the operator set, since older runtimes refuse a higher one.
+    The IR version is the lowest that has the operator set, since older runtimes refuse a higher one.
     `InputError` where the exporter does not write that operator set, or fails.
     """
     if opset not in EXPORTER_OPSETS:
@@ -27,7 +27,7 @@ def torch_onnx_export(classifier: Classifier, opset: int) -> onnx.ModelProto:
     example = torch.zeros(2, classifier.image_size, classifier.image_size, 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter's, about PyTorch's own code
+            warnings.simplefilter("ignore")  # The exporter warns about PyTorch's own code.
             program = torch.onnx.export(
                 classifier,
                 (example,),
@@ -44,14 +44,15 @@ def torch_onnx_export(classifier: Classifier, opset: int) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:
         raise InputError(f"export.opset {opset}: {str(error).splitlines()[0]}") from error
-    if model.opset_import[0].version != opset:  # it leaves the model as it is where it cannot convert it
+    # The exporter leaves the model at opset 18, without an error, where it cannot convert it.
+    if model.opset_import[0].version != opset:
         raise InputError(f"export.opset {opset} is not supported for this network; {EXPORTER_OPSETS[0]} is")
     _strip_debug_info(model)
     return model
 
 
 def _strip_debug_info(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes for debugging: stack traces, with the paths of this machine."""
+    """Remove the exporter's notes for debugging: they hold stack traces with the paths of this machine."""
     graph = model.graph
     for part in (
         model,
