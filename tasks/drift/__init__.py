@@ -1,1 +1,1 @@
-"""Drift: whether new images, or recorded predictions, are still like the training images."""
+"""Find drift: test whether new images, or recorded predictions, are still like the training images."""

@@ -1,13 +1,15 @@
-"""Do new images come from where the training images came? Black-box shift detection on a model's outputs.
+"""Test whether new images are distributed like the training images, by a model's outputs.
 
-As in Rabanser, Günnemann and Lipton, "Failing Loudly" (NeurIPS 2019): one two-sample Kolmogorov-Smirnov test
-per class compares the model's probability of it on a batch with that on the validation images, which the
-model was not trained on; Bonferroni's correction joins them. Among the reductions of dimension compared
-there a classifier's outputs find most shifts, and any exported model has them.
+This is black-box shift detection as in Rabanser, Günnemann and Lipton, "Failing Loudly" (NeurIPS 2019). One
+two-sample Kolmogorov-Smirnov (KS) test per class compares the probabilities that the model gives this class
+on a batch with those on the validation images, which the model was not trained on. Bonferroni's correction
+joins the tests. Among the reductions of dimension that the paper compares, a classifier's outputs find most
+shifts, and any exported model has them.
 
 Where the labels are known, the proportions of the classes may differ without a change of the images: people
-collect what they lack. So a class's outputs are then compared with those of the same class (covariate shift),
-and the number of images per class apart from that, by Fisher's exact test (label shift).
+collect what they lack. So two questions are tested apart: whether images differ from the validation images of
+their class (covariate shift), and whether their number per class differs (label shift, by Fisher's exact
+test).
 """
 
 import functools
@@ -24,53 +26,54 @@ from tasks.workspace.errors import RunError
 
 BATCHES_PER_YEAR = 365
 LARGE_EFFECT = 0.5
-"""A batch that could not even notice this KS statistic, half of its images moved, has too few images"""
+"""KS statistic that a batch must be large enough to notice: half of its images give other outputs"""
 NUM_OUTLIERS = 12
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Shift = Literal["output", "covariate", "label"]
-"""of the outputs, where labels are unknown; of the outputs within classes; of the classes' proportions"""
+"""what is tested: the outputs without labels, the outputs within each class, the proportions of classes"""
 
 
 @dataclass(frozen=True)
 class ClassTests:
-    """One two-sample test per class."""
+    """The results of one two-sample test per class."""
 
     shift: Shift
     effects: Floats
-    """`(classes,)`: Kolmogorov-Smirnov statistics; of labels, the share in the batch less that expected"""
+    """`(classes,)`, KS statistics; in a test of labels, the share of the batch minus the expected share"""
     p_values: Floats
+    """`(classes,)`"""
 
     @property
     def largest(self) -> int:
-        """The class that has shifted most."""
+        """Return the number of the class that has shifted most."""
         return int(np.lexsort((-np.abs(self.effects), self.p_values))[0])
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What is known of a batch."""
+    """The result of the tests of one batch of images."""
 
     images: int
     min_images: int
-    """fewer are too few to test"""
+    """smallest number of images that is tested"""
     threshold: float
-    """the p-value that each test needs"""
+    """the highest p-value at which a test is significant"""
     noticeable: float
     """the smallest KS statistic that is significant in a batch of this size"""
     tests: tuple[ClassTests, ...]
-    """none where there are too few images"""
+    """the tests that were made; empty where there are too few images"""
     outliers: NDArray[np.int64]
-    """positions of the images that stand out, the farthest first; none unless the outputs have shifted"""
+    """positions of the images that differ most, in descending order; empty unless the outputs have shifted"""
 
     @property
     def shifts(self) -> list[ClassTests]:
-        """The tests that are significant."""
+        """Return the tests that are significant."""
         return [test for test in self.tests if test.p_values.min() <= self.threshold]
 
     def describe(self, classes: Sequence[str]) -> str:
-        """The result in one line."""
+        """Describe the result in one line."""
         if not self.tests:
             return f"too few images to tell drift: {self.images:,}, from {self.min_images:,} on"
         if not self.shifts:
@@ -83,7 +86,7 @@ class Drift:
         return f"drift in {self.images:,} images: {found}; required: p ≤ {self.threshold:.1e}"
 
     def as_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """For JSON; the largest effect of each kind of test, significant or not."""
+        """Return the result for JSON, with the largest effect of each kind of test, significant or not."""
         return {
             "images": self.images,
             "min_images": self.min_images,
@@ -119,11 +122,13 @@ def detect_drift(
     """Compare a batch's probabilities `(N, classes)` with those of the reference `(M, classes)`.
 
     Args:
-        outputs: of the batch
-        reference: of images that the model was not trained on
-        confidence: chance of a year of daily batches without a false alarm, at least
-        labels: of the batch and of the reference, if known
+        outputs: probabilities of the batch
+        reference: probabilities of images that the model was not trained on
+        confidence: lowest acceptable chance of a year of daily batches without a false alarm
+        labels: class numbers of the batch and of the reference, if known
     """
+    # A year has no false alarm where none of 365 batches has one (hence the root), and a batch has none where
+    # none of its tests has one (hence Bonferroni's division).
     num_images, num_classes = outputs.shape
     num_tests = num_classes * (1 if labels is None else 2)
     threshold = -math.expm1(math.log(confidence) / BATCHES_PER_YEAR) / num_tests
@@ -131,10 +136,14 @@ def detect_drift(
     outliers = np.empty(0, np.int64)
     if num_images < least:
         return Drift(num_images, least, threshold, 1.0, (), outliers)
+    # Images are compared within strata: the classes where labels are known, else one stratum for all.
     strata = labels or (np.zeros(num_images, np.int64), np.zeros(len(reference), np.int64))
-    compared = np.flatnonzero(np.isin(strata[0], strata[1]))  # others have no image to be compared with
+    # Images of a class without any reference image have nothing to be compared with.
+    compared = np.flatnonzero(np.isin(strata[0], strata[1]))
     strata = strata[0][compared], strata[1]
     weights = weight_reference(strata)
+    # SciPy's p-values are for one sample. The two-sample statistic is distributed like that of one sample of
+    # n * m / (n + m) images, and a weighted reference is worth as many images as 1 / sum(weights ** 2).
     size = max(1, round(1 / (1 / len(compared) + (weights**2).sum()))) if len(compared) else 1
     ranks, reference_ranks = _rank_outputs(outputs[compared], reference, strata)
     effects = _ks_statistics(ranks, reference_ranks, weights)
@@ -146,13 +155,15 @@ def detect_drift(
     return Drift(num_images, least, threshold, _critical_value(threshold, size), tuple(tests), outliers)
 
 
-@functools.lru_cache(1024)  # finding the critical values takes longer than all tests
+@functools.lru_cache(1024)  # Finding the critical values takes longer than all tests.
 def min_images(num_reference: int, threshold: float) -> int:
-    """The fewest images in which `LARGE_EFFECT` is significant beside so many reference images.
+    """Return the smallest number of images in which a KS statistic of `LARGE_EFFECT` is significant.
 
     `RunError` where no number is enough, since there are too few reference images.
     """
-    sizes = range(1, num_reference)  # of the one-sample test that is equivalent
+    # The search goes over sizes of the equivalent one-sample test, and the last line solves
+    # size = n * m / (n + m) for n.
+    sizes = range(1, num_reference)
     size = next((size for size in sizes if _critical_value(threshold, size) <= LARGE_EFFECT), None)
     if size is None:
         raise RunError(f"{num_reference:,} validation images are too few to tell drift")
@@ -165,13 +176,13 @@ def _critical_value(threshold: float, size: int) -> float:
 
 
 def weight_reference(strata: tuple[Labels, Labels]) -> Floats:
-    """Weights `(M,)` with which the reference has the batch's proportions; their sum is 1.
+    """Return weights `(M,)` with which the reference has the batch's proportions of strata; their sum is 1.
 
-    The inverse of the sum of their squares is the number of images that the reference is worth.
+    The inverse of the sum of their squares is the number of unweighted images that the reference is worth.
     """
     batch, reference = strata
     counts, reference_counts = (
-        np.bincount(given, minlength=1 + max(batch.max(initial=0), reference.max())) for given in strata
+        np.bincount(numbers, minlength=1 + max(batch.max(initial=0), reference.max())) for numbers in strata
     )
     return np.asarray((counts / max(len(batch), 1))[reference] / reference_counts[reference])
 
@@ -179,41 +190,55 @@ def weight_reference(strata: tuple[Labels, Labels]) -> Floats:
 def _rank_outputs(
     outputs: NDArray[np.float32], reference: NDArray[np.float32], strata: tuple[Labels, Labels]
 ) -> tuple[Floats, Floats]:
-    """The share of an image's own stratum in the reference that has a smaller output; ties count half.
+    """Replace outputs by their ranks within the reference: `(N, classes)` and `(M, classes)`, from 0 to 1.
 
-    So classes can be joined: within each, ranks are uniform, whatever its outputs are. Those of the reference
-    are in another order than its images, each in a row of its stratum: only their distribution matters.
+    A rank is the share of the reference images of the same stratum that have a smaller output; ties count
+    half. Without drift ranks are uniform in each stratum, whatever its outputs are, so that strata can be
+    pooled. The ranks of the reference are not in the order of its images, but in rows of the same stratum.
     """
     ranks, reference_ranks = np.empty(outputs.shape), np.empty(reference.shape)
+    # Dogs are ranked among dogs only: that more of them are there is no covariate shift.
     for stratum in np.unique(strata[1]):
-        rows, reference_rows = (np.flatnonzero(given == stratum) for given in strata)
+        rows, reference_rows = (np.flatnonzero(numbers == stratum) for numbers in strata)
+        # Sorting once per output lets a binary search rank every image.
         for k, ordered in enumerate(np.sort(reference[reference_rows].T, 1)):
             ranks[rows, k] = _mid_ranks(ordered, outputs[rows, k])
+            # The reference is ranked in itself, so that ties and small strata affect both sides alike. Sorted
+            # values serve, since only the distribution of these ranks is used.
             reference_ranks[reference_rows, k] = _mid_ranks(ordered, ordered)
     return ranks, reference_ranks
 
 
 def _mid_ranks(ordered: NDArray[np.float32], values: NDArray[np.float32]) -> Floats:
+    # The mean of the shares of smaller values and of smaller or equal ones counts ties half.
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (
         2 * len(ordered)
     )
 
 
 def _ks_statistics(ranks: Floats, reference_ranks: Floats, weights: Floats) -> Floats:
-    """`(classes,)`: the largest difference of the cumulative distributions, the reference's weighted."""
+    """Return the KS statistics `(classes,)`: the largest difference between the cumulative distributions.
+
+    The images of the reference count by their `weights` `(M,)`.
+    """
+    # Along all values in ascending order, the difference rises at an image of the reference and falls at one
+    # of the batch, so a cumulative sum of these steps is the difference of both distributions.
     steps = np.concatenate([np.full(len(ranks), -1 / max(len(ranks), 1)), weights])
     statistics = np.zeros(ranks.shape[1])
     for k, values in enumerate(np.concatenate([ranks, reference_ranks]).T):
         order = np.argsort(values, kind="stable")
-        is_last = np.append(np.diff(values[order]) > 0, True)  # of equal values
+        # The distributions are defined after all of several equal values, not between them.
+        is_last = np.append(np.diff(values[order]) > 0, True)
+        # Rounding may carry the sum a little above 1, the largest value of a KS statistic.
         statistics[k] = min(np.abs(np.cumsum(steps[order])[is_last]).max(), 1.0)
     return statistics
 
 
 def _test_labels(labels: Labels, reference_labels: Labels, num_classes: int) -> ClassTests:
     counts, reference_counts = (
-        np.bincount(given, minlength=num_classes) for given in (labels, reference_labels)
+        np.bincount(numbers, minlength=num_classes) for numbers in (labels, reference_labels)
     )
+    # One 2x2 table per class: images of this class and all others, in the batch and in the reference.
     tables = np.array(
         [[counts, len(labels) - counts], [reference_counts, len(reference_labels) - reference_counts]]
     )
@@ -222,13 +247,13 @@ def _test_labels(labels: Labels, reference_labels: Labels, num_classes: int) -> 
 
 
 def _find_outliers(ranks: Floats) -> NDArray[np.int64]:
-    """Positions of the images that lie farthest in the direction in which the batch as a whole has moved.
+    """Return the positions of the images that lie farthest in the direction in which the batch has moved.
 
     Ranks have the mean 1/2 unless something has shifted, so the batch's mean less 1/2 is a direction; an
     image is scored by its projection on it. Rabanser et al. train a classifier to tell the batch from the
-    reference and show the images of which it is surest: this is the linear one that needs no training, and
-    as ranks are bounded no single odd value turns it. The least confident images would be others: dark or
-    blurred ones are often misclassified with confidence.
+    reference, and show the images of which it is surest. The projection is the linear classifier that needs
+    no training, and since ranks are bounded, no single outlier turns the direction. The least confident
+    images would not do: dark or blurred ones are often misclassified with confidence.
     """
     centered = ranks - 0.5
     return np.argsort(-(centered @ centered.mean(0)), kind="stable")[:NUM_OUTLIERS]
