@@ -1,1 +1,1 @@
-"""Which model serves: the ledger and the comparison."""
+"""Decide which model serves: compare models, and keep the decisions in the ledger."""

@@ -1,6 +1,6 @@
-"""Challenger against champion: decide, on the validation split, which exported model to serve.
+"""Compare a challenger with the champion on the validation split, and decide which of them serves.
 
-The test split takes no part in any decision; its accuracy is reported beside it.
+The test split takes no part in any decision; the accuracy on it is only reported.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from tasks.workspace.splits import Split, Splits
 
 NUM_THREADS = 2
-"""of the models that are compared, so that their latencies can be"""
+"""number of threads of each model: latencies can be compared only at equal numbers"""
 UNEVEN_RATIO = 1.25
+"""factor by which a class's share of the validation images may change before the evidence says so"""
 
 
 class ExportedModel(Protocol):
-    """An exported model, such as `tasks.inference.onnx_classifier.load_model` gives."""
+    """An exported model, such as `tasks.inference.onnx_classifier.load_model` returns."""
 
     @property
     def classes(self) -> Sequence[str]: ...
@@ -44,38 +45,45 @@ class ExportedModel(Protocol):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a decision is based on. Accuracies are shares; a gain is the challenger's minus the champion's."""
+    """The evidence of a decision.
+
+    Accuracies are shares; a gain is the challenger's accuracy minus the champion's. The data set's own
+    validation images are those that came with it, before any were added from `incoming/`.
+    """
 
     val_sha256: str
-    """of the data set's own validation images and labels; those that were added follow them"""
+    """hash of the data set's own validation images and labels, without those that were added"""
     val_images: int
-    """all of them"""
+    """number of validation images, with those that were added"""
     challenger_val_accuracy: float
     challenger_test_accuracy: float
     parity_max_abs_diff: float
+    """largest difference between a probability of the ONNX file and of PyTorch"""
     parity_argmax_agreement: float
+    """share of the images for which both give the same class"""
     champion_val_accuracy: float | None = None
     champion_test_accuracy: float | None = None
     discordant_challenger: int | None = None
-    """validation images that only the challenger classifies correctly"""
+    """number of validation images that only the challenger classifies correctly"""
     discordant_champion: int | None = None
+    """number of validation images that only the champion classifies correctly"""
     accuracy_gain: float | None = None
     gain_interval: tuple[float, float] | None = None
     p_value: float | None = None
     look: int | None = None
-    """its number among those of the year that ends with it, as in `tasks.registry.sequential`"""
+    """number of this comparison among those of the past year (`tasks.registry.sequential`)"""
     threshold: float | None = None
-    """the p-value that a promotion needs at this look"""
+    """highest p-value with which the challenger is promoted at this look"""
     error_spent: float | None = None
-    """chance that any look of this year promotes a challenger that is no better"""
+    """chance that any look of the past year promotes a challenger that is no better"""
     val_own: PairedAccuracy | None = None
-    """on the data set's own validation images alone; None where there are no others"""
+    """accuracies on the data set's own validation images alone; None where none were added"""
     val_added: PairedAccuracy | None = None
-    """on those that were added"""
+    """accuracies on the validation images that were added"""
     uneven_classes: dict[str, tuple[float, float]] | None = None
-    """share of the data set's own validation images and of all, where additions have changed it by much"""
+    """shares, of the own and of all validation images, of the classes of which additions changed them much"""
     latency_ratio: float | None = None
-    """the challenger's time per image over the champion's"""
+    """time of the challenger per image, divided by that of the champion"""
 
     def as_dict(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -83,6 +91,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Decision:
+    """Whether to promote the challenger, and why."""
+
     promote: bool
     reason: str
     evidence: Comparison
@@ -101,22 +111,31 @@ def compare(
 ) -> Decision:
     """Decide whether to promote the challenger.
 
-    It is promoted where its file agrees with PyTorch (`parity`, as in the benchmark's file), where its
-    validation accuracy is higher by at least `config.min_gain`, where an exact one-sided McNemar test on
-    the discordant images passes this look's threshold (`tasks.registry.sequential`, which keeps a year
-    without a false promotion at `config.confidence`), and where its latency is at most
-    `config.max_latency_ratio` times the champion's. The first champion needs only the first of these.
+    It is promoted where all of these are true; the first model ever needs only the first of them:
 
-    `champion_val_sha256` is that of the champion's promotion: where the data set's own validation images are
-    others the two cannot be compared, since the champion may have been trained on them. On images that were
-    added to validation no model was ever trained (`tasks.dataset.additions`), so the champion is compared on
-    those that came after it as well.
+    - Its file agrees with PyTorch (`parity`, as in the benchmark's file).
+    - Its validation accuracy is higher by at least `config.min_gain`.
+    - An exact one-sided McNemar test on the images that only one of the models classifies correctly passes
+      the threshold of this look. `tasks.registry.sequential` sets it so that a year passes without a false
+      promotion with a chance of `config.confidence`.
+    - Its latency is at most `config.max_latency_ratio` times the champion's.
 
-    `earlier_looks` are the times of the comparisons before this one, against whichever champion, `now` is
-    this one's.
+    Args:
+        challenger: the new model
+        champion: the model that serves, if there is one
+        splits: folder of the splits
+        parity: differences between the challenger's file and PyTorch
+        config: the limits above
+        champion_val_sha256: hash of the data set's own validation images when the champion was promoted.
+            Where they are different images today, the models cannot be compared, since the champion may have
+            been trained on today's. Images that were added to validation do not matter here: no model was
+            ever trained on them (`tasks.dataset.additions`), even where they came after the champion.
+        earlier_looks: times of the comparisons before this one, with any champion
+        now: time of this comparison
     """
     data = load_splits(splits)
     num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
+    # What is known of the challenger alone is evidence in any case, also where nothing is compared.
     values: dict[str, Any] = {
         "val_sha256": hash_own_val(data),
         "val_images": len(data.val.labels),
@@ -125,6 +144,8 @@ def compare(
         "parity_max_abs_diff": float(parity["max_abs_diff"]),
         "parity_argmax_agreement": float(parity["argmax_agreement"]),
     }
+    # The models are compared only where neither has an advantage. Each comparison counts as a look, and the
+    # evidence keeps its number and threshold, since a later reader could not find them again.
     incomparable_reason = None
     if champion is not None and champion.classes != challenger.classes:
         incomparable_reason = f"its classes differ from the champion's: {', '.join(challenger.classes)}"
@@ -137,6 +158,7 @@ def compare(
         look = allocate_look(earlier_looks, now or dt.datetime.now(dt.UTC), config.confidence)
         values |= _paired_comparison(challenger, champion, data, num_own, config.confidence)
         values |= {"look": look.number, "threshold": look.threshold, "error_spent": look.error_spent}
+    # Figures that were not measured stay None in the evidence.
     evidence = Comparison(**values)
     rejection = next(_rejection_reasons(evidence, incomparable_reason, config), None)
     if rejection is not None:
@@ -148,7 +170,7 @@ def compare(
 
 
 def hash_own_val(data: Splits) -> str:
-    """SHA-256 of the data set's own validation images and labels, without those that were added."""
+    """Return the SHA-256 of the validation images and labels, without those that were added."""
     num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
     images, labels = data.val.images[:num_own].numpy(), data.val.labels[:num_own].numpy()
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
@@ -169,6 +191,7 @@ def _paired_comparison(
         "p_value": mcnemar_exact(found.discordant_challenger, found.discordant_champion),
         "latency_ratio": _latency_ratio(challenger, champion, data.val.images[:1].numpy()),
     }
+    # The gain may come from added images alone, so the evidence shows both parts.
     if num_own < found.images:
         own, added = (
             paired_accuracy(challenger_correct[part], champion_correct[part], confidence)
@@ -182,9 +205,9 @@ def _paired_comparison(
 def find_uneven_classes(
     labels: NDArray[np.int64], num_own: int, classes: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
-    """Both shares of the classes whose share of the first `num_own` labels differs much from that of all.
+    """Find the classes whose share of all labels differs much from that of the first `num_own` labels.
 
-    Accuracy counts such a class for more, or for less, than it did.
+    Return both shares. The accuracy counts such a class for more, or for less, than it did before.
     """
     own, now = (np.bincount(part, minlength=len(classes)) / len(part) for part in (labels[:num_own], labels))
     return {
@@ -197,7 +220,7 @@ def find_uneven_classes(
 def _rejection_reasons(
     evidence: Comparison, incomparable_reason: str | None, config: CompareConfig
 ) -> Iterator[str]:
-    """Reasons to reject the challenger, most severe first."""
+    """Yield the reasons to reject the challenger, the most severe first."""
     if evidence.parity_argmax_agreement < 1 or evidence.parity_max_abs_diff > config.parity_atol:
         yield (
             f"ONNX/PyTorch parity failed: {evidence.parity_argmax_agreement:.2%} of the classes agree, "
@@ -227,18 +250,19 @@ def _describe_test(evidence: Comparison) -> str:
 
 
 def _is_correct(model: ExportedModel, subset: Split) -> NDArray[np.bool_]:
-    """`(N,)`, per image."""
+    """Return `(N,)`: whether the model classifies each image correctly."""
     correct: NDArray[np.bool_] = model.predict_proba(subset.images.numpy()).argmax(1) == subset.labels.numpy()
     return correct
 
 
 def _latency_ratio(challenger: ExportedModel, champion: ExportedModel, image: NDArray[np.uint8]) -> float:
-    """Median over interleaved rounds, so that a change of the machine's speed affects both."""
+    """Return the challenger's latency over the champion's: the median of nine interleaved rounds."""
     ratios = []
+    # A change of the machine's speed affects both models of a round.
     for _ in range(9):
         seconds = []
         for model in (challenger, champion):
-            model.predict_proba(image)
+            model.predict_proba(image)  # The first call after a pause is slower, and is not measured.
             start = time.perf_counter()
             for _ in range(100):
                 model.predict_proba(image)

@@ -1,6 +1,6 @@
-"""The page of all decisions: `reports/decisions/index.html`.
+"""Write the page of all decisions, `reports/decisions/index.html`.
 
-It is written after each decision and is no output of a stage: a decision outdates no report.
+It is written after each decision. It is no output of a stage, so that a decision makes no stage run again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Models of earlier decisions: what a rollback restores, what a person may promote, what was rolled back."""
+"""Find earlier models: what a rollback restores, what a person may promote, what was rolled back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ BY_PERSON = {"rolled_back", "overridden"}
 
 
 def require_champion(entries: list[LedgerEntry]) -> LedgerEntry:
-    """The current champion; `InputError` where no model has been promoted."""
+    """Return the current champion; `InputError` where no model has been promoted."""
     champion = current_champion(entries)
     if champion is None:
         raise InputError("no model has been promoted yet; nothing to roll back to")
@@ -19,9 +19,10 @@ def require_champion(entries: list[LedgerEntry]) -> LedgerEntry:
 
 
 def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = None) -> LedgerEntry:
-    """The entry whose model a rollback restores: that of `version`, or the last champion before.
+    """Return the entry whose model a rollback restores: that of `version`, or the champion before this one.
 
-    Without a version, what was rolled back itself is left out, so that each rollback goes further back.
+    Without a version, models that were rolled back themselves are skipped, so that each rollback goes further
+    back.
     """
     promotions = [entry for entry in entries if entry.is_promotion]
     champion = require_champion(entries)
@@ -42,9 +43,9 @@ def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = No
 
 
 def resolve_candidate(entries: list[LedgerEntry], model: str) -> LedgerEntry:
-    """The entry of a model that a person may promote, found by its version or by its file.
+    """Return the entry of a model that a person may promote, by the model's version or file.
 
-    It was rejected or rolled back, or a person was asked about it. `InputError` for any other.
+    The model was rejected or rolled back, or waits for a person's approval. `InputError` for any other.
     """
     if model.isdecimal():
         found = [entry for entry in entries if entry.version == int(model)]
@@ -69,12 +70,13 @@ def resolve_candidate(entries: list[LedgerEntry], model: str) -> LedgerEntry:
 
 
 def find_rollback(entries: list[LedgerEntry], model: LedgerEntry) -> LedgerEntry | None:
-    """The rollback that took the entry's model back; None where a person has made it the champion since.
+    """Return the rollback that withdrew the entry's model, if it is still in force.
 
-    A rollback takes back every promotion after that of the model to which it returns. A model is the same
-    where its file is, or where the weights are: another export of what was rolled back is no new model.
+    A rollback withdraws every promotion after that of the model to which it returns, until a person makes
+    such a model the champion again. Two entries have the same model where the hashes of the files or of the
+    weights are equal: another export of a withdrawn model is no new model.
     """
-    rollbacks: dict[str, LedgerEntry] = {}  # by what identifies a model
+    rollbacks: dict[str, LedgerEntry] = {}  # Its keys are hashes of files and of weights.
     promotions: list[LedgerEntry] = []
     for entry in entries:
         if not entry.is_promotion:
@@ -92,7 +94,10 @@ def find_rollback(entries: list[LedgerEntry], model: LedgerEntry) -> LedgerEntry
 
 
 def reject_if_rolled_back(entries: list[LedgerEntry], entry: LedgerEntry) -> LedgerEntry:
-    """The entry, or a rejection where it would promote what was rolled back: only a person may do that."""
+    """Return the entry, or a rejection where it would promote a model that was rolled back.
+
+    Only a person may promote such a model again.
+    """
     rollback = find_rollback(entries, entry)
     if rollback is None or not entry.is_promotion:
         return entry
@@ -104,4 +109,5 @@ def reject_if_rolled_back(entries: list[LedgerEntry], entry: LedgerEntry) -> Led
 
 
 def _identify(entry: LedgerEntry) -> set[str]:
+    """Return the hashes by which a model is known again: of its file and, if recorded, of its weights."""
     return {entry.model_md5, entry.provenance.get("weights", "")} - {""}

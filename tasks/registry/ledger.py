@@ -1,8 +1,8 @@
-"""The decisions about models: `registry/ledger.jsonl`, one line per decision. The ledger is append-only.
+"""Read and append the decisions about models: `registry/ledger.jsonl`, one line per decision.
 
-It is authoritative: the last line that promoted or rolled back names the champion by its hash. The champion's
-file, `registry/champion.onnx`, is replaced atomically, so decisions are atomic, too.
-`tasks.registry.ledger_lines` says how damage to a line is found.
+The ledger is append-only and authoritative: its last line that is a promotion, rollback or override names the
+champion by its hash. The file of the champion, `registry/champion.onnx`, is replaced atomically, so decisions
+are atomic, too. `tasks.registry.ledger_lines` says how damage to a line is found.
 """
 
 import datetime as dt
@@ -30,7 +30,9 @@ CONFLICT_MARKERS = (b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")
 TRUNCATED_SUFFIX = ".truncated"
 
 DecisionKind = Literal["promoted", "rejected", "rolled_back", "overridden", "pending_approval"]
-"""overridden: a person promoted what had been rejected or rolled back, or what a person was asked about
+"""What was decided.
+
+overridden: a person promoted a model that had been rejected or rolled back, or that waited for approval
 
 pending_approval: the comparison promotes, and a person is asked (`tasks.registry.questions`)
 """
@@ -45,7 +47,7 @@ class LedgerEntry:
     decision: DecisionKind
     reason: str
     model_md5: str
-    """of the challenger, or of the model that a rollback or an override made the champion"""
+    """hash of the challenger's file, or of the model that a rollback or an override made the champion"""
     model_bytes: int
     flow_run_name: str
     flow_run_id: str
@@ -53,29 +55,29 @@ class LedgerEntry:
     """hashes of what the model was made from: `data`, `params`, `code`, `weights`"""
     evidence: Mapping[str, Any]
     version: int = 0
-    """from 1 on; set by `append`, as is the time"""
+    """number of the line, from 1 on; `append` sets it and the time"""
     time: str = ""
-    """ISO 8601, UTC"""
+    """time of the decision, ISO 8601, UTC"""
     approval: Mapping[str, Any] | None = None
-    """of a pending approval `deadline` and `champion_md5`, of its answer `approved`, `person` and `reason`"""
+    """in a pending approval `deadline` and `champion_md5`, in its answer `approved`, `person` and `reason`"""
 
     @property
     def is_promotion(self) -> bool:
-        """Whether it made the model the champion."""
+        """Return whether the decision made the model the champion."""
         return self.decision in PROMOTIONS
 
     @property
     def is_answer(self) -> bool:
-        """Whether it answers a pending approval, whose evidence it repeats."""
+        """Return whether the entry answers a pending approval, whose evidence it repeats."""
         return self.approval is not None and "approved" in self.approval
 
     def as_dict(self) -> dict[str, Any]:
-        """Its line; `approval` only where a person was asked."""
+        """Return the object of the entry's line, with `approval` only where a person was asked."""
         return {key: value for key, value in vars(self).items() if key != "approval" or value is not None}
 
     @property
     def day(self) -> str:
-        """The date of the decision."""
+        """Return the date of the decision."""
         return self.time[:10]
 
     @property
@@ -89,30 +91,30 @@ ENTRY = TypeAdapter(LedgerEntry)
 
 @dataclass(frozen=True)
 class LedgerContent:
-    """What a ledger's file holds."""
+    """The content of a ledger's file."""
 
     entries: list[LedgerEntry]
-    """oldest first"""
+    """the decisions, oldest first"""
     intact: bytes
-    """its lines without a truncated one"""
+    """the lines of the file, without a last line that is truncated"""
     truncated: bytes
-    """what is left of a last line that was cut short"""
+    """what is left of a last line that is truncated; empty where it is not"""
     last_digest: str | None
-    """of the last entry's line"""
+    """digest of the last entry's line"""
 
 
 def read_ledger(file: Path = LEDGER) -> list[LedgerEntry]:
-    """The decisions, oldest first; an entry's version is the number of its line.
+    """Return the decisions, oldest first.
 
-    So versions stay unique where Git merged two branches that both appended. A truncated last line is
-    skipped. `RunError` for a file with conflict markers or with a line that is not as it was written, with a
-    fix that works in the middle of a merge as well.
+    An entry's version is the number of its line, so versions stay unique where Git merged two branches that
+    both appended. A truncated last line is skipped. `RunError` for a file with conflict markers or with a
+    line that is not as it was written; its message holds a fix that works in the middle of a merge as well.
     """
     return read_content(file).entries
 
 
 def read_content(file: Path = LEDGER) -> LedgerContent:
-    """The entries, and the bytes that they were read from. `RunError` as `read_ledger`."""
+    """Return the entries and the bytes that they were read from. `RunError` as in `read_ledger`."""
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -123,7 +125,7 @@ def read_content(file: Path = LEDGER) -> LedgerContent:
 
 
 def parse_content(content: bytes, file: Path = LEDGER) -> LedgerContent:
-    """The entries of a file with that content; `RunError` as `read_ledger`."""
+    """Parse the content of a ledger's file. `RunError` as in `read_ledger`."""
     if not content.strip(b"\x00 \t\r\n"):
         raise RunError(
             f"{file} is {'nothing but zero bytes' if content else 'empty'}: its decisions are lost; where no "
@@ -157,7 +159,7 @@ def parse_content(content: bytes, file: Path = LEDGER) -> LedgerContent:
 
 
 def _parse_entry(values: dict[str, Any]) -> LedgerEntry:
-    """The entry of a line's object; `DamagedLineError` where a key is missing, unknown or of another type."""
+    """Return the entry of a line's object; `DamagedLineError` where a key is missing, unknown or mistyped."""
     try:
         entry = ENTRY.validate_python(values)
     except ValidationError as error:
@@ -173,7 +175,7 @@ def _parse_entry(values: dict[str, Any]) -> LedgerEntry:
 
 
 def truncated_tail(file: Path = LEDGER) -> str:
-    """The text that `read_ledger` skips; empty where nothing is truncated."""
+    """Return the truncated last line, which `read_ledger` skips; empty where nothing is truncated."""
     return read_content(file).truncated.decode("utf-8", "backslashreplace")
 
 
@@ -182,10 +184,11 @@ def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
 
 
 def look_times(entries: list[LedgerEntry]) -> list[dt.datetime]:
-    """When challengers were compared with a champion, for `tasks.registry.sequential`.
+    """Return the times at which challengers were compared with a champion (`tasks.registry.sequential`).
 
-    Entries of earlier versions, which had no threshold per look, count; what repeats evidence, a rollback, an
-    override or the answer to a pending approval, does not. `RunError` for a time that is not ISO 8601.
+    Entries that earlier versions of this project wrote, without a threshold per look, count. Entries that
+    repeat the evidence of another do not: rollbacks, overrides, and answers to pending approvals. `RunError`
+    for a time that is not ISO 8601.
     """
     return [
         parse_time(entry.time, entry)
@@ -197,7 +200,7 @@ def look_times(entries: list[LedgerEntry]) -> list[dt.datetime]:
 
 
 def parse_time(text: str, entry: LedgerEntry) -> dt.datetime:
-    """A time in the entry; `RunError` where it is not ISO 8601."""
+    """Parse a time in the entry; `RunError` where it is not ISO 8601."""
     try:
         time = dt.datetime.fromisoformat(text)
     except ValueError as error:
@@ -206,9 +209,9 @@ def parse_time(text: str, entry: LedgerEntry) -> dt.datetime:
 
 
 def describe_test(evidence: Mapping[str, Any]) -> str:
-    """The significance test of a comparison in words; empty where there was none.
+    """Describe the significance test of a comparison; empty where there was none.
 
-    Entries of earlier versions have no look.
+    Entries that earlier versions of this project wrote have no look.
     """
     if "p_value" not in evidence:
         return ""
@@ -221,8 +224,8 @@ def describe_test(evidence: Mapping[str, Any]) -> str:
 
 
 def to_line(text: str) -> str:
-    """What a person typed or pasted, as one line: spaces for line ends, escapes for what is not printable."""
-    joiners = "\u200c\u200d"  # of letters and emoji, in many languages
+    """Turn what a person typed or pasted into one line: spaces for line ends, escapes for the unprintable."""
+    joiners = "\u200c\u200d"  # These invisible characters join letters and emoji in many languages.
     return "".join(
         character
         if character.isprintable() or character in joiners
@@ -232,9 +235,9 @@ def to_line(text: str) -> str:
 
 
 def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
-    """Add a decision; returns it with version and time. On return it is on disk.
+    """Append a decision, and return it with its version and time. On return it is on disk.
 
-    The lines that the file has stay as they are, byte for byte; a truncated one moves to a file of its own.
+    The lines of the file stay as they are, byte for byte; a truncated last line moves to a file of its own.
     """
     content = read_content(file)
     if content.truncated:

@@ -1,10 +1,10 @@
-"""The lines of a ledger in its file: how a line is sealed with digests, and how damage to it is found.
+"""Seal the lines of a ledger with digests when they are written, and find damage when they are read.
 
-A line is a JSON object. Its last key, `sha256`, is the digest of the line's bytes before it; the key before
-that, `after`, is the digest of the last line that its writer saw, null for the first. That one may stand
-anywhere above it, since Git merges the lines of two branches by union. Lines of earlier versions have neither
-key, and count by the digest of their bytes. A line that begins with `#` is damaged or missing, and a person
-has set it aside: it is skipped, and lines below may still refer to it.
+A line is a JSON object. Its last key, `sha256`, is the digest of the line's bytes before it. The key before
+that, `after`, is the digest of the last line that its writer saw, and null in the first line. That line may
+stand anywhere above, since Git merges the lines of two branches by union. Lines that earlier versions of this
+project wrote have neither key; the digest of all their bytes serves instead. A person may set a damaged or
+missing line aside: a line that begins with `#` is skipped, and lines below it may still refer to it.
 """
 
 import codecs
@@ -20,7 +20,7 @@ SEAL = re.compile(rb'(.*), "sha256": "([0-9a-f]{64})"\}', re.DOTALL)
 SEAL_KEYS = {"after", "sha256"}
 SET_ASIDE = b"#"
 WHITESPACE = b" \t\r\n"
-# JSON leaves them as they are, but many programs end a line at them.
+# JSON does not escape these characters, but many programs end a line at them.
 LINE_SEPARATORS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"})
 
 
@@ -37,19 +37,19 @@ class MissingLineError(AlteredLineError):
 
 
 class LineReader:
-    """Opens lines one by one, from the first, and checks their digests."""
+    """It opens the lines of a file one by one, from the first, and checks their digests."""
 
     def __init__(self) -> None:
         self.last_digest: str | None = None
         self._digests: set[str] = set()
         self._sealed: set[str] = set()
-        self._num_unknown = 0  # lines that are set aside and of which no digest is left
+        self._num_unknown = 0  # This counts lines that were set aside and have no digest left.
         self._unsealed_numbers: list[int] = []
 
     def open_line(self, number: int, row: bytes) -> dict[str, Any] | None:
-        """The line's object without its digests. None for a line that is set aside or a copy of one above.
+        """Return the line's object without its digests; None for a line that is set aside or a copy.
 
-        A copy comes from a merge of branches that both have it; the decision counts where it stands first.
+        Copies come from a merge of branches that both have the line; the first of them counts.
         """
         row = row.rstrip(WHITESPACE)
         if row.startswith(SET_ASIDE):
@@ -75,6 +75,10 @@ class LineReader:
         return {key: value for key, value in values.items() if key not in SEAL_KEYS}
 
     def _check_order(self, after: str | None) -> None:
+        """Raise `MissingLineError` unless the line with the digest `after` was read before.
+
+        A line that was set aside and has no digest left may stand for one missing line.
+        """
         if after is None or after in self._digests:
             return
         if self._num_unknown:
@@ -89,14 +93,14 @@ class LineReader:
 
 
 def seal_line(values: Mapping[str, Any], after: str | None) -> bytes:
-    """The line with its digests and its end. What UTF-8 cannot encode is escaped."""
+    """Return the line with its digests and line end. Characters that UTF-8 cannot encode are escaped."""
     text = json.dumps({**values, "after": after}, ensure_ascii=False).translate(LINE_SEPARATORS)
     body = text.removesuffix("}").encode("utf-8", "backslashreplace")
     return body + b', "sha256": "' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
 
 
 def format_remedy(file: Path, number: int, error: DamagedLineError) -> str:
-    """What a person can do about a damaged line. No decision is lost that is not in Git."""
+    """Say what a person can do about a damaged line without losing a decision that Git does not have."""
     quoted, damaged = shlex.quote(str(file)), shlex.quote(f"{file}.damaged")
     if isinstance(error, MissingLineError):
         return (
@@ -110,7 +114,10 @@ def format_remedy(file: Path, number: int, error: DamagedLineError) -> str:
 
 
 def format_restore_command(quoted: str, damaged: str) -> str:
-    """Bring back the lines that Git has, keep those that came after them, and keep a copy of the file."""
+    """Return shell commands that bring back the lines that Git has and keep those after them.
+
+    `quoted` is the ledger and `damaged` the file to copy it to, both quoted for the shell.
+    """
     return (
         f"cp {quoted} {damaged} && git checkout HEAD -- {quoted} && "
         f"tail -n +$(($(wc -l < {quoted}) + 1)) {damaged} >> {quoted}"
@@ -119,7 +126,7 @@ def format_restore_command(quoted: str, damaged: str) -> str:
 
 def _parse(row: bytes) -> dict[str, Any]:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(row)  # leaves out half of a last character
+        text = codecs.getincrementaldecoder("utf-8")().decode(row)  # It skips an incomplete last character.
     except UnicodeDecodeError as error:
         raise AlteredLineError(str(error)) from None
     try:
@@ -131,12 +138,12 @@ def _parse(row: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise DamagedLineError("it is not a JSON object")
     if end < len(text):
-        raise AlteredLineError("more text follows its JSON")  # two lines, for example
+        raise AlteredLineError("more text follows its JSON")  # Two lines may have become one.
     return values
 
 
 def _check_seal(seal: re.Match[bytes] | None, values: Mapping[str, Any]) -> str:
-    """The digest of a line; `AlteredLineError` where its content has another."""
+    """Return the digest that a line names; `AlteredLineError` where its content has another."""
     if seal is None or hashlib.sha256(seal[1]).hexdigest().encode() != seal[2]:
         raise AlteredLineError("it is not as it was written: its sha256 is not that of its content")
     if not isinstance(values.get("after", 0), str | None):

@@ -1,4 +1,4 @@
-"""Which model serves predictions, and whether what is on disk is it."""
+"""Find the model that serves predictions, and check that the file on disk is that model."""
 
 import re
 import shlex
@@ -23,16 +23,17 @@ NO_PROMOTION = re.compile(rb'\{"decision": "(rejected|pending_approval)"')
 
 
 def resolve_serving_model(fallback: Path) -> tuple[Path, str]:
-    """The champion where there is one, else `fallback`; and a few words that say which.
+    """Return the champion's file where there is one, else `fallback`, and a few words that say which.
 
-    `RunError` where the ledger names a champion whose model is missing or is another file, where lines are
+    `RunError` where the ledger names a champion whose file is missing or has other content, where lines are
     missing in the ledger, or where `fallback` is not the file that DVC has recorded.
     """
     content = read_content()
     promotions = [entry for entry in content.entries if entry.is_promotion]
     doubt = find_doubt(content)
     md5 = hash_file(CHAMPION, "md5") if CHAMPION.is_file() else ""
-    for entry in reversed(promotions):  # an earlier one, for the moment in which a promotion is under way
+    # While a promotion is under way, the file is for a moment that of an earlier champion.
+    for entry in reversed(promotions):
         if entry.model_md5 == md5:
             return CHAMPION, entry.label + (f"; {doubt}" if doubt else "")
     if md5 and f'"model_md5": "{md5}"'.encode() in content.truncated:
@@ -57,7 +58,7 @@ def require_known_champion() -> None:
 
 
 def find_doubt(content: LedgerContent) -> str:
-    """Why a promotion may be missing in the ledger; empty where none is."""
+    """Say why a promotion may be missing in the ledger; empty where the ledger is complete."""
     if content.truncated and not NO_PROMOTION.match(content.truncated):
         return f"the last line of {LEDGER} is cut short and may have promoted a model"
     recorded = read_recorded_champion()
@@ -67,13 +68,13 @@ def find_doubt(content: LedgerContent) -> str:
 
 
 def read_recorded_champion() -> str:
-    """The MD5 of the champion in its .dvc file, which follows the ledger; empty where there is none."""
+    """Return the champion's MD5 in its .dvc file, which is written after the ledger; empty without one."""
     if not CHAMPION_DVC_FILE.is_file():
         return ""
     try:
         return str(load_yaml(CHAMPION_DVC_FILE)["outs"][0]["md5"])
     except (InputError, KeyError, IndexError, TypeError):
-        return ""  # `sync_champion` writes it anew
+        return ""  # `sync_champion` writes the file anew.
 
 
 def check_recorded_by_dvc(file: Path) -> None:
@@ -84,7 +85,7 @@ def check_recorded_by_dvc(file: Path) -> None:
         stages = load_yaml(DVC_LOCK)["stages"].values()
         recorded = {out["path"]: out.get("md5") for stage in stages for out in stage.get("outs", [])}
     except (InputError, KeyError, TypeError, AttributeError):
-        return  # the next run says what is wrong with it
+        return  # The next run says what is wrong with the file.
     md5 = recorded.get(file.as_posix())
     if md5 and hash_file(file, "md5") != md5:
         raise RunError(

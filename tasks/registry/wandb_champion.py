@@ -1,6 +1,6 @@
-"""The champion in Weights & Biases: its version of the model artifact has the alias `champion`.
+"""Show the champion in Weights & Biases (W&B): its version of the model artifact has the alias `champion`.
 
-A view of the ledger, as `tasks.tracking` is of a run: what fails here is one line.
+The ledger alone decides which model that is. So a failure of W&B prints one line and stops nothing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ ALIAS = "champion"
 
 
 def alias_champion(model_md5: str, config: TrackingConfig) -> None:
-    """Online: move the alias to the version with this model, and link it to the collection `config.registry`.
+    """Move the alias to the version with this model, and link it to the collection `config.registry`.
 
-    Nothing is uploaded: the stage `export` has logged the model, unless it was tracked offline.
+    This happens only in the mode `online`. Nothing is uploaded: the stage `export` has logged the model,
+    unless it was tracked offline.
     """
     if resolve_mode(config) != "online" or not has_api_key():
         return
@@ -31,7 +32,7 @@ def alias_champion(model_md5: str, config: TrackingConfig) -> None:
         version.save()
         if config.registry:
             version.link(config.registry, aliases=[ALIAS])
-    except Exception as error:  # noqa: BLE001 - the decision stands, whatever W&B's client raises
+    except Exception as error:  # noqa: BLE001 - The decision stands, whatever W&B's client raises.
         print(
             f"W&B failed ({type(error).__name__}): the champion lacks its alias or link; the decision stands"
         )
