@@ -1,5 +1,18 @@
 """Build the talk's network as an ONNX graph that is optimized for int8.
 
+ONNX Runtime's int8 convolution keeps channels last, and is fast with a multiple of four input channels and 16
+or more output channels. The network has 3, 6 and 16 channels. So:
+
+- Four pixels of three colors become one pixel of twelve channels. The first convolution computes four
+  neighboring columns of two neighboring rows at once, as 48 channels, with a stride of two rows and one such
+  pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six. `MaxPool`
+  computes it with the groups side by side in a row: `Max` of uint8 needs ONNX Runtime 1.24.
+- The second convolution takes the twelve channels of two pixels as they are, and computes two columns at once,
+  as 32 channels.
+- The channels stay last from the image to the features. `Transpose` only says so in ONNX's terms, and is
+  optimized away when ONNX Runtime loads the file.
+- Normalization is part of the first convolution, so the image itself, which is uint8, is its input.
+
 docs/onnx.md lists the variants that were tried.
 """
 
@@ -28,20 +41,8 @@ SHARED_RANGES = {"r1": "x2", "r2": "features"}
 def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     """Build the graph of a `Net` that `tasks.onnx.qdq` then quantizes.
 
-    It still computes in floats, from images `(N, 32, 32, 3)` with values of 0 to 255 to probabilities
-    `(N, classes)`. It computes what the classifier computes, up to rounding, in the layout that ONNX
-    Runtime's int8 convolution prefers. That convolution keeps channels last, and is fast with a multiple of
-    four input channels and 16 or more output channels. So:
-
-    - Four pixels of three colors become one pixel of twelve channels. The first convolution computes four
-      neighboring columns of two neighboring rows at once, as 48 channels, with a stride of two rows and one
-      such pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six.
-      `MaxPool` computes it with the groups side by side in a row: `Max` of uint8 needs ONNX Runtime 1.24.
-    - The second convolution takes the twelve channels of two pixels as they are, and computes two
-      columns at once, as 32 channels.
-    - The channels stay last from the image to the features. `Transpose` only says so in ONNX's terms, and
-      is optimized away when ONNX Runtime loads the file.
-    - Normalization is part of the first convolution, so the image itself, which is uint8, is its input.
+    The graph still computes in floats, from images `(N, 32, 32, 3)` with values of 0 to 255 to probabilities
+    `(N, classes)`, equal to the classifier's up to rounding.
     """
     network = classifier.network
     if not isinstance(network, Net):

@@ -120,18 +120,11 @@ def compare(
       promotion with a chance of `config.confidence`.
     - Its latency is at most `config.max_latency_ratio` times the champion's.
 
-    Args:
-        challenger: the new model
-        champion: the model that serves, if there is one
-        splits: folder of the splits
-        parity: differences between the challenger's file and PyTorch
-        config: the limits above
-        champion_val_sha256: hash of the data set's own validation images when the champion was promoted.
-            Where they are different images today, the models cannot be compared, since the champion may have
-            been trained on today's. Images that were added to validation do not matter here: no model was
-            ever trained on them (`tasks.dataset.additions`), even where they came after the champion.
-        earlier_looks: times of the comparisons before this one, with any champion
-        now: time of this comparison
+    `champion_val_sha256` is the hash of the data set's own validation images when the champion was promoted.
+    Where they are different images now, the models cannot be compared, since the champion may have been
+    trained on them. On added images no model was ever trained (`tasks.dataset.additions`), so the champion is
+    compared on those that came after it as well. `earlier_looks` are the times of the comparisons before
+    this one, with any champion, and `now` is the time of this one.
     """
     data = load_splits(splits)
     num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
