@@ -5,10 +5,10 @@ or more output channels. The network has 3, 6 and 16 channels. So:
 
 - Four pixels of three colors become one pixel of twelve channels. The first convolution computes four
   neighboring columns of two neighboring rows at once, as 48 channels, with a stride of two rows and one such
-  pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six. `MaxPool`
-  computes it with the groups side by side in a row: `Max` of uint8 needs ONNX Runtime 1.24.
-- The second convolution takes the twelve channels of two pixels as they are, and computes two columns at once,
-  as 32 channels.
+  pixel. The pool is then a maximum over four groups of twelve channels, which are two pixels of six.
+  `MaxPool` computes it with the groups side by side in a row: `Max` of uint8 needs ONNX Runtime 1.24.
+- The second convolution takes the twelve channels of two pixels as they are, and computes two columns at
+  once, as 32 channels.
 - The channels stay last from the image to the features. `Transpose` only says so in ONNX's terms, and is
   optimized away when ONNX Runtime loads the file.
 - Normalization is part of the first convolution, so the image itself, which is uint8, is its input.
@@ -39,10 +39,9 @@ SHARED_RANGES = {"r1": "x2", "r2": "features"}
 
 
 def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
-    """Build the graph of a `Net` that `tasks.onnx.qdq` then quantizes.
+    """Build the graph of a `Net` that `tasks.onnx.qdq` then quantizes; it still computes in floats.
 
-    The graph still computes in floats, from images `(N, 32, 32, 3)` with values of 0 to 255 to probabilities
-    `(N, classes)`, equal to the classifier's up to rounding.
+    Images `(N, 32, 32, 3)`, 0 to 255, become the classifier's probabilities `(N, classes)`, up to rounding.
     """
     network = classifier.network
     if not isinstance(network, Net):
@@ -56,7 +55,7 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     ]
     kernel2 = weights["conv2.weight"]
     shifted2 = [_shift_kernel(kernel2, 0, column, rows=1, columns=2) for column in (0, 1)]
-    # The features arrive with channels last, so the inputs of the first dense layer change their order.
+    # The features arrive with channels last, so the first dense layer changes its order, too.
     channels_last = weights["fc1.weight"].reshape(120, 16, 5, 5).transpose(0, 2, 3, 1).reshape(120, 400)
     tensors: Tensors = {
         "fours": np.array([0, 32, 8, 12]),  # In `Reshape`, 0 keeps a dimension: the batch.
@@ -68,7 +67,6 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         "conv2.bias": np.tile(weights["conv2.bias"], 2).astype(np.float32),
         **build_dense_tensors(weights | {"fc1.weight": channels_last}),
     }
-
     # ONNX's convolutions and pools take channels second, while `Reshape` regroups channels that are last.
     last, second = [0, 2, 3, 1], [0, 3, 1, 2]
     node = helper.make_node

@@ -115,9 +115,8 @@ def compare(
 
     - Its file agrees with PyTorch (`parity`, as in the benchmark's file).
     - Its validation accuracy is higher by at least `config.min_gain`.
-    - An exact one-sided McNemar test on the images that only one of the models classifies correctly passes
-      the threshold of this look. `tasks.registry.sequential` sets it so that a year passes without a false
-      promotion with a chance of `config.confidence`.
+    - An exact one-sided McNemar test on the discordant images passes this look's threshold, which keeps a
+      year without a false promotion at `config.confidence` (`tasks.registry.sequential`).
     - Its latency is at most `config.max_latency_ratio` times the champion's.
 
     `champion_val_sha256` is the hash of the data set's own validation images when the champion was promoted.
@@ -128,7 +127,7 @@ def compare(
     """
     data = load_splits(splits)
     num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
-    # What is known of the challenger alone is evidence in any case, also where nothing is compared.
+    # These figures are known of the challenger alone, also where nothing is compared.
     values: dict[str, Any] = {
         "val_sha256": hash_own_val(data),
         "val_images": len(data.val.labels),
@@ -137,8 +136,7 @@ def compare(
         "parity_max_abs_diff": float(parity["max_abs_diff"]),
         "parity_argmax_agreement": float(parity["argmax_agreement"]),
     }
-    # The models are compared only where neither has an advantage. Each comparison counts as a look, and the
-    # evidence keeps its number and threshold, since a later reader could not find them again.
+    # Each comparison counts as a look, and the evidence keeps its number and its threshold.
     incomparable_reason = None
     if champion is not None and champion.classes != challenger.classes:
         incomparable_reason = f"its classes differ from the champion's: {', '.join(challenger.classes)}"
