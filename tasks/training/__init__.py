@@ -1,1 +1,1 @@
-"""The training loop and its parts."""
+"""The training loop and its parts are in this package; tasks/train.py uses them."""

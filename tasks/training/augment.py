@@ -1,4 +1,4 @@
-"""Augmentation of many images at once: random flip, translation, cutout, and torchvision's policies."""
+"""`Augmentation` transforms many images at once: flip, translation, cutout, and torchvision's policies."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
 
-GROUP_SIZE = 64  # images for which one of torchvision's transforms is sampled
+GROUP_SIZE = 64  # number of images that share one random transform of torchvision's
 
 
 class Share(NamedTuple):
-    """Which of `total` images these are; draws are for all, so that an image has the same in any share."""
+    """A share says which rows, of `total` images, a rank transforms.
+
+    Random numbers are drawn for all `total` images on every rank, so that an image gets the same ones
+    whichever rank transforms it.
+    """
 
     rows: Tensor
+    """int64 `(N,)`, positions among the `total` images"""
     total: int
 
 
 class Augmentation:
-    """The transformations that `config` names; `fill`, uint8 `(C,)`, is the color of cutout.
+    """An augmentation applies the transformations that `config` names, with random numbers of `generator`.
 
-    With `alternating`, a random half of the images is mirrored in one epoch and the other half in the next:
-    two epochs show every image both ways, whereas independent flips do so for half of them (airbench, section
-    3.6).
+    `fill`, uint8 `(C,)`, is the color of cutout. With `flip: alternating`, a random half of the images is
+    mirrored in one epoch and the other half in the next: two epochs show every image both ways, whereas
+    independent flips do so for half of the images (airbench, section 3.6).
     """
 
     def __init__(self, config: TrainConfig, num_images: int, fill: Tensor, generator: Generator) -> None:
@@ -41,16 +46,18 @@ class Augmentation:
 
     @property
     def uses_global_generator(self) -> bool:
-        """Whether it draws from PyTorch's global generator, beside the one that it was given."""
+        """Whether torchvision's policy is used, which draws from PyTorch's global generator."""
         return self._policy is not None
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int, share: Share | None = None) -> Tensor:
-        """The images, uint8 `(N, H, W, C)`, as this epoch shows them; epochs count from 1.
+        """Transform images, uint8 `(N, H, W, C)`, for this epoch; epochs count from 1.
 
-        `indices` `(N,)` are theirs in the training split; `share` says of which images they are a part.
+        `indices` `(N,)` are the positions of the images in the training split. A rank that transforms only
+        some images of a chunk says which in `share`.
         """
         flip = self._flip
         if isinstance(flip, Tensor):
+            # An image's side depends on its index and the epoch alone: in even epochs the mask is inverted.
             flip = flip[indices] ^ (epoch % 2 == 0)
         images = random_flip_and_translate(
             images, flip=flip, max_shift=self._config.translate, generator=self._generator, share=share
@@ -76,18 +83,22 @@ def _build_policy(config: TrainConfig) -> Callable[[Tensor], Tensor] | None:
 def transform_in_groups(
     images: Tensor, transform: Callable[[Tensor], Tensor], share: Share | None = None
 ) -> Tensor:
-    """Apply a transform that draws once per call to groups of images, uint8 `(N, H, W, C)`.
+    """Apply `transform` to groups of images, uint8 `(N, H, W, C)`.
 
-    A group's images lie far apart, so that a batch has few of the same group.
+    torchvision's transforms draw random numbers once per call. A call per image would be slow, and one call
+    for all would transform all images alike. The images of a group lie far apart, so that a batch has few
+    images of the same group.
     """
-    num_groups = -(-(len(images) if share is None else share.total) // GROUP_SIZE)
+    num_groups = -(-(len(images) if share is None else share.total) // GROUP_SIZE)  # rounded up
     transformed = torch.empty_like(images)
     for group in range(num_groups):
         rows: slice | Tensor = slice(group, None, num_groups)
         if share is not None:
+            # The groups are those of all `total` images; this rank has some images of each, or none.
             rows = (share.rows % num_groups == group).nonzero().flatten()
             if not len(rows):
-                transform(images[:1].permute(0, 3, 1, 2))  # the draws of the next groups come after its own
+                # Another rank draws for this group, so this one must, too, to draw the same for the next.
+                transform(images[:1].permute(0, 3, 1, 2))
                 continue
         planes = images[rows].permute(0, 3, 1, 2)
         transformed[rows] = transform(planes).permute(0, 2, 3, 1)
@@ -104,15 +115,15 @@ def random_flip_and_translate(
 ) -> Tensor:
     """Mirror each image horizontally with probability 1/2 and translate it by up to `max_shift` pixels.
 
-    Takes and gives uint8 `(N, H, W, C)`. `flip` may also be a mask `(N,)` of the images to mirror. The
-    translation is a random crop of the image with reflection padding (He et al., "Deep Residual Learning",
-    2015, section 4.2, with reflection instead of zeros). One gather for all images: each pixel is taken from
-    where its image's own transformation says.
+    Images are uint8 `(N, H, W, C)`, before and after. `flip` may also be a mask `(N,)` of the images to
+    mirror. The translation is a random crop of the image with reflection padding (He et al., "Deep Residual
+    Learning", 2015, section 4.2, with reflection instead of zeros).
     """
     count, height, width, channels = images.shape
     side = 2 * max_shift + 1
     if side == 1 and flip is False:
         return images
+    # One random number per image says both where it is cropped and whether it is mirrored.
     transform_ids = _draw(side * side * (2 if flip is True else 1), count, generator, share)
     is_flipped = (transform_ids >= side * side if flip is True else torch.as_tensor(flip).expand(count)).to(
         images.device
@@ -121,6 +132,8 @@ def random_flip_and_translate(
     rows = _reflect_indices(height, max_shift, crop_ids // side)
     columns = _reflect_indices(width, max_shift, crop_ids % side)
     columns = torch.where(is_flipped[:, None], columns.flip(1), columns)
+    # A single gather takes each pixel of every image from where that image's crop and flip say: no padded
+    # copies, and no loop over images.
     pixels = (rows[:, :, None] * width + columns[:, None, :]).view(count, -1, 1).expand(-1, -1, channels)
     return images.reshape(count, -1, channels).gather(1, pixels).view(images.shape)
 
@@ -130,10 +143,12 @@ def cutout(
 ) -> Tensor:
     """Cover a square of `size` pixels at a random position inside each image with the color `fill`, `(C,)`.
 
-    Takes and gives uint8 `(N, H, W, C)`. The network then cannot rely on one part of an image (DeVries and
-    Taylor, "Cutout", 2017, https://arxiv.org/abs/1708.04552). The mean color is 0 once normalized.
+    Images are uint8 `(N, H, W, C)`, before and after. The network then cannot rely on one part of an image
+    (DeVries and Taylor, "Cutout", 2017, https://arxiv.org/abs/1708.04552). The mean color, as `fill`, is 0
+    once normalized.
     """
     count, height, width, _ = images.shape
+    # A pixel is in the square if its row and its column are: two small masks instead of a loop over images.
     masks = [
         _span_mask(length, _draw(length - size + 1, count, generator, share), size).to(images.device)
         for length in (height, width)
@@ -143,22 +158,24 @@ def cutout(
 
 
 def _draw(high: int, count: int, generator: Generator, share: Share | None) -> Tensor:
-    """A random integer below `high` for each of `count` images."""
+    """Draw a random integer below `high` for each of `count` images, int64 `(count,)`."""
     if share is None:
         return torch.randint(high, (count,), generator=generator)
     return torch.randint(high, (share.total,), generator=generator)[share.rows]
 
 
 def _span_mask(length: int, starts: Tensor, size: int) -> Tensor:
-    """Whether an index is one of the `size` from the start on: bool `(N, length)`."""
+    """Return a mask, bool `(N, length)`, of the `size` positions from each start, `starts` `(N,)`, on."""
     offsets = torch.arange(length) - starts[:, None]
     return (offsets >= 0) & (offsets < size)
 
 
 def _reflect_indices(size: int, max_shift: int, starts: Tensor) -> Tensor:
-    """Crops of `size` pixels, `(N, size)`, that begin at `starts` `(N,)` of a padded row of pixels.
+    """Return the source position of each pixel, `(N, size)`, in crops of a row of `size` pixels.
 
-    Reflection padding: the border pixel is not repeated.
+    The row is padded with `max_shift` pixels on both sides, by reflection that does not repeat the border
+    pixel; the crops begin at `starts`, `(N,)`, of the padded row.
     """
+    # Reflection is -i at the left border, and 2 (size - 1) - i at the right one.
     indices = (starts[:, None] + torch.arange(size, device=starts.device) - max_shift).abs()
     return torch.where(indices < size, indices, 2 * (size - 1) - indices)

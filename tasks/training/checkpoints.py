@@ -1,4 +1,4 @@
-"""Training checkpoints for resuming: the whole state after each epoch, in files."""
+"""Checkpoints are files with the whole state of a training after an epoch, for resuming."""
 
 import hashlib
 import io
@@ -14,8 +14,8 @@ from tasks.training.remote_checkpoints import KEEP_LAST, RemoteCheckpoints
 from tasks.workspace.code import code_sha256
 from tasks.workspace.files import atomic_write, hash_file
 
-KEEP_RUNS = 3  # trainings whose checkpoints are kept, including the current one
-DIGEST_BYTES = 32
+KEEP_RUNS = 3  # the number of trainings whose checkpoints are kept, including the current one
+DIGEST_BYTES = 32  # a checkpoint file begins with the SHA-256 of the rest
 
 
 def training_fingerprint(
@@ -26,9 +26,10 @@ def training_fingerprint(
     *,
     fused: bool = False,
 ) -> str:
-    """Identifies a training: equal for equal data, parameters, code, PyTorch version and type of device.
+    """Compute a hash that is equal for trainings that give the same bytes.
 
-    `weights` is the file that it starts from; `fused` says by which operators it is trained.
+    Such trainings have equal data, parameters, code, PyTorch version and type of device. `weights` is the
+    file that the training starts from; `fused` says whether `FusedNet` trains the network.
     """
     machine = [torch.__version__, device.type, fused]
     inputs = [hash_file(splits, "sha256"), config, *machine, code_sha256("train")]
@@ -38,10 +39,10 @@ def training_fingerprint(
 
 
 class CheckpointStore:
-    """The checkpoints of one training, in `root/fingerprint/`.
+    """The store holds the checkpoints of one training, in `root/fingerprint/`.
 
-    Other trainings' checkpoints in `root` are deleted, oldest first, until `KEEP_RUNS` trainings are left.
-    `remote` has copies of this one's.
+    When a store is opened, checkpoints of other trainings in `root` are deleted, oldest first, until
+    `KEEP_RUNS` trainings are left. `remote` holds copies of this training's checkpoints.
     """
 
     def __init__(self, root: Path, fingerprint: str, remote: RemoteCheckpoints | None = None) -> None:
@@ -52,10 +53,10 @@ class CheckpointStore:
             shutil.rmtree(old)
 
     def load_latest(self, check: Callable[[Any], None] = lambda _: None) -> Any:
-        """The newest state that is intact and that `check` accepts, or None.
+        """Return the newest state that is intact and that `check` accepts; None if there is none.
 
-        `check` raises where a state is none of this training. What is not accepted is renamed and reported in
-        one line, whoever made it: copies at a URL may be another's.
+        `check` raises any exception if a state does not belong to this training: anybody who can write to the
+        URL may have put a file there. A checkpoint that is not accepted is renamed, and a line is printed.
         """
         if self._remote is not None:
             self._remote.download(self._folder)
@@ -67,8 +68,8 @@ class CheckpointStore:
                     state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
                     check(state)
                 except (MemoryError, torch.OutOfMemoryError):
-                    raise  # says nothing about the checkpoint
-                except Exception:  # noqa: BLE001, S110 - a sealed file may hold anything, and raise anything
+                    raise  # the checkpoint may be intact
+                except Exception:  # noqa: BLE001, S110 - a file with a valid hash may still hold anything
                     pass
                 else:
                     return state
@@ -77,6 +78,7 @@ class CheckpointStore:
         return None
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
+        """Write the state after `epoch`, begin to upload it, and delete all but the last checkpoints."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()

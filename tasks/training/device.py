@@ -1,4 +1,4 @@
-"""The device to train on."""
+"""`resolve_device` chooses the device to train on."""
 
 import torch
 
@@ -6,7 +6,7 @@ from tasks.workspace.errors import InputError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for `train.device`; for `auto`, CUDA if available. `InputError` if CUDA is not available."""
+    """Return the device for `train.device`; `auto` is CUDA if available. `InputError` if `cuda` is not."""
     is_available = torch.cuda.is_available()
     if name == "cuda" and not is_available:
         raise InputError("train.device is cuda, but PyTorch finds no CUDA device; set it to auto or cpu")

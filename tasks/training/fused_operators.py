@@ -1,4 +1,4 @@
-"""The operators of `FusedNet`: C++, compiled once per machine, or where compiler, CPU or PyTorch changed."""
+"""`FusedNet` needs operators in C++, which are compiled once per machine, compiler, CPU and PyTorch."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SOURCE = ROOT / "models" / "fused_net.cpp"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ["-std=c++17", "-O3", "-march=native"]
 ABI = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]  # PyTorch's stable ABI as of 2.11, the oldest supported
-TIMEOUT_S = 600  # of a compilation
+TIMEOUT_S = 600  # for a compilation
 
 
 class BuildError(RunError):
-    """There is no compiler, or it failed."""
+    """The operators cannot be built: there is no compiler, or it failed."""
 
 
 def resolve_fused(config: TrainConfig, device: torch.device) -> bool:
-    """Whether a training uses `FusedNet`, whose operators are then loaded.
+    """Decide whether a training uses `FusedNet`; if so, load its operators.
 
-    Where they cannot be compiled, one line says so if `train.fused` is `auto`; `InputError` if it is `true`.
+    If they cannot be compiled, a line says so where `train.fused` is `auto`; `InputError` where it is `true`.
     """
     is_supported = config.can_be_fused and device.type == "cpu"
     if config.fused is False or (config.fused == "auto" and not is_supported):
@@ -55,8 +55,8 @@ def resolve_fused(config: TrainConfig, device: torch.device) -> bool:
 
 
 def load_operators() -> None:
-    """Compile them, if that was not done before, and load them into PyTorch. `BuildError` if it fails."""
-    if _is_loaded():  # a second library of the same operators, from another cache, would end the process
+    """Load the operators into PyTorch; compile them if no earlier run did. `BuildError` if it fails."""
+    if _is_loaded():  # loading a second library with the same operators would end the process
         return
     compiler = find_compiler()
     if compiler is None:
@@ -82,19 +82,23 @@ def _is_loaded() -> bool:
 
 
 def find_compiler() -> list[str] | None:
-    """The command that `CXX` names, with its arguments (`ccache g++`), or the first that is installed."""
+    """Return the command in `CXX`, with its arguments (`ccache g++`), or the first compiler installed.
+
+    None if there is no such program.
+    """
     cxx = os.environ.get("CXX", "").strip()
     if not cxx:
         return next(([found] for found in map(shutil.which, COMPILERS) if found), None)
     try:
         command = [cxx] if shutil.which(cxx) else shlex.split(cxx)
-    except ValueError:  # a quotation without its end
+    except ValueError:  # a quotation mark without its counterpart
         return None
     return command if shutil.which(command[0]) else None
 
 
 def _cache_key(compiler: list[str]) -> str:
-    """Of what the library follows from; the predefined macros tell the compiler's version and its target."""
+    """Hash all that the library depends on: source, compiler, flags, CPU and PyTorch."""
+    # The predefined macros name the compiler's version and, with -march=native, the CPU's instruction sets.
     macros = _run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull])
     inputs = [SOURCE.read_bytes(), *(text.encode() for text in (macros, torch.__version__, *FLAGS, *ABI))]
     inputs += [word.encode() for word in compiler]
@@ -102,7 +106,10 @@ def _cache_key(compiler: list[str]) -> str:
 
 
 def _find_or_compile(folder: Path, name: str, compiler: list[str]) -> Path:
-    """The library `name` in a private folder; its file name ends in its SHA-256, by which it is verified."""
+    """Return the library `name` in a private folder; compile it if it is missing or damaged.
+
+    The file name of a library ends in its SHA-256, by which it is verified.
+    """
     try:
         for library in folder.glob(f"{name}-*.so"):
             if _is_intact(library):
@@ -112,14 +119,14 @@ def _find_or_compile(folder: Path, name: str, compiler: list[str]) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temp_folder:
             built = Path(temp_folder) / "fused_net.so"
             _compile(compiler, built)
-            built.chmod(0o700)  # whatever the umask
+            built.chmod(0o700)  # a wide umask would let others write to it
             return built.replace(folder / f"{name}-{hash_file(built, 'sha256')}.so")
     except OSError as error:
         raise RunError(describe_os_error(error)) from error
 
 
 def _is_intact(library: Path) -> bool:
-    """Whether the library is what was compiled. Loading one that is truncated would end the process."""
+    """Whether the library is what was compiled. Loading a truncated library would end the process."""
     try:
         check_private(library)
         return library.is_file() and library.stem.endswith(f"-{hash_file(library, 'sha256')}")
@@ -143,7 +150,7 @@ def _compile(compiler: list[str], library: Path) -> None:
         *paths,
         "-ltorch_cpu",
     ]
-    _run(command, TMPDIR=str(library.parent))  # where nobody else can change what the compiler writes
+    _run(command, TMPDIR=str(library.parent))  # nobody else can change what the compiler writes there
     print(f"compiled {SOURCE.relative_to(ROOT)} in {time.perf_counter() - began:.1f} s")
 
 
@@ -174,6 +181,6 @@ def _load(library: Path) -> None:
     try:
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError as error:
-        with suppress(OSError):  # the next run compiles it again, if it may
+        with suppress(OSError):  # without the file, the next run compiles it again
             library.unlink()
         raise RunError(f"{library} cannot be loaded: {error}") from None

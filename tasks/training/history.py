@@ -1,4 +1,4 @@
-"""The history of a training: what is measured per epoch, and its CSV file."""
+"""The history of a training holds what is measured per epoch, and is saved as a CSV file."""
 
 import csv
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from tasks.workspace.files import atomic_write
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """A row of the history. It holds no time, so that equal trainings write equal files."""
+    """An epoch's metrics are a row of the history. They hold no time, so equal trainings write equal files."""
 
     epoch: int
     train_loss: float
@@ -21,7 +21,7 @@ class EpochMetrics:
 
 
 def write_history(file: Path, history: Iterable[EpochMetrics]) -> None:
-    """One row per epoch, with a header."""
+    """Write a CSV `file` with a header and one row per epoch. `RunError` if it cannot be written."""
     with atomic_write(file) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as table:
         rows = csv.DictWriter(table, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
         rows.writeheader()

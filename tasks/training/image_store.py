@@ -1,4 +1,4 @@
-"""The images of a split, by index, in bounded memory."""
+"""`ImageStore` gives images of a split by index, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
     from tasks.workspace.splits import Split
 
-MAX_DEVICE_SHARE = 0.5  # of the GPU's free memory that the images may take
-MAX_MAPPED_BYTES = 512 * 2**20  # of which every page becomes resident in the end
+MAX_DEVICE_SHARE = 0.5  # the part of the GPU's free memory that the images may take
+MAX_MAPPED_BYTES = 512 * 2**20  # the size up to which a mapped file may come to be in memory as a whole
 
 
 class ImageStore:
-    """In the memory of a GPU if they fit there; else mapped from the file; if large, read from it one by one.
+    """The store keeps images in the memory of a GPU if they fit there, and else maps them from the file.
 
-    A mapping cannot bound what becomes resident: for one image, Linux maps up to 2 MB around it.
+    Where they are more than `MAX_MAPPED_BYTES`, it reads them from the file one by one, since a mapping does
+    not bound memory: for one image, Linux maps up to 2 MB around it.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
@@ -35,7 +36,7 @@ class ImageStore:
                 self._images, self._location = split.images.to(device), None
 
     def gather(self, indices: Tensor) -> Tensor:
-        """A copy of these images, uint8 `(len(indices), S, S, 3)`, on the device."""
+        """Copy images, uint8 `(len(indices), S, S, 3)`, to the device. `RunError` if the file has changed."""
         if self._location is None:
             return self._images[indices.to(self._images.device)].to(self._device)
         file, offset = self._location
@@ -51,9 +52,10 @@ class ImageStore:
 
 
 def sample_split(split: Split, count: int, seed: int) -> Tensor:
-    """`count` images of the split at random, or all of them: uint8 `(count, S, S, 3)`, on the CPU.
+    """Sample `count` images of the split, or take all of them: uint8 `(count, S, S, 3)`, on the CPU.
 
-    The first ones of a folder would be of one or two classes, since they are in the order of their names.
+    Without sampling, the first images of a folder could be of one or two classes, since they are in the order
+    of their names.
     """
     order = torch.randperm(len(split.labels), generator=Generator().manual_seed(seed))
     return ImageStore(split, torch.device("cpu")).gather(order[:count].sort().values)

@@ -1,4 +1,4 @@
-"""Batches of the training images: in random order, augmented, normalized, and in bounded memory."""
+"""`BatchLoader` makes batches of the training images: shuffled, augmented, normalized, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ if TYPE_CHECKING:
     from tasks.training.normalize import Normalize
     from tasks.workspace.splits import Split
 
-# Images are gathered and augmented by so many bytes, in whole batches; a GPU has more to do at once.
+# The size of a chunk of whole batches, which is gathered and augmented at once. A GPU needs more images at
+# once than a CPU to be busy.
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
 
 
 class Batch(NamedTuple):
     inputs: Tensor
-    """float32 `(B, 3, S, S)`, channels last in memory"""
+    """normalized images, float32 `(B, 3, S, S)`, channels last in memory"""
     labels: Tensor
-    """int64 `(B,)`"""
+    """the class of each image, int64 `(B,)`"""
     targets: Tensor
-    """the labels, or where images were mixed the probability of each class, float32 `(B, num_classes)`"""
+    """the labels or, with MixUp or CutMix, the probability of each class, float32 `(B, num_classes)`"""
     loss_weight: float = 1.0
-    """by which the mean loss counts where the ranks' shares of a batch are uneven; its mean over them is 1"""
+    """factor of the mean loss that makes up for ranks with uneven shares of the batch; its mean is 1"""
 
 
 class BatchLoader:
-    """Has no workers: whole chunks are processed at once, which is faster than images one by one.
+    """A loader processes chunks of many batches at once, which is faster than workers with single images.
 
-    With several ranks, each gets its share of every batch, of the same images as in one process, augmented
-    alike. Where images are mixed, every rank computes the whole batch.
+    In a training with several processes (`ranks`), each rank gets its share of every batch. A batch has the
+    same images, with the same augmentation, for any number of ranks. MixUp and CutMix combine images of the
+    whole batch, so every rank then computes all of it and keeps its share.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class BatchLoader:
         self.num_images = len(data.labels)
 
     def __len__(self) -> int:
-        """Batches per epoch; the last one may be smaller."""
+        """Return the number of batches per epoch; the last one may be smaller."""
         return math.ceil(self.num_images / self._batch_size)
 
     @property
@@ -74,37 +76,47 @@ class BatchLoader:
         return self._augment.uses_global_generator or self._mix is not None
 
     def load_epoch(self, epoch: int) -> Iterator[Batch]:
-        """All images once, as this epoch shows them; epochs count from 1."""
+        """Yield all images once, in batches, in the order and augmentation of this epoch (from 1)."""
+        # Every rank draws the same order, since all have a generator in the same state.
         order = torch.randperm(self.num_images, generator=self._generator)
+        # A chunk is as many images as memory may hold at once: whole batches, so that none spans two chunks.
         for chunk in torch.split(order, self._chunk_size):
-            batches = torch.split(torch.arange(len(chunk)), self._batch_size)
-            own, share = chunk, None
-            shares = batches
+            # Rows are positions in the chunk, not in the data set: augmentation draws per row, for all rows,
+            # so that an image has the same augmentation whichever rank computes it.
+            batch_rows = torch.split(torch.arange(len(chunk)), self._batch_size)
+            indices, share = chunk, None
+            rank_rows = batch_rows
             if self._ranks.world_size > 1 and self._mix is None:
-                shares = tuple(self._ranks.take_share(batch) for batch in batches)
-                share = Share(torch.cat(shares), len(chunk))
-                own = chunk[share.rows]
-            images = self._augment(self._images.gather(own), own, epoch, share)
-            labels = self._labels[own.to(self._labels.device)]
-            sizes = [len(rows) for rows in shares]
-            for batch, images_of, labels_of in zip(
-                batches, torch.split(images, sizes), torch.split(labels, sizes), strict=True
+                # The share is taken per batch, not per chunk, so that each step has the same batch as in one
+                # process.
+                rank_rows = tuple(self._ranks.take_share(rows) for rows in batch_rows)
+                share = Share(torch.cat(rank_rows), len(chunk))
+                indices = chunk[share.rows]
+            images = self._augment(self._images.gather(indices), indices, epoch, share)
+            labels = self._labels[indices.to(self._labels.device)]
+            # The chunk is cut into batches again; a rank's part of a batch may be smaller than the batch.
+            sizes = [len(rows) for rows in rank_rows]
+            for rows, batch_images, batch_labels in zip(
+                batch_rows, torch.split(images, sizes), torch.split(labels, sizes), strict=True
             ):
-                yield self._finish(images_of, labels_of, len(batch))
+                yield self._finish(batch_images, batch_labels, len(rows))
 
     def load_first(self) -> Batch:
-        """The first images as they are."""
+        """Return the first batch of the data set, neither shuffled nor augmented, for warming up."""
         first = torch.arange(min(self._batch_size, self.num_images))
-        own = self._ranks.take_share(first)
-        labels = self._labels[own.to(self._labels.device)]
-        return self._weigh(Batch(self._normalize(self._images.gather(own)), labels, labels), len(first))
+        indices = self._ranks.take_share(first)
+        labels = self._labels[indices.to(self._labels.device)]
+        return self._weigh(Batch(self._normalize(self._images.gather(indices)), labels, labels), len(first))
 
     def _finish(self, images: Tensor, labels: Tensor, batch_size: int) -> Batch:
+        """Normalize the images, and mix them if `config` says so; `batch_size` counts those of all ranks."""
         inputs, targets = self._normalize(images), labels
         if self._mix is not None:
+            # Every rank has the whole batch here and mixes it alike; only now it takes its share.
             mixed = self._mix(inputs, labels)
             inputs, targets, labels = (self._ranks.take_share(part) for part in (*mixed, labels))
         return self._weigh(Batch(inputs, labels, targets), batch_size)
 
     def _weigh(self, batch: Batch, batch_size: int) -> Batch:
+        # DistributedDataParallel averages gradients over ranks, as if all had equally many images.
         return batch._replace(loss_weight=len(batch.labels) * self._ranks.world_size / batch_size)

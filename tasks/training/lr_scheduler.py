@@ -1,4 +1,4 @@
-"""Learning rate schedules, set at every step."""
+"""Learning rate schedules change the learning rate at every step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_lr_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> LambdaLR:
-    """Each parameter group's schedule; groups marked `whiten_bias` have their own."""
+    """Build the scheduler; parameter groups with `whiten_bias` set have a schedule of their own."""
     return LambdaLR(
         optimizer,
         [
@@ -29,10 +29,11 @@ def build_lr_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoc
 
 
 def lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor of `lr` at a step, counted from 0: linear warm-up, then `lr_schedule`.
+    """Return a function from the step, counted from 0, to the factor by which `lr` is multiplied.
 
-    `cosine` falls along half a cosine (Loshchilov and Hutter, "SGDR", 2017, without restarts), `linear` along
-    a straight line; both would reach 0 one step after the last.
+    A linear warm-up comes first, then `lr_schedule`: `cosine` falls along half a cosine (Loshchilov and
+    Hutter, "SGDR", 2017, without restarts), `linear` along a straight line. Both would reach 0 one step after
+    the last.
     """
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     decay_steps = max(config.epochs * steps_per_epoch - warmup_steps, 1)
@@ -49,6 +50,6 @@ def lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], floa
 
 
 def whitening_lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor for the bias of the whitening layer: it decays to 0 before the bias is frozen."""
+    """Return the same for the whitening layer's bias: the factor decays to 0 before the bias is frozen."""
     steps = config.whiten_bias_epochs * steps_per_epoch
     return lambda step: 1 - step / steps if step < steps else 0.0

@@ -1,7 +1,7 @@
-"""MixUp and CutMix: images of a batch mixed in pairs, and their labels with them.
+"""MixUp and CutMix combine the images of a batch in pairs, and their labels accordingly.
 
-Zhang et al., "mixup", 2017, https://arxiv.org/abs/1710.09412; Yun et al., "CutMix", 2019,
-https://arxiv.org/abs/1905.04899. torchvision's transforms draw one share, and one box, per call.
+MixUp blends two images (Zhang et al., "mixup", 2017, https://arxiv.org/abs/1710.09412); CutMix pastes a box
+of one into another (Yun et al., "CutMix", 2019, https://arxiv.org/abs/1905.04899).
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
     Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-GROUP_SIZE = 32  # images for which one share is sampled
+# The number of images that share a blending factor, or a box: torchvision's transforms draw one per call.
+GROUP_SIZE = 32
 
 
 def build_mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
-    """From images `(B, 3, S, S)` and labels `(B,)` to mixed images and probabilities `(B, num_classes)`.
+    """Build a function from images and labels `(B,)` to mixed images and probabilities `(B, num_classes)`.
 
-    Images are float. None if `config` names no mixing. With both, one of the two is sampled per group.
+    Images are float32 `(B, 3, S, S)`, before and after. Returns None if `config` names neither MixUp nor
+    CutMix. If it names both, one of the two is sampled per group of `GROUP_SIZE` images.
     """
     if not config.mixup_alpha and not config.cutmix_alpha:
         return None
@@ -37,6 +39,7 @@ def build_mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
     )
 
     def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        # An image is paired with its neighbor in the group; the loader has shuffled them.
         groups = zip(torch.split(images, GROUP_SIZE), torch.split(labels, GROUP_SIZE), strict=True)
         mixed = [transform(*group) for group in groups]
         inputs, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))

@@ -1,4 +1,4 @@
-"""The network of a training: initial weights, weights from a file, frozen layers."""
+"""These functions prepare the network of a training: initial weights, weights from a file, frozen layers."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
 
-COMPILE_MODE = "max-autotune"  # autotunes kernels per matrix product, and records a CUDA graph
+COMPILE_MODE = "max-autotune"  # measures which kernel is fastest for each product, and records a CUDA graph
 
 
 def initialize_network(
     config: TrainConfig, num_classes: int, images: Tensor, generator: Generator, weights: Path | None = None
 ) -> nn.Module:
-    """The network that `config` names, initialized from `generator` and then from the file `weights`.
+    """Build the network that `config` names, initialized from `generator` and then from the file `weights`.
 
-    `images` are normalized training images `(N, 3, S, S)`. `InputError` where they are too small for the
-    network or for the augmentation, or where `weights` does not fit it.
+    `images` are normalized training images `(N, 3, S, S)`. `InputError` if they are too small for the network
+    or for the augmentation, if `weights` does not fit the network, or if nothing is left to train.
     """
     size = images.shape[2]
     for name, pixels in (("translate", config.translate), ("cutout_size", config.cutout_size - 1)):
@@ -59,7 +59,10 @@ def initialize_network(
 
 
 def compile_network(network: nn.Module, *, compiled: bool, fused: bool) -> nn.Module:
-    """What trains the parameters of `network` in its place: by `torch.compile`, by `FusedNet`, or itself."""
+    """Return a module that trains the parameters of `network`, faster where it can.
+
+    With `fused` it is a `FusedNet`, with `compiled` a result of `torch.compile`, and else `network` itself.
+    """
     if fused:
         assert isinstance(network, Net)
         return FusedNet(network)
@@ -70,19 +73,19 @@ def compile_network(network: nn.Module, *, compiled: bool, fused: bool) -> nn.Mo
 
 
 def keep_inductor_cache_private() -> None:
-    """Have `torch.compile` keep its code in the cache, unless `TORCHINDUCTOR_CACHE_DIR` says where.
+    """Have `torch.compile` keep compiled code in a private folder, unless `TORCHINDUCTOR_CACHE_DIR` is set.
 
-    Its default is a folder of the temporary directory with a name that is known beforehand, so another user
-    can make it first, and the code in it would run.
+    PyTorch's default is a folder in the temporary directory whose name anybody can predict, so another user
+    could create it first, and the code in it would run.
     """
     if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(open_cache_or_temporary("inductor"))
 
 
 def freeze(network: nn.Module, prefixes: list[str]) -> None:
-    """Exclude from training the parameters of the modules, or the single parameters, that are named.
+    """Exclude parameters from training: those that `prefixes` names, or whose module it names.
 
-    `InputError` for a name that the network does not have, or where nothing is left to train.
+    `InputError` if the network has no such name, or if nothing is left to train.
     """
     for prefix in prefixes:
         frozen = [
@@ -100,9 +103,9 @@ def freeze(network: nn.Module, prefixes: list[str]) -> None:
 
 
 def find_whitening_bias(network: nn.Module) -> nn.Parameter | None:
-    """The bias of the whitening layer, unless the network has none or it is frozen.
+    """Return the bias of the whitening layer; None if the network has none or `train.freeze` names it.
 
-    To be asked before the first epoch: it is trained in the first epochs only.
+    Call this before the first epoch: after some epochs the trainer freezes the bias itself.
     """
     if not isinstance(network, CifarNet) or network.whiten.bias is None:
         return None
@@ -111,7 +114,10 @@ def find_whitening_bias(network: nn.Module) -> nn.Parameter | None:
 
 
 def set_train_mode(network: nn.Module) -> None:
-    """`network.train()`, but batch normalization whose weights are frozen keeps its running statistics."""
+    """Switch to training mode, except for batch normalization with frozen parameters.
+
+    Such batch normalization uses its running statistics and does not change them.
+    """
     network.train()
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.bias is not None and not module.bias.requires_grad:
@@ -119,7 +125,7 @@ def set_train_mode(network: nn.Module) -> None:
 
 
 def has_dropout(network: nn.Module) -> bool:
-    """Whether it draws from PyTorch's global generator: dropout or stochastic depth."""
+    """Whether the network has dropout or stochastic depth, which draw from PyTorch's global generator."""
     return any(
         getattr(module, "p", 0) > 0
         for module in network.modules()
@@ -128,10 +134,10 @@ def has_dropout(network: nn.Module) -> bool:
 
 
 def check_last_batch(config: TrainConfig, num_images: int, network: nn.Module, image: Tensor) -> None:
-    """`InputError` where the last batch has no image for a process, or too few to train on.
+    """Raise `InputError` if the last batch has no image for one of the processes, or too few to train on.
 
-    `image`, `(1, 3, S, S)`, is a normalized one: batch normalization fails on a single image if its feature
-    map has one pixel.
+    `image`, `(1, 3, S, S)`, is a normalized training image, which is tried: batch normalization fails on a
+    single image if its feature map has one pixel.
     """
     last = num_images % config.batch_size or config.batch_size
     smallest_share = last // config.processes
@@ -147,6 +153,7 @@ def check_last_batch(config: TrainConfig, num_images: int, network: nn.Module, i
 
 
 def _can_train_on(network: nn.Module, image: Tensor) -> bool:
+    """Whether the network accepts this batch in training mode; the network is not changed."""
     copied = copy.deepcopy(network)
     set_train_mode(copied)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

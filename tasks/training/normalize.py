@@ -1,15 +1,15 @@
-"""Normalization of whole batches, as fast as training needs it."""
+"""`Normalize` normalizes whole batches, as fast as training needs it."""
 
 import torch
 from torch import Tensor
 
 
 class Normalize:
-    """uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, channels last in memory; S is `image_size`.
+    """It maps uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, with the channels last in memory.
 
-    `mean` and `std` are per channel, for values in 0 to 1. Up to rounding the same function as
-    `Classifier.normalize`, which is what the export traces. A multiplication and an addition over rows of
-    values are several times as fast as broadcasting one value per channel.
+    S is `image_size`; `mean` and `std` are per channel, for values in 0 to 1. The values equal those of
+    `Classifier.normalize`, which the export traces, up to rounding. A multiplication and an addition over
+    rows of values are several times as fast as broadcasting one value per channel.
     """
 
     def __init__(self, mean: list[float], std: list[float], image_size: int, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The optimizers that `train.optimizer` names."""
+"""`build_optimizer` builds the optimizer that `train.optimizer` names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
 
-SGD_MOMENTUM = 0.85  # of head and biases beside Muon, as in airbench
+SGD_MOMENTUM = 0.85  # for the head and the biases, which SGD trains beside Muon, as in airbench
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig, *, compiled: bool) -> torch.optim.Optimizer:
-    """With `compiled`, what Muon computes per matrix goes through `torch.compile`."""
+    """Build the optimizer; with `compiled`, Muon's Newton-Schulz iteration goes through `torch.compile`."""
     kwargs: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": True}
     match config.optimizer:
         case "adam":
@@ -32,11 +32,11 @@ def build_optimizer(model: nn.Module, config: TrainConfig, *, compiled: bool) ->
 
 
 def _build_muon(model: nn.Module, config: TrainConfig, *, compiled: bool) -> MuonWithAuxSGD:
-    """Muon for filters; matrices, such as the head, and all else use SGD with their own learning rates.
+    """Build Muon for filters, and SGD for matrices such as the head (`head_lr`) and all else (`bias_lr`).
 
-    Airbench sums the gradients of biases and head over the batch, so that a larger batch takes larger steps.
-    The loss here is the mean, so the learning rate has the batch size as a factor. Weight decay is a share
-    per step, whatever the learning rate.
+    airbench sums the gradients of biases and head over the batch, so that a larger batch takes larger steps.
+    The loss here is the mean, so the learning rate is multiplied by the batch size. `weight_decay` is the
+    share that a weight loses per step, so it is divided by the learning rate, with which SGD multiplies it.
     """
     whiten_bias = find_whitening_bias(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""Weights to start from: a state dict in a file, as safetensors or as PyTorch saves it."""
+"""A training can start from weights in a file: a state dict, as safetensors or as PyTorch saves it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tasks.workspace.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MAX_SHOWN = 3  # keys in a message
+MAX_SHOWN = 3  # the number of keys that a message names
 
 
 def load_pretrained(network: nn.Module, file: Path, name: str) -> None:
     """Load the state dict in `file` into the network called `name`.
 
-    The head keeps its initialization where the number of classes differs, the stem where the file has
-    torchvision's own; both are printed. `InputError` for anything else that does not fit.
+    The head keeps its initialization if the file is for another number of classes, and the stem if the file
+    has torchvision's own stem, for large images; a line says so. `InputError` if anything else does not fit.
     """
     tensors = read_state_dict(file)
     expected = network.state_dict()
@@ -43,7 +43,7 @@ def load_pretrained(network: nn.Module, file: Path, name: str) -> None:
 
 
 def find_pretrained(folder: Path | None, name: str) -> Path | None:
-    """The file that `train.weights` names, None where it names none; `InputError` where it is missing."""
+    """Return the file that `train.weights` names, None if it names none. `InputError` if it is missing."""
     if not name:
         return None
     if folder is None or not (folder / name).is_file():
@@ -52,7 +52,10 @@ def find_pretrained(folder: Path | None, name: str) -> Path | None:
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a file that `torch.load` reads with `weights_only`."""
+    """Read the tensors of a safetensors file, or of one that `torch.load` reads with `weights_only`.
+
+    `InputError` if the file holds no state dict.
+    """
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
@@ -78,7 +81,7 @@ def _stem(name: str) -> tuple[str, ...]:
 
 
 def _head(network: nn.Module) -> str:
-    """The module that the last parameter belongs to: the classes' scores are its output."""
+    """Return the name of the head, which gives the logits: the module with the network's last parameter."""
     *_, last = (name for name, _ in network.named_parameters())
     return last.rpartition(".")[0]
 

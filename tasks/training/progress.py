@@ -1,4 +1,4 @@
-"""Progress of an epoch: a bar on a terminal or a callback, and an estimate before a long training."""
+"""These generators show the progress of an epoch, and estimate how long a long training takes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ ESTIMATE_THRESHOLD_S = 600.0  # shorter trainings start without an estimate
 def show_progress(
     batches: Iterable[T], num_batches: int, epoch: int, num_epochs: int, callback: ProgressCallback | None
 ) -> Iterator[T]:
-    """Yield the batches of an epoch and show how many are done, by `callback` or, without one, by a bar.
+    """Yield the batches of an epoch and show how many are done.
 
-    The callback receives the fraction done of all epochs and a description.
+    `callback` receives the fraction of all epochs that is done, 0 to 1, and a description. Without it, a
+    terminal shows a bar.
     """
     description = f"epoch {epoch}/{num_epochs}"
     if callback is None:
@@ -39,7 +40,7 @@ def show_progress(
 
 
 def print_estimate(batches: Iterable[T], num_steps: float, description: str) -> Iterator[T]:
-    """Yield the batches; after a few steps, print how long `num_steps` take if that is long."""
+    """Yield the batches; after a few of them, print how long `num_steps` steps will take, if long."""
     began = 0.0
     for step, batch in enumerate(batches):
         if step == TIMED_STEPS.start:

@@ -1,4 +1,4 @@
-"""Copies of a training's checkpoints at a URL, so that it survives the machine that it runs on."""
+"""`RemoteCheckpoints` copies checkpoints to a URL, so that a training outlives the machine it runs on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-TIMEOUT_S = 600.0  # for all that is downloaded or deleted; some file systems wait for ever
-KEEP_LAST = 2  # if the newest is corrupt, the previous one is used
+TIMEOUT_S = 600.0  # for one download or deletion as a whole; some file systems would wait forever
+KEEP_LAST = 2  # the number of checkpoints kept: if the newest is corrupt, the previous one is used
 
 
 class RemoteCheckpoints:
-    """The checkpoints of one training in `url/fingerprint/`; any URL that fsspec knows.
+    """The copies of one training's checkpoints are in `url/fingerprint/`.
 
-    A thread uploads the newest, one per `interval_s` at most. The training neither waits for it nor fails
-    with it: what cannot be uploaded or downloaded is reported in one line.
+    The URL may be any that fsspec knows; `InputError` for others. A thread uploads the newest checkpoint,
+    at most one per `interval_s`. The training neither waits for an upload nor fails with it: one line is
+    printed for what cannot be uploaded, downloaded or deleted.
     """
 
     def __init__(self, url: str, fingerprint: str, interval_s: float) -> None:
@@ -38,7 +39,7 @@ class RemoteCheckpoints:
         self._thread: threading.Thread | None = None
 
     def upload(self, name: str, content: bytes) -> None:
-        """Begin to upload, unless the interval has not passed or the last upload has not ended."""
+        """Begin to upload the checkpoint file `name`, unless it is too early or an upload is in progress."""
         if time.monotonic() - self._started < self._interval_s or self._is_uploading():
             return
         self._started = time.monotonic()
@@ -46,7 +47,7 @@ class RemoteCheckpoints:
         self._thread.start()
 
     def download(self, folder: Path) -> None:
-        """Bring those that are newer than the folder's own."""
+        """Download the checkpoints that are newer than those in `folder`."""
         newest = max((file.name for file in folder.glob("epoch-*.pt")), default="")
 
         def fetch() -> None:
@@ -60,7 +61,7 @@ class RemoteCheckpoints:
         _call(fetch, "no checkpoint could be read from train.checkpoint_url")
 
     def clear(self) -> None:
-        """Delete them, once the training has finished."""
+        """Delete the copies, once the training has finished."""
 
         def delete() -> None:
             if self._thread is not None:
@@ -75,7 +76,7 @@ class RemoteCheckpoints:
 
     def _upload(self, name: str, content: bytes) -> None:
         try:
-            if self._folder.startswith("/"):  # elsewhere it would create a bucket that is missing
+            if self._folder.startswith("/"):  # an object store needs no folders, and might create a bucket
                 self._fs.makedirs(self._folder, exist_ok=True)
             self._fs.pipe_file(f"{self._folder}/{name}", content)
             for old in self._newest_first()[KEEP_LAST:]:
@@ -89,13 +90,13 @@ class RemoteCheckpoints:
 
 
 def _call(function: Callable[[], None], problem: str) -> None:
-    """Print one line where the function fails, or its server has not answered after `TIMEOUT_S`."""
+    """Call the function; print a line if it fails or does not return within `TIMEOUT_S`."""
     errors: list[str] = []
 
     def run() -> None:
         try:
             function()
-        except Exception as error:  # noqa: BLE001 - each file system has its own; the training does without
+        except Exception as error:  # noqa: BLE001 - each file system raises its own; the training goes on
             errors.append(_describe(error))
 
     thread = threading.Thread(target=run, daemon=True)
@@ -108,5 +109,5 @@ def _call(function: Callable[[], None], problem: str) -> None:
 
 
 def _describe(error: Exception) -> str:
-    """The kind of error only: its text may name the URL, and that a secret."""
+    """Return the type of the error only: its text may hold the URL, and the URL may hold a secret."""
     return type(error).__name__

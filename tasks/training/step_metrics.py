@@ -1,4 +1,4 @@
-"""Loss and accuracy of an epoch's steps, measured on the device without waiting for it."""
+"""`StepMetrics` adds up loss and accuracy of an epoch's steps on the device, without waiting for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StepMetrics:
-    """Of `num_images` images in batches of `batch_size`, of which the last may be smaller."""
+    """The metrics cover an epoch of `num_images` images, in batches of `batch_size` or, at last, fewer."""
 
     def __init__(self, num_images: int, batch_size: int, device: torch.device, ranks: Ranks) -> None:
         self._num_images, self._ranks = num_images, ranks
@@ -27,13 +27,13 @@ class StepMetrics:
         self.lrs: list[float] = []
 
     def update(self, logits: Tensor, labels: Tensor, loss: Tensor, lr: float) -> None:
-        """Take in the next step; the mean of the ranks' losses is the mean loss of the batch."""
+        """Add the next step. The mean of `loss` over all ranks must be the mean loss of the batch."""
         self._losses[len(self.lrs)] = loss
         self._num_correct += (logits.argmax(1) == labels).sum()
         self.lrs.append(lr)
 
     def compute(self, epoch: int) -> tuple[float, float, float]:
-        """Mean loss, accuracy, and the last learning rate. `RunError` if a loss is not finite."""
+        """Return mean loss, accuracy, and the last learning rate. `RunError` if a loss is not finite."""
         losses, num_correct = self._losses, self._num_correct
         if self._ranks.world_size > 1:
             sums = self._ranks.all_reduce(torch.cat([losses.double(), num_correct.double()[None]]))

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, the best epoch's weights, and the state for resuming."""
+"""`Trainer` is the training loop: epochs, validation, the best epoch's weights, and resuming."""
 
 from __future__ import annotations
 
@@ -46,21 +46,26 @@ if TYPE_CHECKING:
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Split
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 3  # per graph; `torch.compile` autotunes and records the CUDA graph in the first ones
 
 
 @dataclass
 class BestCheckpoint:
-    """The epoch with the highest validation accuracy, and of these the lowest loss."""
+    """The best epoch has the highest validation accuracy and, among equals, the lowest loss."""
 
     epoch: int
     accuracy: float
     loss: float
     tensors: dict[str, Tensor]
+    """the model's state dict, copied to the CPU"""
 
 
 class Trainer:
-    """A training in progress. All randomness comes from one generator, which is part of `state_dict()`."""
+    """A trainer holds a training in progress; `state_dict()` is all that is needed to continue it.
+
+    All randomness comes from one generator, whose state is part of it. `ranks` says which of the training's
+    processes this is. With `fused`, `FusedNet` trains the network.
+    """
 
     def __init__(
         self,
@@ -85,14 +90,17 @@ class Trainer:
         began = time.perf_counter()
         whitening_images = normalize(sample_split(train, WHITENING_IMAGES, config.seed).to(self.device))
         model = initialize_network(config, num_classes, whitening_images, self.generator, weights)
-        self.set_up_seconds = time.perf_counter() - began  # initial weights, and the whitening filters
+        self.set_up_seconds = time.perf_counter() - began  # for initial weights and the whitening filters
         check_last_batch(config, len(train.labels), model, whitening_images[:1].cpu())
         self._whitening_bias = find_whitening_bias(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
+        # Three modules share the same parameters: `model` is saved and validated, `compiled_model` is fast,
+        # and `_replica` is the compiled one with gradients that are averaged over the ranks.
         self.compiled_model = compile_network(self.model, compiled=compiled, fused=fused)
         self._replica = self.compiled_model
-        self._dropout_generator: Generator | None = None  # of this rank, for masks of its own
+        # With several ranks, each draws its own dropout masks; the shared generator would make them equal.
+        self._dropout_generator: Generator | None = None
         self.ema_model: AveragedModel | None = None
         if config.ema_decay:
             average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
@@ -102,12 +110,12 @@ class Trainer:
         self.lr_scheduler = build_lr_scheduler(self.optimizer, config, len(self.loader))
         self.history: list[EpochMetrics] = []
         self.best: BestCheckpoint | None = None
-        self.epoch_seconds: list[float] = []  # per epoch, training and validation
-        self.training_seconds = 0.0  # of all epochs, from the first batch to the last, without validation
+        self.epoch_seconds: list[float] = []  # for each epoch's training and validation
+        self.training_seconds = 0.0  # for the steps of all epochs, without validation
         self.warm_up_seconds = 0.0
 
     def resume(self, checkpoints: CheckpointStore | None) -> None:
-        """Load the latest checkpoint, if there is one. Rank 0 alone has `checkpoints`, for all."""
+        """Load the latest checkpoint, if there is one. Rank 0 reads `checkpoints`, and sends it to all."""
         state = None if checkpoints is None else checkpoints.load_latest(self._check_state)
         state = self.ranks.broadcast(state)
         if state is not None:
@@ -115,18 +123,16 @@ class Trainer:
             print(f"resuming from checkpoint after epoch {len(self.history)}")
 
     def warm_up(self) -> None:
-        """Take some steps and undo them, so that compilation and autotuning happen up front.
-
-        Twice, with the whitening bias trained and frozen, which are two graphs.
-        """
+        """Take some steps and undo them, so that compilation and autotuning happen before the first epoch."""
         began = time.perf_counter()
         initial_state = copy.deepcopy(self.state_dict())
         batch = self.loader.load_first()
+        # The whitening bias is trained in the first epoch and frozen in the last: these are two graphs.
         for epoch in (1, self.config.epochs):
             self._set_train_mode(epoch)
             for _ in range(WARM_UP_STEPS):
                 _, loss = self._take_step(batch)
-            loss.item()  # waits for the device
+            loss.item()  # waits until the device has done the steps
         self.load_state_dict(initial_state)
         self.warm_up_seconds = time.perf_counter() - began
         print(f"warmed up in {self.warm_up_seconds:.1f} s")
@@ -137,7 +143,10 @@ class Trainer:
         wandb_run: WandbRun | None = None,
         until: int | None = None,
     ) -> BestCheckpoint:
-        """Run the remaining epochs, or those up to `until`; after each a checkpoint and a printed line."""
+        """Run the remaining epochs, or those up to `until`, and return the best.
+
+        After each epoch it logs to `wandb_run`, saves a checkpoint and prints a line.
+        """
         num_saved = len(self.history)
         try:
             while num_saved < (until or self.config.epochs):
@@ -165,11 +174,14 @@ class Trainer:
     def run_epoch(self, epoch: int) -> EpochMetrics:
         """Train for an epoch and validate. `RunError` if the loss is not finite."""
         began = time.perf_counter()
+        # Dropout and torchvision's transforms take no generator. The global one is seeded from the trainer's
+        # for this epoch, so that a resumed training draws the same numbers.
         draws_globally = has_dropout(self.model) or self.loader.uses_global_generator
         with seed_global_generator(self.generator, self.device) if draws_globally else nullcontext():
             if self.ranks.world_size > 1 and has_dropout(self.model):
                 self._dropout_generator = Generator().manual_seed(torch.initial_seed() + self.ranks.rank)
             train_loss, train_accuracy, lr = self._train_epoch(epoch)
+        # What is validated is what would be saved: the moving average of the weights, if there is one.
         model = self.model if self.ema_model is None else self.ema_model.module
         val_data = self.val_images, self.val_labels
         val_loss, val_accuracy = validate(model, self.normalize, *val_data, self.ranks)
@@ -177,6 +189,7 @@ class Trainer:
         metrics = EpochMetrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr)
         self.history.append(metrics)
         if self.best is None or (val_accuracy, -val_loss) > (self.best.accuracy, -self.best.loss):
+            # The next step changes the weights in place, so the best ones are copied.
             tensors = {
                 name: tensor.detach().cpu().contiguous().clone()
                 for name, tensor in model.state_dict().items()
@@ -185,15 +198,19 @@ class Trainer:
         return metrics
 
     def _set_train_mode(self, epoch: int) -> None:
-        """Batch normalization by batch, and the whitening bias trained or frozen."""
+        """Switch to training mode, with the whitening bias trained or frozen as in this epoch."""
         set_train_mode(self.model)
         if self._whitening_bias is not None:
             self._whitening_bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)
-        # Anew in each epoch: what is trained may have changed, and a resumed training adds in the same order.
+        # DistributedDataParallel must be built anew in each epoch: it decides at the start which parameters
+        # have gradients and in which order they are added, and a resumed training must add in the same order.
         self._replica = self.ranks.wrap(self.compiled_model)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
-        """Mean loss, accuracy, and the last step's learning rate. The host does not wait for the device."""
+        """Take the steps of an epoch; return their mean loss and accuracy, and the last learning rate.
+
+        The host does not wait for the device before the last step, so a GPU always has work queued.
+        """
         began = time.perf_counter()
         self._set_train_mode(epoch)
         metrics = StepMetrics(self.loader.num_images, self.config.batch_size, self.device, self.ranks)
@@ -208,6 +225,8 @@ class Trainer:
         return means
 
     def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits and the mean loss of the batch, both from before the update."""
+
         def loss_function(logits: Tensor, targets: Tensor) -> Tensor:
             loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
             return loss if batch.loss_weight == 1 else batch.loss_weight * loss
@@ -220,12 +239,14 @@ class Trainer:
         steps = show_progress(batches, len(self.loader), epoch, config.epochs, self.progress)
         if self.device.type != "cpu" or self.training_seconds:
             return steps
-        # Validation has the forward pass only, a third of a training step per image.
+        # For the estimate, validation costs a third of a training step per image: it has no backward pass,
+        # which takes about twice as long as the forward pass.
         val_steps = len(self.val_labels) / (3 * config.batch_size)
         num_steps = config.epochs * (len(self.loader) + val_steps)
         return print_estimate(steps, num_steps, f"{config.epochs} epochs of {len(self.loader)} steps")
 
     def _forward(self, inputs: Tensor) -> Tensor:
+        """Run the network in the precision of `config`; logits are float32 in any case."""
         generator = self._dropout_generator
         with nullcontext() if generator is None else seed_global_generator(generator, self.device):
             if self.config.precision == "32-true":
@@ -234,7 +255,7 @@ class Trainer:
                 return self._replica(inputs).float()  # type: ignore[no-any-return]
 
     def _check_state(self, state: Any) -> None:
-        """Raise where the state is none of this training; afterwards nothing is loaded."""
+        """Raise any exception if the state does not belong to this training; the trainer is not changed."""
         initial = copy.deepcopy(self.state_dict())
         try:
             self.load_state_dict(state)
@@ -243,13 +264,15 @@ class Trainer:
                 raise ValueError("its epochs are not those of this training")
             if self.best is None or len(self.epoch_seconds) != len(epochs):
                 raise ValueError("it is incomplete")
-            copy.deepcopy(self.model).load_state_dict(self.best.tensors)
+            copy.deepcopy(self.model).load_state_dict(self.best.tensors)  # raises unless names and shapes fit
             if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
                 raise ValueError("its weights are not finite")
+            # `load_state_dict` of an optimizer does not compare shapes; its state has a tensor per parameter
+            # or a single number, such as the step.
             for parameter, values in self.optimizer.state.items():
                 sizes = {value.numel() for value in values.values() if isinstance(value, Tensor)}
                 if not sizes <= {1, parameter.numel()}:
-                    raise ValueError("its optimizer is another one's")
+                    raise ValueError("its optimizer state does not fit the parameters")
         finally:
             self.load_state_dict(initial)
 

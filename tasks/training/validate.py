@@ -1,4 +1,4 @@
-"""Validation during training."""
+"""`validate` measures a network on the validation images during training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ BATCH_SIZE = 1000
 def validate(
     model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor, ranks: Ranks
 ) -> tuple[float, float]:
-    """Mean loss and accuracy, without test-time augmentation; each rank takes its share of the images.
+    """Return mean loss and accuracy, without test-time augmentation; the images are shared among the ranks.
 
-    Running statistics are those of rank 0, whose model is kept.
+    All ranks use the running statistics of batch normalization of rank 0, whose model is the one saved.
     """
     ranks.broadcast_buffers(model)
     model.eval()
