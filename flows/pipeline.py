@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import Task, flow, get_run_logger, task
+from prefect import Task, flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
 from pydantic import Field
@@ -19,6 +18,7 @@ from flows.run.flow_run import (
     exclusive_workspace,
     fail_in_one_line,
     load_params,
+    workspace_task,
 )
 from flows.run.lineage import record_data, record_stage
 from flows.versions.dvc_data import check_data_recorded, commit_data, pull_data, require_data
@@ -56,61 +56,39 @@ def pipeline(
             reports to this branch of the Git remote; for a run in a clone of its own
         workspace: the folder that holds dvc.yaml and params.yaml
     """
-    chain = TaskChain()
-    with exclusive_workspace(workspace, wait=wait):
+    with exclusive_workspace(workspace, wait=wait), TaskChain() as chain:
         target = open_branch(branch, overrides) if branch else None
         params = load_params(overrides)
-        pull = target is not None
-        failed = run_download(chain, download_retries, pull=pull, force=force)
-        failed = failed or run_stages(chain, pull=pull, force=force)
+        run_download(chain, download_retries, pull=target is not None, force=force)
+        run_stages(chain, pull=target is not None, force=force)
         if target is not None:
-            failed = failed or chain.run_task("publish", publish_results, target)
-        get_run_logger().info("Stages:\n%s", markdown.tabulate_runs(chain.runs).as_text())
-        if failed is not None:
-            return failed
+            chain.run("publish", publish_results, target)
         create_markdown_artifact(markdown.pipeline_markdown(chain.runs, params), key="pipeline")
     return Completed(message=chain.message)
 
 
-def run_download(
-    chain: TaskChain, retries: int, *, pull: bool = False, force: bool = False
-) -> State[Any] | None:
-    """Bring the data into the workspace, with `pull` only if a stage needs them.
-
-    If that fails, return the state with which the flow should fail.
-    """
-    return chain.run_task("download", download.with_options(retries=retries), pull and not force)
+def run_download(chain: TaskChain, retries: int, *, pull: bool = False, force: bool = False) -> None:
+    """Bring the data into the workspace, with `pull` only if a stage needs them."""
+    chain.run("download", download.with_options(retries=retries), pull and not force)
 
 
-def run_stages(chain: TaskChain, *, pull: bool = False, force: bool = False) -> State[Any] | None:
-    """Run the stages in DVC's order. If one fails, return the state with which the flow should fail."""
+def run_stages(chain: TaskChain, *, pull: bool = False, force: bool = False) -> None:
+    """Run the stages of dvc.yaml in DVC's order."""
     with open_repo() as repo:
         names = [str(stage.name) for stage in topological_stages(repo)]
     require_same_code(name for name in names if name in STAGES)
     for name in names:
         stage = reproduce_stage.with_options(name=name, task_run_name=name)
-        failed = chain.run_task(name, stage, name, pull, force)
-        if failed is not None:
-            return failed
-    return None
+        chain.run(name, stage, name, pull, force)
 
 
 def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, DataUnavailableError)
 
 
-# DVC's hashes are the only cache, and stages write files: Prefect persists no results.
-@task(
-    task_run_name="download",
-    log_prints=True,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retry_delay_seconds=RETRY_DELAYS_S,
-    retry_condition_fn=_is_retryable,
-)
-@fail_in_one_line
+@workspace_task("download", retry_delay_seconds=RETRY_DELAYS_S, retry_condition_fn=_is_retryable)
 def download(if_needed: bool) -> State[Any]:
-    """The data in the workspace, verified: from the folder itself, DVC's cache or remote, or a download."""
+    """Bring the data into the workspace, verified: from the folder, DVC's cache or remote, or a download."""
     params = read_params(PARAMS)
     with open_repo() as repo:
         if if_needed and not require_data(repo) and not list_pending(Path(params.ingest.folder)):
@@ -131,8 +109,7 @@ def download(if_needed: bool) -> State[Any]:
     return Completed(message=f"from {metrics['source']}, verified")
 
 
-@task(log_prints=True, cache_policy=NO_CACHE, persist_result=False)
-@fail_in_one_line
+@workspace_task()
 def reproduce_stage(name: str, pull: bool, force: bool) -> State[Any]:
     """Bring one stage of dvc.yaml up to date; with `pull` from the DVC remote, which gets what it made."""
     params = read_params(PARAMS)

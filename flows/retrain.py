@@ -1,12 +1,11 @@
-"""Retraining: ingest new images, run the pipeline, decide which model is the champion; roll back."""
+"""Retraining: ingest new images, run the pipeline, decide which model is the champion."""
 
 import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -21,7 +20,7 @@ from flows.champion.approval import (
     require_respondent,
     was_asked,
 )
-from flows.champion.decide import decide
+from flows.champion.decide import DecisionSettings, decide
 from flows.champion.model import sync_champion
 from flows.champion.results_branch import (
     REMOTE_RETRIES,
@@ -37,10 +36,12 @@ from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_
 from flows.run import markdown
 from flows.run.flow_run import (
     PARAMS,
+    Skip,
     TaskChain,
     exclusive_workspace,
     fail_in_one_line,
     load_params,
+    workspace_task,
 )
 from flows.run.lineage import record_data
 from flows.versions.dvc_data import commit_data
@@ -89,69 +90,54 @@ def retrain(
     """
     if approve:
         require_respondent()
-    chain = TaskChain()
-    timeout = dt.timedelta(hours=approve_timeout_hours)
+    # A run is in one of three states, which the ledger and Prefect remember: its model has not been compared
+    # yet, it waits for a person's answer, or it has decided. An answer may come to another process or on
+    # another machine. Only the decision is left to do then: the workspace may hold another run's results.
     resumed = was_asked()
-    with exclusive_workspace(workspace, wait=wait or resumed):
+    with exclusive_workspace(workspace, wait=wait or resumed), TaskChain() as chain:
         if branch is None:
             publish.check_publish(push=push, commit=commit)
-        # After an answer only the decision is left: the workspace may hold another run's results by now.
         target = open_branch(branch, None if resumed else overrides) if branch else None
+        timeout = dt.timedelta(hours=approve_timeout_hours) if approve else None
+        settings = DecisionSettings(push=push, commit=commit, branch=target, approve_timeout=timeout)
         question = _read_question()
         if question is None and resumed:
-            return Completed(name="Skipped", message="its challenger has been decided on already")
+            raise Skip("its challenger has been decided on already")
         if question is None:
-            ended = _challenge(
-                chain, overrides, download_retries, target, push, commit, timeout if approve else None
-            )
-            if ended is not None:
-                return ended
+            _challenge(chain, overrides, download_retries, settings)
             question = _read_question()
-    while question is not None:
+    while question is not None:  # another one, where the champion has changed before the answer came
         answer = ask(question)
         with exclusive_workspace(workspace, wait=True):
-            failed = chain.run_task("approve", record_answer, question, answer, commit, target, timeout)
-            if failed is not None:
-                return failed
+            chain.run("approve", record_answer, question, answer, settings)
             question = _read_question()
     return Completed(name=chain.runs[-1].state, message=chain.runs[-1].message)
 
 
 def _read_question() -> LedgerEntry | None:
-    """What this flow run has asked, and nobody has decided on yet."""
+    """Find what this flow run has asked, and nobody has decided on yet."""
     return find_open_question(ledger.read_ledger(), str(flow_run.id))
 
 
 def _challenge(
-    chain: TaskChain,
-    overrides: Overrides | None,
-    download_retries: int,
-    target: PublishBranch | None,
-    push: bool,
-    commit: bool,
-    approve_timeout: dt.timedelta | None,
-) -> State[Any] | None:
-    """Everything up to the comparison. Returns the state with which the flow should end without one."""
+    chain: TaskChain, overrides: Overrides | None, download_retries: int, settings: DecisionSettings
+) -> None:
+    """Make a model and compare it with the champion. `Skip` if there is nothing new to compare."""
     require_known_champion()
     for question in find_abandoned_questions(ledger.read_ledger()):
-        failed = chain.run_task("approve", record_answer, question, None, commit, target, approve_timeout)
-        if failed is not None:
-            return failed
+        chain.run("approve", record_answer, question, None, settings)
     params = load_params(overrides)
-    pull = target is not None
+    pull = settings.branch is not None
     if not pull:
         with open_repo() as repo:
             sync_champion(repo)
-    failed = run_download(chain, download_retries, pull=pull) or chain.run_task("ingest", ingest_images)
-    if failed is None:
-        skip_reason = _skip_reason(params, pull=pull)
-        if skip_reason is not None:
-            return Completed(name="Skipped", message=skip_reason)
-        failed = run_stages(chain, pull=pull) or chain.run_task(
-            "compare", compare_models, push, commit, target, approve_timeout
-        )
-    get_run_logger().info("Stages:\n%s", markdown.tabulate_runs(chain.runs).as_text())
-    return failed
+    run_download(chain, download_retries, pull=pull)
+    chain.run("ingest", ingest_images)
+    skip_reason = _skip_reason(params, pull=pull)
+    if skip_reason is not None:
+        raise Skip(skip_reason)
+    run_stages(chain, pull=pull)
+    chain.run("compare", compare_models, settings)
 
 
 def _skip_reason(params: Params, *, pull: bool) -> str | None:
@@ -185,8 +171,7 @@ def _describe_decision(entries: list[LedgerEntry], md5: str | None) -> str | Non
     return None
 
 
-@task(name="ingest", task_run_name="ingest", log_prints=True, cache_policy=NO_CACHE, persist_result=False)
-@fail_in_one_line
+@workspace_task("ingest")
 def ingest_images() -> State[Any]:
     """Check new images from `incoming/`, add them to training or validation and commit that to DVC."""
     params = read_params(PARAMS)
@@ -214,31 +199,21 @@ def _check_labels(params: Params) -> list[dict[str, Any]]:
     return check.doubted
 
 
-@task(
-    name="compare",
-    task_run_name="compare",
-    log_prints=True,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    **REMOTE_RETRIES,
-)
-@fail_in_one_line
-def compare_models(
-    push: bool, commit: bool, target: PublishBranch | None, approve_timeout: dt.timedelta | None
-) -> State[Any]:
-    """Challenger against champion: record the decision in the ledger, then publish it as asked for."""
+@workspace_task("compare", **REMOTE_RETRIES)
+def compare_models(settings: DecisionSettings) -> State[Any]:
+    """Compare challenger and champion, record the decision in the ledger and publish it as asked for."""
     params = read_params(PARAMS)
-    if target is None:
-        entry = decide(params, approve_timeout)
+    if settings.branch is None:
+        entry = decide(params, settings.approve_timeout)
     else:
-        entry = _decide_on_branch(params, target, approve_timeout)
+        entry = _decide_on_branch(params, settings.branch, settings.approve_timeout)
     if entry.flow_run_id != str(flow_run.id):
         message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
         return Completed(name="Skipped", message=message)
     print(f"{entry.decision}: {entry.reason}")
     publish.show_decision(entry, params)
-    if target is None:
-        publish.save_experiment(entry, params, push=push, commit=commit)
+    if settings.branch is None:
+        publish.save_experiment(entry, params, push=settings.push, commit=settings.commit)
     return Completed(message=f"{entry.decision}: {entry.reason}")
 
 

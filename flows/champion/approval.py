@@ -12,8 +12,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import click
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -24,16 +22,16 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import AfterValidator, Field, ValidationError
 
-from flows.champion.decide import decide_again
+from flows.champion.decide import DecisionSettings, decide_again
 from flows.champion.model import promote
 from flows.champion.publish import commit_to_branch, show_decision
-from flows.champion.results_branch import REMOTE_RETRIES, PublishBranch, publish_decision
+from flows.champion.results_branch import REMOTE_RETRIES, publish_decision
 from flows.run import markdown
 from flows.run.flow_run import (
     PARAMS,
-    fail_in_one_line,
     read_pause_keys,
     status_logger,
+    workspace_task,
 )
 from flows.versions.dvc_repro import open_repo
 from tasks.params import Params, read_params
@@ -98,41 +96,29 @@ def find_abandoned_questions(entries: list[LedgerEntry]) -> list[LedgerEntry]:
     return [question for question in registry.find_open_questions(entries) if _is_abandoned(question)]
 
 
-@task(
-    name="approve",
-    task_run_name="approve",
-    log_prints=True,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    **REMOTE_RETRIES,
-)
-@fail_in_one_line
-def record_answer(
-    question: LedgerEntry,
-    answer: Approval | None,
-    commit: bool,
-    target: PublishBranch | None,
-    timeout: dt.timedelta | None,
-) -> State[Any]:
-    """An answer, or that there is none, becomes the decision in the ledger, and is published as asked for.
+@workspace_task("approve", **REMOTE_RETRIES)
+def record_answer(question: LedgerEntry, answer: Approval | None, settings: DecisionSettings) -> State[Any]:
+    """Make an answer, or that there is none, the decision in the ledger, and publish it as asked for.
 
     Where the champion is another one by now, a yes leads to another comparison.
     """
     params = read_params(PARAMS)
 
     def decide() -> LedgerEntry:
-        return _decide(question, answer, params, timeout)
+        return _decide(question, answer, params, settings.approve_timeout)
 
-    if target is None:
+    if settings.branch is None:
         entry = registry.find_answer(ledger.read_ledger(), question) or decide()
     else:
-        entry = publish_decision(target, [], decide, lambda entries: registry.find_answer(entries, question))
+        entry = publish_decision(
+            settings.branch, [], decide, lambda entries: registry.find_answer(entries, question)
+        )
     if entry.flow_run_id != str(flow_run.id):
         message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
         return Completed(name="Skipped", message=message)
     print(f"{entry.decision}: {entry.reason}")
     show_decision(entry, params)
-    if commit and target is None:
+    if settings.commit and settings.branch is None:
         print(f"committed to the branch {commit_to_branch(entry, params)}")
     return Completed(message=f"{entry.decision}: {entry.reason}")
 

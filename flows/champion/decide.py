@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from dvc.repo import Repo
 from prefect.runtime import flow_run
 
 from flows.champion.model import fetch_model, promote, provenance_hashes, sync_champion
+from flows.champion.results_branch import PublishBranch
 from flows.versions.dvc_remote import pull_outputs
 from flows.versions.dvc_repro import open_repo
 from tasks.drift.check import read_intakes
@@ -21,6 +22,20 @@ from tasks.registry.compare import NUM_THREADS, Decision, compare
 from tasks.registry.earlier_models import reject_if_rolled_back
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.files import hash_file, read_json
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """How a retraining takes its decision and publishes it."""
+
+    push: bool
+    """whether data, models and the experiment are pushed to the remotes"""
+    commit: bool
+    """whether the decision and its results are committed to a branch of their own"""
+    branch: PublishBranch | None
+    """the branch of the Git remote whose ledger counts, if that is not the workspace's own"""
+    approve_timeout: dt.timedelta | None
+    """how long a person has time to answer before a model is promoted; None if nobody is asked"""
 
 
 def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> LedgerEntry:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
+from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.champion.publish import decision_message, report_paths, update_decisions_page
-from flows.run.flow_run import PARAMS, fail_in_one_line
+from flows.run.flow_run import PARAMS, workspace_task
 from flows.run.manifest import clear_manifest_environment
 from flows.versions.dvc_data import DATA, data_stage
 from flows.versions.dvc_remote import pull_outputs, push_objects, push_stages, require_remote
@@ -134,15 +133,7 @@ REMOTE_RETRIES: dict[str, Any] = {
 """of a task that pushes to the Git remote"""
 
 
-@task(
-    name="publish",
-    task_run_name="publish",
-    log_prints=True,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    **REMOTE_RETRIES,
-)
-@fail_in_one_line
+@workspace_task("publish", **REMOTE_RETRIES)
 def publish_results(branch: PublishBranch) -> State[Any]:
     """The results of a pipeline run: files to the DVC remote, dvc.lock and the reports to the branch."""
     params = read_params(PARAMS)

@@ -7,15 +7,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
-from prefect import Task, get_run_logger
+from prefect import Task, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Cancelled, Failed
+from prefect.states import Cancelled, Completed, Failed
 
+from flows.run import markdown
 from flows.run.killed_runs import end_flow_run, end_task_runs
 from flows.run.lock import WorkspaceLockedError, workspace_lock
 from flows.run.logs import filter_prefect_logs
@@ -67,18 +69,35 @@ def read_params_with(overrides: Overrides | None) -> Params:
     return params if overrides is None else with_overrides(params, overrides)
 
 
+class Skip(Exception):  # noqa: N818 - as unittest's SkipTest, it is no error
+    """There is nothing to do for this flow or task run, which ends `Skipped`; the message says why."""
+
+
+class TaskFailedError(RunError):
+    """A task of the flow has failed, which fails the flow with the task's name and reason."""
+
+    def __init__(self, name: str, state: State[Any]) -> None:
+        super().__init__(f"{name}: {state.message}")
+        self.cause = state.data
+        """what the task has failed with; the command's exit code depends on it"""
+
+
 def fail_in_one_line(function: RunFn) -> RunFn:
     """Return known failures of a flow or task as its state: no traceback in the log.
 
     Failures of the disk and a lack of memory are among them.
 
-    That is `Failed`, or `Cancelled` if a scheduled run found the workspace locked.
+    That is `Failed`, or `Cancelled` if a scheduled run found the workspace locked. `Skip` becomes `Skipped`.
     """
 
     @functools.wraps(function)
     def run(*arguments: Any, **keywords: Any) -> State[Any]:
         try:
             return function(*arguments, **keywords)
+        except Skip as skip:
+            return Completed(name="Skipped", message=str(skip))
+        except TaskFailedError as error:
+            return Failed(message=str(error), data=error.cause)
         except RunError as error:
             run_error = error
         except OSError as error:
@@ -95,6 +114,22 @@ def fail_in_one_line(function: RunFn) -> RunFn:
         return Failed(message=str(run_error), data=run_error)
 
     return cast("RunFn", run)
+
+
+def workspace_task(name: str | None = None, **options: Any) -> Callable[[RunFn], Task[..., State[Any]]]:
+    """Make a function a Prefect task that fails in one line; `name` is also that of its runs.
+
+    Tasks write files, and DVC's hashes are the only cache: Prefect caches and persists no results.
+    """
+    if name is not None:
+        options |= {"name": name, "task_run_name": name}
+
+    def decorate(function: RunFn) -> Task[..., State[Any]]:
+        settings: dict[str, Any] = {"log_prints": True, "cache_policy": NO_CACHE, "persist_result": False}
+        decorator: Any = task
+        return cast("Task[..., State[Any]]", decorator(**settings | options)(fail_in_one_line(function)))
+
+    return decorate
 
 
 def current_flow_run_id() -> UUID | None:
@@ -118,26 +153,33 @@ def _is_scheduled() -> bool:
 
 
 class TaskChain:
-    """The tasks of a flow run, each waiting for the one before it."""
+    """The tasks of a flow run, each waiting for the one before it. On exit their table goes to the log."""
 
     def __init__(self) -> None:
         self.runs: list[TaskRunSummary] = []
         self._upstream: list[State[Any]] = []
 
-    def run_task(self, name: str, task: Task[..., State[Any]], *arguments: Any) -> State[Any] | None:
-        """Run a task. If it fails, return the state with which the flow should fail."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.runs:
+            get_run_logger().info("Stages:\n%s", markdown.tabulate_runs(self.runs).as_text())
+
+    def run(self, name: str, task: Task[..., State[Any]], *arguments: Any) -> None:
+        """Run a task. `TaskFailedError` if it fails, which ends the flow."""
         started = time.perf_counter()
         status_logger.info(name)
         state = task(*arguments, wait_for=self._upstream, return_state=True)
         seconds = time.perf_counter() - started
         self.runs.append(TaskRunSummary(name, str(state.name), seconds, state.message or ""))
         if not state.is_completed():
-            return Failed(message=f"{name}: {state.message}", data=state.data)
+            raise TaskFailedError(name, state)
         self._upstream = [state]
-        return None
 
     @property
     def message(self) -> str:
+        """Which tasks did something."""
         ran = [run.name for run in self.runs if run.state != "Cached"]
         return f"ran: {', '.join(ran)}" if ran else "everything was up to date"
 

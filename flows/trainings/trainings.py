@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
-from prefect import get_run_logger, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 from prefect.context import TaskRunContext
 from prefect.futures import as_completed
 from prefect_dask.task_runners import DaskTaskRunner
 
-from flows.run.flow_run import current_flow_run_id, fail_in_one_line
+from flows.run.flow_run import current_flow_run_id, workspace_task
 from flows.run.killed_runs import end_task_runs
 from flows.trainings.cluster import describe_code, find_file, send_files, stop_if_unwanted
 from flows.trainings.local_cluster import start_local_cluster
@@ -133,8 +132,7 @@ def _read_outcome(future: Any) -> dict[str, Any] | str:
 
 
 # Lines are logged by _LineLog, which also writes them to a file.
-@task(task_run_name="{training.name}", log_prints=False, cache_policy=NO_CACHE, persist_result=False)
-@fail_in_one_line
+@workspace_task(task_run_name="{training.name}", log_prints=False)
 def train_one(training: Training) -> Any:
     """Train, evaluate, and return the row of it; the weights are deleted."""
     return run_training(training)
