@@ -1,23 +1,22 @@
 """The pipeline as a Prefect flow: DVC's graph, each stage a task in the flow's own process."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from prefect import Task, flow
+from prefect import Task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed
-from pydantic import Field
 
 from flows.champion.results_branch import open_branch, publish_results, push_stage
+from flows.parameters import PipelineParameters
 from flows.run import markdown
 from flows.run.flow_run import (
-    PARAMS,
     ProgressReporter,
     TaskChain,
     exclusive_workspace,
-    fail_in_one_line,
     load_params,
+    workspace_flow,
     workspace_task,
 )
 from flows.run.lineage import record_data, record_stage
@@ -25,41 +24,21 @@ from flows.versions.dvc_data import check_data_recorded, commit_data, pull_data,
 from flows.versions.dvc_repro import open_repo, repro_stage, topological_stages
 from tasks.download import DataUnavailableError
 from tasks.incoming.ingest import list_pending
-from tasks.overrides import Overrides
-from tasks.params import read_params
+from tasks.params import PARAMS, read_params
 from tasks.stages import STAGES, run_stage
 from tasks.workspace.code import require_same_code
 
-DOWNLOAD_RETRIES = 2
-DownloadRetries = Annotated[int, Field(ge=0, le=100)]
 RETRY_DELAYS_S = [10.0, 60.0]
 
 
-@flow(name="pipeline", log_prints=True)
-@fail_in_one_line
-def pipeline(
-    overrides: Overrides | None = None,
-    force: bool = False,
-    wait: bool = True,
-    download_retries: DownloadRetries = DOWNLOAD_RETRIES,
-    branch: str | None = None,
-    workspace: Path = Path(),
-) -> State[Any]:
-    """A data set from download to a benchmarked ONNX model. Stages that are up to date are skipped.
-
-    Args:
-        overrides: parameters to change first; they are written into params.yaml
-        force: re-run every stage, even if it is up to date
-        wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
-        download_retries: how often to retry the sources of the data, after a delay
-        branch: pull what the run needs from the DVC remote, push what it makes there, and dvc.lock and the
-            reports to this branch of the Git remote; for a run in a clone of its own
-        workspace: the folder that holds dvc.yaml and params.yaml
-    """
-    with exclusive_workspace(workspace, wait=wait), TaskChain() as chain:
-        target = open_branch(branch, overrides) if branch else None
-        params = load_params(overrides)
-        run_download(chain, download_retries, pull=target is not None, force=force)
+@workspace_flow("pipeline")
+def pipeline(parameters: PipelineParameters) -> State[Any]:
+    """A data set from download to a benchmarked ONNX model. Stages that are up to date are skipped."""
+    force = parameters.force
+    with exclusive_workspace(parameters), TaskChain() as chain:
+        target = open_branch(parameters.branch, parameters.overrides) if parameters.branch else None
+        params = load_params(parameters.overrides)
+        run_download(chain, parameters.download_retries, pull=target is not None, force=force)
         run_stages(chain, pull=target is not None, force=force)
         if target is not None:
             chain.run("publish", publish_results, target)

@@ -4,7 +4,6 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -12,8 +11,6 @@ from prefect.states import Completed
 
 from flows.champion import publish
 from flows.champion.approval import (
-    TIMEOUT_HOURS,
-    TimeoutHours,
     ask,
     find_abandoned_questions,
     record_answer,
@@ -32,15 +29,15 @@ from flows.champion.results_branch import (
     result_files,
 )
 from flows.drift import check_new_images
-from flows.pipeline import DOWNLOAD_RETRIES, DownloadRetries, run_download, run_stages
+from flows.parameters import RetrainParameters
+from flows.pipeline import run_download, run_stages
 from flows.run import markdown
 from flows.run.flow_run import (
-    PARAMS,
     Skip,
     TaskChain,
     exclusive_workspace,
-    fail_in_one_line,
     load_params,
+    workspace_flow,
     workspace_task,
 )
 from flows.run.lineage import record_data
@@ -48,8 +45,7 @@ from flows.versions.dvc_data import commit_data
 from flows.versions.dvc_repro import changed_stages, find_output, open_repo
 from tasks.incoming.ingest import ingest, list_pending
 from tasks.incoming.label_check import check_incoming_labels
-from tasks.overrides import Overrides
-from tasks.params import Params, read_params
+from tasks.params import PARAMS, Params, read_params
 from tasks.registry import ledger
 from tasks.registry.earlier_models import find_rollback
 from tasks.registry.ledger import LedgerEntry
@@ -59,59 +55,42 @@ from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file
 
 
-@flow(name="retrain", log_prints=True)
-@fail_in_one_line
-def retrain(
-    overrides: Overrides | None = None,
-    push: bool = False,
-    commit: bool = False,
-    approve: bool = False,
-    approve_timeout_hours: TimeoutHours = TIMEOUT_HOURS,
-    wait: bool = True,
-    download_retries: DownloadRetries = DOWNLOAD_RETRIES,
-    branch: str | None = None,
-    workspace: Path = Path(),
-) -> State[Any]:
-    """Ingest new images, run the pipeline and promote the new model if it is better than the champion.
-
-    Args:
-        overrides: parameters to change first; they are written into params.yaml
-        push: push data, models and the experiment to the remotes
-        commit: commit the ledger, DVC's files, params.yaml and the reports to the branch retrain/DATE,
-            never to the one checked out
-        approve: ask a person before a model is promoted: the run is suspended, and its page in the UI has the
-            evidence and a form
-        approve_timeout_hours: after this time without an answer the model is rejected
-        wait: wait for another run in the workspace to finish instead of failing; a scheduled run never waits
-        download_retries: how often to retry the sources of the data, after a delay
-        branch: pull what the run needs from the DVC remote, push there what it makes, and the decision to
-            this branch of the Git remote, whose ledger counts; for a run in a clone of its own
-        workspace: the folder that holds dvc.yaml and params.yaml
-    """
-    if approve:
+@workspace_flow("retrain")
+def retrain(parameters: RetrainParameters) -> State[Any]:
+    """Ingest new images, run the pipeline and promote the new model if it is better than the champion."""
+    if parameters.approve:
         require_respondent()
     # A run is in one of three states, which the ledger and Prefect remember: its model has not been compared
     # yet, it waits for a person's answer, or it has decided. An answer may come to another process or on
     # another machine. Only the decision is left to do then: the workspace may hold another run's results.
     resumed = was_asked()
-    with exclusive_workspace(workspace, wait=wait or resumed), TaskChain() as chain:
-        if branch is None:
-            publish.check_publish(push=push, commit=commit)
-        target = open_branch(branch, None if resumed else overrides) if branch else None
-        timeout = dt.timedelta(hours=approve_timeout_hours) if approve else None
-        settings = DecisionSettings(push=push, commit=commit, branch=target, approve_timeout=timeout)
+    with exclusive_workspace(parameters, wait=resumed), TaskChain() as chain:
+        settings = _open_settings(parameters, resumed=resumed)
         question = _read_question()
         if question is None and resumed:
             raise Skip("its challenger has been decided on already")
         if question is None:
-            _challenge(chain, overrides, download_retries, settings)
+            _challenge(chain, parameters, settings)
             question = _read_question()
     while question is not None:  # another one, where the champion has changed before the answer came
         answer = ask(question)
-        with exclusive_workspace(workspace, wait=True):
+        with exclusive_workspace(parameters, wait=True):
             chain.run("approve", record_answer, question, answer, settings)
             question = _read_question()
     return Completed(name=chain.runs[-1].state, message=chain.runs[-1].message)
+
+
+def _open_settings(parameters: RetrainParameters, *, resumed: bool) -> DecisionSettings:
+    """Say how this run decides and publishes. A run that was resumed changes no parameters on its branch."""
+    if parameters.branch is None:
+        publish.check_publish(push=parameters.push, commit=parameters.commit)
+    overrides = None if resumed else parameters.overrides
+    return DecisionSettings(
+        push=parameters.push,
+        commit=parameters.commit,
+        branch=open_branch(parameters.branch, overrides) if parameters.branch else None,
+        approve_timeout=dt.timedelta(hours=parameters.approve_timeout_hours) if parameters.approve else None,
+    )
 
 
 def _read_question() -> LedgerEntry | None:
@@ -119,19 +98,17 @@ def _read_question() -> LedgerEntry | None:
     return find_open_question(ledger.read_ledger(), str(flow_run.id))
 
 
-def _challenge(
-    chain: TaskChain, overrides: Overrides | None, download_retries: int, settings: DecisionSettings
-) -> None:
+def _challenge(chain: TaskChain, parameters: RetrainParameters, settings: DecisionSettings) -> None:
     """Make a model and compare it with the champion. `Skip` if there is nothing new to compare."""
     require_known_champion()
     for question in find_abandoned_questions(ledger.read_ledger()):
         chain.run("approve", record_answer, question, None, settings)
-    params = load_params(overrides)
+    params = load_params(parameters.overrides)
     pull = settings.branch is not None
     if not pull:
         with open_repo() as repo:
             sync_champion(repo)
-    run_download(chain, download_retries, pull=pull)
+    run_download(chain, parameters.download_retries, pull=pull)
     chain.run("ingest", ingest_images)
     skip_reason = _skip_reason(params, pull=pull)
     if skip_reason is not None:

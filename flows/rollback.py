@@ -1,53 +1,36 @@
 """The flows `rollback` and `promote`: a person's decisions about the champion."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.champion.model import promote, restore_champion
+from flows.champion.model import promote as promote_model
+from flows.champion.model import restore_champion
 from flows.champion.publish import show_decision
 from flows.champion.results_branch import open_branch, publish_decision
-from flows.run.flow_run import PARAMS, exclusive_workspace, fail_in_one_line
+from flows.parameters import PromoteParameters, RollbackParameters
+from flows.run.flow_run import exclusive_workspace, workspace_flow
 from flows.versions.dvc_repro import open_repo
-from tasks.params import read_params
+from tasks.params import PARAMS, read_params
 from tasks.registry import ledger
 from tasks.registry.earlier_models import find_rollback, resolve_candidate, resolve_rollback_target
-from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry, to_line
+from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry
 from tasks.registry.serving_model import require_known_champion
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import RunError
 
 ROLLBACK_REASON = "manual rollback to "
 
 
-@flow(name="rollback", log_prints=True)
-@fail_in_one_line
-def rollback(
-    version: int | None = None,
-    restore: bool = False,
-    wait: bool = True,
-    branch: str | None = None,
-    workspace: Path = Path(),
-) -> State[Any]:
-    """Promote an earlier champion again; its model comes from DVC's cache or remote.
-
-    Args:
-        version: its number in the ledger; by default the last champion that was not rolled back itself
-        restore: only restore the current champion's file; the ledger stays as it is
-        wait: wait for another run in the workspace to finish instead of failing
-        branch: push the decision to this branch of the Git remote, whose ledger counts; for a run in a clone
-        workspace: the folder that holds dvc.yaml and params.yaml
-    """
-    if restore and branch:
-        raise InputError("restore changes only the workspace: give a branch or restore, not both")
-    if restore and version is not None:
-        raise InputError("restore brings back the current champion: give a version or restore, not both")
-    with exclusive_workspace(workspace, wait=wait):
-        if restore:
+@workspace_flow("rollback")
+def rollback(parameters: RollbackParameters) -> State[Any]:
+    """Promote an earlier champion again; its model comes from DVC's cache or remote."""
+    version, branch = parameters.version, parameters.branch
+    with exclusive_workspace(parameters):
+        parameters.check()
+        if parameters.restore:
             with open_repo() as repo:
                 return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
         if branch:
@@ -74,31 +57,17 @@ def _roll_back(version: int | None, expected: LedgerEntry | None = None) -> Ledg
     return _promote_again(earlier, "rolled_back", f"{ROLLBACK_REASON}{earlier.label}")
 
 
-@flow(name="promote", log_prints=True)
-@fail_in_one_line
-def override(
-    model: str,
-    reason: str,
-    wait: bool = True,
-    branch: str | None = None,
-    workspace: Path = Path(),
-) -> State[Any]:
+@workspace_flow("promote")
+def promote(parameters: PromoteParameters) -> State[Any]:
     """Promote a model that was rejected or rolled back, or awaits approval: a person decides.
 
     The ledger says so.
-
-    Args:
-        model: its version in the ledger, or its ONNX file
-        reason: why, for the ledger
-        wait: wait for another run in the workspace to finish instead of failing
-        branch: push the decision to this branch of the Git remote, whose ledger counts; for a run in a clone
-        workspace: the folder that holds dvc.yaml and params.yaml
     """
-    if not reason.strip():
-        raise InputError("an override needs a reason, for the ledger")
-    with exclusive_workspace(workspace, wait=wait):
-        if branch:
-            entry = publish_decision(open_branch(branch), [], lambda: _override(model, reason))
+    model, reason = parameters.model, parameters.reason
+    with exclusive_workspace(parameters):
+        parameters.check()
+        if parameters.branch:
+            entry = publish_decision(open_branch(parameters.branch), [], lambda: _override(model, reason))
         else:
             entry = _override(model, reason)
         show_decision(entry, read_params(PARAMS))
@@ -115,8 +84,7 @@ def _override(model: str, reason: str) -> LedgerEntry:
     taken_back = find_rollback(entries, earlier)
     if taken_back is not None:
         before += f"; version {taken_back.version} rolled it back"
-    reason = f"{to_line(reason)} ({before})"
-    return _promote_again(earlier, "overridden", reason)
+    return _promote_again(earlier, "overridden", f"{reason} ({before})")
 
 
 def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) -> LedgerEntry:
@@ -130,4 +98,4 @@ def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) ->
         approval=None,
     )
     with open_repo() as repo:
-        return promote(repo, entry)
+        return promote_model(repo, entry)

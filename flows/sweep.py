@@ -1,46 +1,24 @@
 """The flow `sweep`: train with several seeds. It does not touch the pipeline's artifacts."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
 
-from flows.run.flow_run import exclusive_workspace, fail_in_one_line, read_params_with
+from flows.parameters import SweepParameters
+from flows.run.flow_run import exclusive_workspace, read_params_with, workspace_flow
 from flows.trainings.sweep import format_summary, run_sweep
-from tasks.overrides import Overrides
 from tasks.reporting.markdown import escape_markdown
 from tasks.workspace.dataset_name import describe_dataset
 
-NumSeeds = Annotated[int, Field(ge=2, le=1000)]
-Jobs = Annotated[int, Field(ge=1, le=64)]
 
-
-@flow(name="sweep", log_prints=True)
-@fail_in_one_line
-def sweep(
-    num_seeds: NumSeeds = 5,
-    jobs: Jobs = 1,
-    address: str | None = None,
-    overrides: Overrides | None = None,
-    wait: bool = True,
-    workspace: Path = Path(),
-) -> State[Any]:
-    """Train with several seeds and report mean and standard deviation. An interrupted sweep resumes.
-
-    Args:
-        num_seeds: number of seeds, starting at train.seed
-        jobs: number of parallel trainings, on the same device
-        address: of a Dask scheduler, such as tls://host:8786, to train on its workers
-        overrides: parameters for this sweep only; params.yaml does not change
-        wait: wait for another run in the workspace to finish instead of failing
-        workspace: the folder with params.yaml and, in artifacts/, the splits
-    """
-    with exclusive_workspace(workspace, wait=wait):
-        params = read_params_with(overrides)
+@workspace_flow("sweep")
+def sweep(parameters: SweepParameters) -> State[Any]:
+    """Train with several seeds and report mean and standard deviation. An interrupted sweep resumes."""
+    with exclusive_workspace(parameters):
+        params = read_params_with(parameters.overrides)
         paths = params.paths
         folder = Path(paths.weights).with_name("sweep")
         result = run_sweep(
@@ -49,10 +27,10 @@ def sweep(
             Path(paths.sweep),
             params.train,
             params.evaluate,
-            num_seeds,
-            jobs,
+            parameters.num_seeds,
+            parameters.jobs,
             Path(paths.pretrained),
-            address,
+            parameters.address,
             params,
         )
         create_markdown_artifact(sweep_markdown(result), key="sweep")

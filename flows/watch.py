@@ -5,24 +5,23 @@ import hashlib
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.runtime import deployment
 from prefect.states import Completed
 from prefect.variables import Variable
-from pydantic import Field
 
 from flows.champion.publish import REPORTS_DIR
-from flows.run.flow_run import PARAMS, fail_in_one_line
+from flows.parameters import WatchParameters
+from flows.run.flow_run import workspace_flow
 from flows.run.logs import filter_prefect_logs
 from flows.versions.dvc_data import DATA
 from flows.versions.git import has_commits, run_git
 from flows.versions.git_branch import RemoteBranch
 from tasks.incoming.ingest import list_pending
-from tasks.params import read_params
+from tasks.params import PARAMS, read_params
 from tasks.registry.ledger import LEDGER
 
 LOCK = "dvc.lock"
@@ -42,24 +41,17 @@ class Snapshot:
     """a hash of the files in Git at the branch's head, without `NO_SOURCES`; empty without Git"""
 
 
-@flow(name="watch", log_prints=True)
-@fail_in_one_line
-def watch(
-    min_images: Annotated[int, Field(ge=1)] = 1, branch: str | None = None, workspace: Path = Path()
-) -> State[Any]:
+@workspace_flow("watch")
+def watch(parameters: WatchParameters) -> State[Any]:
     """Emit an event for what has changed since the last look: images waiting, data.dvc, the branch.
 
     The first look emits none for data.dvc and the branch. A Prefect variable keeps what the last one saw.
-
-    Args:
-        min_images: how many images have to wait that no event was emitted for
-        branch: look at this branch of the Git remote, instead of at the workspace
-        workspace: the folder that holds dvc.yaml and params.yaml
     """
     filter_prefect_logs()
+    branch, min_images = parameters.branch, parameters.min_images
     variable = f"cifarflow_{deployment.name or 'watch'}"
     saved: Any = Variable.get(variable)
-    with contextlib.chdir(workspace):
+    with contextlib.chdir(parameters.workspace):
         head = _fetch_head(branch)
         lock = _read(LOCK, head if branch else "")
         now = Snapshot(

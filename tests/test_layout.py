@@ -123,6 +123,8 @@ def _drawn(module: Path) -> str:
     if module.parts[0] == "tasks" and len(module.parts) == 2:
         is_stage = module.stem in {*STAGES, "stages", "__main__", "__init__"}
         return "stages" if is_stage else f"tasks/{module.stem}"
+    if module == Path("flows/parameters.py"):
+        return "flows/parameters"
     return module.parent.as_posix()
 
 

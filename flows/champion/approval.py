@@ -28,13 +28,12 @@ from flows.champion.publish import commit_to_branch, show_decision
 from flows.champion.results_branch import REMOTE_RETRIES, publish_decision
 from flows.run import markdown
 from flows.run.flow_run import (
-    PARAMS,
     read_pause_keys,
     status_logger,
     workspace_task,
 )
 from flows.versions.dvc_repro import open_repo
-from tasks.params import Params, read_params
+from tasks.params import PARAMS, Params, read_params
 from tasks.registry import ledger
 from tasks.registry import questions as registry
 from tasks.registry.earlier_models import reject_if_rolled_back
@@ -42,8 +41,6 @@ from tasks.registry.ledger import LedgerEntry, to_line
 from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import InputError
 
-TIMEOUT_HOURS = 72.0
-TimeoutHours = Annotated[float, Field(gt=0, le=24 * 365)]
 KEY_PREFIX = "approve-"
 
 Line = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(to_line)]

@@ -13,12 +13,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows.run import markdown
-from flows.run.flow_run import PARAMS
 from flows.run.lineage import record_champion
 from flows.versions.dvc_data import DATA
 from flows.versions.dvc_repro import load_repo, open_repo
 from flows.versions.git import find_problem, hide_credentials, run_git, try_commit, write_commit
-from tasks.params import Params
+from tasks.params import PARAMS, Params
 from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import CHAMPION_DVC_FILE, LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.champion.publish import decision_message, report_paths, update_decisions_page
-from flows.run.flow_run import PARAMS, workspace_task
+from flows.run.flow_run import workspace_task
 from flows.run.manifest import clear_manifest_environment
 from flows.versions.dvc_data import DATA, data_stage
 from flows.versions.dvc_remote import pull_outputs, push_objects, push_stages, require_remote
@@ -22,7 +22,7 @@ from flows.versions.dvc_repro import open_repo, topological_stages
 from flows.versions.git import run_git
 from flows.versions.git_branch import RemoteBranch, RemoteUnavailableError
 from tasks.overrides import Overrides, write_overrides
-from tasks.params import Params, read_params
+from tasks.params import PARAMS, Params, read_params
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION_DVC_FILE, LEDGER, LedgerEntry
 from tasks.workspace.errors import InputError, RunError

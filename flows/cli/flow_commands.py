@@ -9,21 +9,22 @@ import click
 
 from flows.cli.flow_options import (
     load_overrides,
+    parameter_options,
     raise_on_failure,
     recipe_option,
     run_flow,
     set_option,
-    wait_option,
 )
 from flows.cli.project import enter_project
+from flows.parameters import PipelineParameters, PromoteParameters, RetrainParameters, RollbackParameters
+from tasks.params import PARAMS, read_params
 from tasks.workspace.errors import InputError
 
 
 @click.command()
 @set_option("SECTION.KEY=VALUE", "Override a parameter, in params.yaml (repeatable).")
 @recipe_option("Start from a recipe (talk, net76, fast94, strong96 or a YAML file). --set takes precedence.")
-@click.option("--force", is_flag=True, help="Re-run every stage, even if it is up to date.")
-@wait_option
+@parameter_options(PipelineParameters)
 @click.option("--sample", is_flag=True, help="Run on a small generated sample, in the directory sample/.")
 @click.option(
     "--sample-fallback",
@@ -31,13 +32,7 @@ from tasks.workspace.errors import InputError
     help="Fall back to the generated sample if CIFAR-10 cannot be downloaded.",
 )
 def run(
-    set_params: tuple[str, ...],
-    *,
-    recipe: str | None,
-    force: bool,
-    wait: bool,
-    sample: bool,
-    sample_fallback: bool,
+    set_params: tuple[str, ...], *, recipe: str | None, sample: bool, sample_fallback: bool, **values: Any
 ) -> None:
     """Run the pipeline as a Prefect flow. Stages that are up to date are skipped.
 
@@ -49,47 +44,33 @@ def run(
       cifarflow run --sample
     """
     from tasks.download import DataUnavailableError
-    from tasks.params import read_params
 
     enter_project()
-    page = Path(read_params(Path("params.yaml")).paths.page)
-    arguments: dict[str, Any] = {
-        "overrides": load_overrides(set_params, recipe),
-        "force": force,
-        "wait": wait,
-    }
+    page = Path(read_params(PARAMS).paths.page)
+    values["overrides"] = load_overrides(set_params, recipe)
     if not sample:
-        if sample_fallback:
-            arguments["download_retries"] = 0
+        retries = {"download_retries": 0} if sample_fallback else {}
         try:
-            run_flow("flows.pipeline", "pipeline", **arguments)
+            run_flow("flows.pipeline", "pipeline", PipelineParameters, **values, **retries)
         except DataUnavailableError as error:
             if not sample_fallback:
                 raise
             print(f"{error}\nRunning on a generated sample instead, in sample/.", file=sys.stderr)
-            del arguments["download_retries"]
         else:
             _print_next_steps(page)
             return
 
     from flows.cli.sample_workspace import prepare_sample_workspace
 
-    workspace = prepare_sample_workspace(Path(), wait=wait)
-    run_flow("flows.pipeline", "pipeline", **arguments, workspace=workspace)
+    workspace = prepare_sample_workspace(Path(), wait=values["wait"])
+    run_flow("flows.pipeline", "pipeline", PipelineParameters, **values, workspace=workspace)
     print("These results are for the generated sample, not CIFAR-10. They are in sample/reports/.")
     _print_next_steps("sample" / page)
 
 
 @click.command()
-@click.option("--push", is_flag=True, help="Push data, models and the experiment to the remotes.")
-@click.option(
-    "--commit",
-    is_flag=True,
-    help="Commit the ledger, DVC's files, params.yaml and the reports to the branch retrain/DATE.",
-)
-@click.option("--approve", is_flag=True, help="Ask on the terminal before a model is promoted.")
-@wait_option
-def retrain(*, push: bool, commit: bool, approve: bool, wait: bool) -> None:
+@parameter_options(RetrainParameters)
+def retrain(*, approve: bool, **values: Any) -> None:
     """Ingest incoming/CLASS/*, run the pipeline and promote the new model if it is better.
 
     \b
@@ -101,15 +82,13 @@ def retrain(*, push: bool, commit: bool, approve: bool, wait: bool) -> None:
     if approve and not sys.stdin.isatty():
         raise InputError("--approve asks on the terminal, but standard input is not one")
     enter_project()
-    run_flow("flows.retrain", "retrain", push=push, commit=commit, approve=approve, wait=wait)
+    run_flow("flows.retrain", "retrain", RetrainParameters, approve=approve, **values)
 
 
 @click.command()
 @click.argument("version", required=False, type=click.IntRange(1))
-@click.option(
-    "--restore", is_flag=True, help="Only restore the current champion's file, from the DVC cache or remote."
-)
-def rollback(version: int | None, *, restore: bool) -> None:
+@parameter_options(RollbackParameters)
+def rollback(version: int | None, **values: Any) -> None:
     """Roll back to the previous champion, or to VERSION of the ledger.
 
     \b
@@ -117,16 +96,14 @@ def rollback(version: int | None, *, restore: bool) -> None:
       cifarflow rollback
       cifarflow rollback 3
     """
-    if restore and version is not None:
-        raise click.UsageError("give a VERSION or --restore, not both")
     enter_project()
-    run_flow("flows.rollback", "rollback", version=version, restore=restore, wait=False)
+    run_flow("flows.rollback", "rollback", RollbackParameters, version=version, **values)
 
 
 @click.command()
 @click.argument("model")
-@click.option("--reason", required=True, help="Why; it is recorded in the ledger.")
-def promote(model: str, *, reason: str) -> None:
+@parameter_options(PromoteParameters)
+def promote(model: str, **values: Any) -> None:
     """Promote a model that was rejected or rolled back, or awaits approval.
 
     MODEL is its version in the ledger or its ONNX file.
@@ -138,9 +115,7 @@ def promote(model: str, *, reason: str) -> None:
     """
     model = model if model.isdecimal() else str(Path(model).absolute())
     enter_project()
-    from tasks.registry.ledger import to_line
-
-    run_flow("flows.rollback", "override", model=model, reason=to_line(reason), wait=False)
+    run_flow("flows.rollback", "promote", PromoteParameters, model=model, **values)
 
 
 @click.command()

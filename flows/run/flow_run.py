@@ -2,21 +2,23 @@
 
 import contextlib
 import functools
+import inspect
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
-from prefect import Task, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 
+from flows.parameters import FlowParameters
 from flows.run import markdown
 from flows.run.killed_runs import end_flow_run, end_task_runs
 from flows.run.lock import WorkspaceLockedError, workspace_lock
@@ -24,30 +26,38 @@ from flows.run.logs import filter_prefect_logs
 from flows.run.markdown import TaskRunSummary
 from flows.run.memory import LACKS, describe_lack_of_memory
 from tasks.overrides import Overrides, with_overrides, write_overrides
-from tasks.params import Params, read_params
+from tasks.params import PARAMS, Params, read_params
 from tasks.processes.process import normalize_environment
 from tasks.workspace.errors import RunError, describe_os_error, describe_syntax_error
 
 RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
 
-PARAMS = Path("params.yaml")
 PROGRESS_UPDATE_INTERVAL_S = 5.0
 
 status_logger = logging.getLogger("cifarflow.status")  # the terminal's status line; logs go through Prefect
 
 
-@contextlib.contextmanager
-def exclusive_workspace(workspace: Path, *, wait: bool) -> Iterator[None]:
-    """Change to the workspace and hold its lock. A run that a schedule started never waits for another run.
+class WorkspaceParameters(Protocol):
+    """The parameters of a flow that works in a workspace."""
 
-    `WorkspaceLockedError` where another run holds the lock.
+    workspace: Path
+    wait: bool
+
+
+@contextlib.contextmanager
+def exclusive_workspace(parameters: WorkspaceParameters, *, wait: bool = False) -> Iterator[None]:
+    """Change to the workspace and hold its lock, with `wait` even if the parameters say not to wait for it.
+
+    A run that a schedule started never waits for another run. `WorkspaceLockedError` where another run holds
+    the lock.
     """
     filter_prefect_logs()
     normalize_environment()
     flow_run_id = current_flow_run_id()
+    wait = (wait or parameters.wait) and not _is_scheduled()
     with (
-        contextlib.chdir(workspace),
-        workspace_lock(wait=wait and not _is_scheduled(), flow_run_id=str(flow_run_id or "")) as killed,
+        contextlib.chdir(parameters.workspace),
+        workspace_lock(wait=wait, flow_run_id=str(flow_run_id or "")) as killed,
     ):
         if killed == str(flow_run_id):  # the same one, run again
             end_task_runs(killed)
@@ -114,6 +124,45 @@ def fail_in_one_line(function: RunFn) -> RunFn:
         return Failed(message=str(run_error), data=run_error)
 
     return cast("RunFn", run)
+
+
+def workspace_flow(name: str) -> Callable[[Callable[[Any], State[Any]]], Any]:
+    """Make a function of one `FlowParameters` a Prefect flow with its fields as parameters.
+
+    So a flow's parameters, their defaults and their texts stand once, in flows/parameters.py, for Prefect's
+    form as for the command line. A failure is one line.
+    """
+
+    def decorate(function: Callable[[Any], State[Any]]) -> Any:
+        (argument,) = inspect.signature(function).parameters.values()
+        model = argument.annotation
+        assert issubclass(model, FlowParameters)
+
+        fields = {key: (field, field.rebuild_annotation()) for key, field in model.model_fields.items()}
+        signature = inspect.Signature(
+            [
+                inspect.Parameter(
+                    key,
+                    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=inspect.Parameter.empty if field.is_required() else field.default,
+                    annotation=annotation,
+                )
+                for key, (field, annotation) in fields.items()
+            ],
+            return_annotation=State[Any],
+        )
+
+        @functools.wraps(function)
+        def run(*arguments: Any, **keywords: Any) -> State[Any]:
+            return function(model(**signature.bind(*arguments, **keywords).arguments))
+
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {key: annotation for key, (_, annotation) in fields.items()}
+        texts = "\n".join(f"    {key}: {field.description}" for key, (field, _) in fields.items())
+        run.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{texts}"
+        return flow(name=name, log_prints=True)(fail_in_one_line(run))
+
+    return decorate
 
 
 def workspace_task(name: str | None = None, **options: Any) -> Callable[[RunFn], Task[..., State[Any]]]:

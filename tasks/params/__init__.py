@@ -21,6 +21,9 @@ from tasks.params.types import (
 )
 from tasks.validation import load_yaml, validate
 
+PARAMS = Path("params.yaml")
+"""in the workspace, which is the current directory of a run"""
+
 
 class ProjectConfig(StrictModel):
     """What the files that leave the project say about it."""

@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL
 
 import flows.retrain
 from flows.champion.approval import ask
-from flows.rollback import override
+from flows.rollback import promote
 from flows.versions.dvc_repro import open_repo
 from tasks.overrides import parse_overrides, write_overrides
 from tasks.registry import ledger
@@ -69,7 +69,7 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
     assert read_decisions() == ["promoted", "pending_approval"]
     first, second = ledger.LEDGER.read_bytes().splitlines(keepends=True)
 
-    assert override("2", "ada says so", return_state=True).is_completed()
+    assert promote("2", "ada says so", return_state=True).is_completed()
     (*_, entry) = ledger.read_ledger()
     assert entry.decision == "overridden"
     assert entry.reason.startswith("ada says so (version 2 awaited approval: +")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.rollback import override, rollback
+from flows.rollback import promote, rollback
 from tasks.registry import ledger
 from tasks.registry.ledger import CHAMPION, LEDGER
 from tests.flows.conftest import GET_WORSE, IMPROVE, run_retrain
@@ -17,10 +17,10 @@ def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(c
     first = CHAMPION.read_bytes()
     assert str(run_retrain(*IMPROVE, "compare.min_gain=0.9").message).startswith("rejected: +")
     assert CHAMPION.read_bytes() == first
-    state = override("2", " ", return_state=True)
+    state = promote("2", " ", return_state=True)
     assert state.is_failed()
     assert state.message == "an override needs a reason, for the ledger"
-    state = override("2", "90% is too much to ask", return_state=True)
+    state = promote("2", "90% is too much to ask", return_state=True)
     assert state.is_completed(), state.message
     second = CHAMPION.read_bytes()
     assert second == Path("artifacts/model.onnx").read_bytes() != first

@@ -11,6 +11,7 @@ from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.states import Completed, Running
 
+from flows.parameters import DriftParameters
 from flows.run.flow_run import exclusive_workspace
 from flows.run.killed_runs import end_flow_run
 from flows.run.lock import workspace_lock
@@ -65,7 +66,7 @@ def test_exclusive_workspace_after_a_killed_run_ends_it_and_its_task_runs(
     monkeypatch.chdir(tmp_path)
     flow_run, task_run = running
     hold_and_kill(flow_run)
-    with exclusive_workspace(tmp_path, wait=False):
+    with exclusive_workspace(DriftParameters(workspace=tmp_path, wait=False)):
         pass
     for state in (client.read_flow_run(flow_run).state, client.read_task_run(task_run).state):
         assert state is not None
