@@ -5,9 +5,9 @@ from pathlib import Path
 
 try:
     from tasks.params import read_params
-    from tasks.processes.process import exit_with_parent, interrupt_on_termination, normalize_environment
-    from tasks.processes.streams import repair_standard_streams
+    from tasks.processes import exit_with_parent, interrupt_on_termination, normalize_environment
     from tasks.stages import STAGES, run_stage
+    from tasks.streams import repair_standard_streams
     from tasks.workspace.code import require_same_code
     from tasks.workspace.errors import InputError, RunError, describe_syntax_error
 except ModuleNotFoundError as missing:

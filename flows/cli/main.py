@@ -18,8 +18,8 @@ from click_didyoumean import DYMGroup
 from flows.cli import flow_commands, local_commands, training_commands
 from flows.run.memory import LACKS, describe_lack_of_memory
 from flows.server.proxies import exclude_loopback_from_proxies
-from tasks.processes.process import interrupt_on_termination, normalize_environment
-from tasks.processes.streams import discard_standard_output, flush_standard_output, repair_standard_streams
+from tasks.processes import interrupt_on_termination, normalize_environment
+from tasks.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error, describe_syntax_error
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from flows.server.connection import connect_to_server
 from flows.server.local import find_local_server, stop_local_server
-from tasks.processes.process import TERMINATION_SIGNALS
+from tasks.processes import TERMINATION_SIGNALS
 from tasks.workspace.errors import InputError, RunError
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from flows.run.markdown import TaskRunSummary
 from flows.run.memory import LACKS, describe_lack_of_memory
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import PARAMS, Params, read_params
-from tasks.processes.process import normalize_environment
+from tasks.processes import normalize_environment
 from tasks.workspace.errors import RunError, describe_os_error, describe_syntax_error
 
 RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])

@@ -38,7 +38,7 @@ from flows.server.listeners import (
     query,
 )
 from flows.server.process import HOST
-from tasks.processes.process import python_path
+from tasks.processes import python_path
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write, read_json
 

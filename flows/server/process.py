@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from tasks.processes.process import exit_with_parent
+from tasks.processes import exit_with_parent
 
 HOST = "127.0.0.1"
 POLL_INTERVAL_S = 2.0

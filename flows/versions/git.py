@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.processes.process import REPOSITORY_VARIABLES
+from tasks.processes import REPOSITORY_VARIABLES
 from tasks.workspace.errors import RunError
 
 IDENTITY = ("cifarflow", "cifarflow@localhost")

@@ -19,7 +19,7 @@ import psutil
 
 from tasks.benchmarking.loadgen import poisson_arrivals, simulate_server
 from tasks.inference.batches import predict_in_batches, select_cyclic_batch
-from tasks.processes.process import describe_exit, exit_with_parent, kill_with_parent, python_path
+from tasks.processes import describe_exit, exit_with_parent, kill_with_parent, python_path
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:

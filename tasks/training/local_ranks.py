@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-from tasks.processes.process import describe_exit, exit_with_parent, python_path
+from tasks.processes import describe_exit, exit_with_parent, python_path
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""Standard streams, signals, and how processes start and end."""
