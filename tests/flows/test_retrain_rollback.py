@@ -98,7 +98,7 @@ def test_what_was_rolled_back_is_promoted_again_by_a_person_only(champion_copy: 
     assert CHAMPION.read_bytes() == first
     assert run_retrain().name == "Skipped"
 
-    state = override("2", "it was the camera", return_state=True)
+    state = promote("2", "it was the camera", return_state=True)
     assert state.is_completed(), state.message
     assert CHAMPION.read_bytes() == second
     decisions = [entry.decision for entry in ledger.read_ledger()]
