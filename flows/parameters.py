@@ -120,7 +120,7 @@ class RollbackParameters(FlowParameters):
         int | None,
         Field(
             ge=1,
-            description="its number in the ledger; by default the last champion that was not rolled back itself",
+            description="its number in the ledger; by default the last champion that was not rolled back",
         ),
     ] = None
     restore: Annotated[
