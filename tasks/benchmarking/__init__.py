@@ -1,1 +1,1 @@
-"""Measuring: engines in processes of their own, latencies, throughput, a load generator."""
+"""Measure the latency and throughput of inference engines, each in a process of its own."""

@@ -1,6 +1,6 @@
-"""A backend in a process of its own: while they are measured, engines share neither threads nor memory.
+"""Run a backend in a process of its own, so that measured engines share neither threads nor memory.
 
-The process loads one backend and nothing else; it is called through its standard input and output.
+The process loads one backend and nothing else, and is called through its standard input and output.
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ COMMAND = "from tasks.benchmarking.backend_process import answer_calls; answer_c
 NUM_BATCHES = 8
 NUM_OFFLINE_BATCHES = 64
 EXIT_TIMEOUT_S = 10.0
-SUSPENDS = sys.platform == "linux"  # elsewhere it would stay suspended for ever if the parent were killed
+# Processes are suspended between calls on Linux only: elsewhere one would stay suspended for ever if its
+# parent were killed.
+SUSPENDS = sys.platform == "linux"
 
 
 class LoadedBackend:
-    """What the process does. `images` are `(file, position in bytes, shape)`, from which it maps them."""
+    """The backend within its process.
+
+    `images` says where the images are, as `(file, position in bytes, shape)`; they are mapped into memory.
+    """
 
     def __init__(
         self,
@@ -64,18 +69,21 @@ class LoadedBackend:
         self._images: Images = np.memmap(file, np.uint8, "r", offset, shape)
 
     def describe(self) -> dict[str, Any]:
-        """Its memory, and with how many requests at once it works where all images are there (or 0)."""
+        """Return the memory of the process, and the number of requests that the engine runs at once.
+
+        The number is 0 for engines that have no mode for MLPerf's scenario Offline.
+        """
         return {"rss_mb": self.rss_mb, "offline_requests": self._run_all.requests if self._run_all else 0}
 
     def predict(self, threads: int, batch_size: int) -> Probabilities:
-        """Of all images."""
+        """Predict all images in batches and return probabilities `(N, classes)`."""
         return predict_in_batches(self._predictors[threads], self._images, batch_size)
 
     def time_calls(self, threads: int, batch_size: int, seconds: float) -> list[float]:
-        """Seconds per call, at least one, over batches of different images."""
+        """Time calls on batches of different images, at least one call; return seconds per call."""
         predict = self._predictors[threads]
         batches = self._batches(batch_size, NUM_BATCHES)
-        predict(batches[0])  # wakes its threads
+        predict(batches[0])  # An untimed call wakes the engine's threads.
         latencies: list[float] = []
         end = time.perf_counter() + seconds
         while not latencies or time.perf_counter() < end:
@@ -86,7 +94,7 @@ class LoadedBackend:
         return latencies
 
     def time_offline(self, batch_size: int, seconds: float) -> float:
-        """Images per second, where the engine runs as many batches at once as it likes."""
+        """Return images per second while the engine runs as many batches at once as it chooses."""
         assert self._run_all is not None
         batches = self._batches(batch_size, NUM_OFFLINE_BATCHES)
         calls, start = 0, time.perf_counter()
@@ -96,14 +104,14 @@ class LoadedBackend:
         return calls * NUM_OFFLINE_BATCHES * batch_size / (time.perf_counter() - start)
 
     def warm_up_server(self, threads: int, max_batch_size: int) -> None:
-        """Some engines compile or allocate at the first batch of a new size."""
+        """Predict batches of growing size: some engines compile or allocate at the first batch of a size."""
         size = 1
         while size <= max_batch_size:
             self._predictors[threads](select_cyclic_batch(self._images, 0, size))
             size *= 2
 
     def serve(self, threads: int, max_batch_size: int, rate: float, seconds: float, seed: int) -> float:
-        """99th percentile of the latencies of requests that arrive at `rate` per second, in milliseconds."""
+        """Serve requests that arrive at `rate` per second; return the 99th percentile of latencies in ms."""
         arrivals = poisson_arrivals(rate, seconds, seed)
         predict = self._predictors[threads]
         predict(self._images[:1])
@@ -115,23 +123,22 @@ class LoadedBackend:
 
 
 class BackendProcess:
-    """A `LoadedBackend` in a process that ends with the `with` block, and with this process.
+    """A `LoadedBackend` in a process that ends with the `with` block, or with this process.
 
-    It loads while this process goes on: several load side by side. Then it is suspended between calls, where
-    `SUSPENDS`: threads that wait for work spin, and would slow another backend. `call` raises what the method
-    raised, `RunError` where the process has ended.
+    The process loads while this one goes on, so several load side by side. Where `SUSPENDS` is true, it is
+    suspended between calls: its threads would spin while they wait for work, and slow other backends.
     """
 
     def __init__(self, backend: Backend, *arguments: Any) -> None:
         self.backend = backend
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - __exit__ closes it.
         self._process = subprocess.Popen(  # noqa: S603 - no argument from outside
             [sys.executable, "-P", "-c", COMMAND],
             env=os.environ | {"PYTHONPATH": python_path()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C is for this process, which ends the other
+            start_new_session=True,  # Ctrl-C goes to this process alone, which then ends the other.
         )
         self._send((os.getpid(), backend, *arguments))
 
@@ -150,12 +157,13 @@ class BackendProcess:
             stream.close()
 
     def wait_until_loaded(self) -> dict[str, Any]:
-        """`LoadedBackend.describe`; `BackendUnavailableError` where the backend is not installed."""
+        """Wait, and return `LoadedBackend.describe`; `BackendUnavailableError` where it is not installed."""
         description: dict[str, Any] = self._receive()
         self._signal("SIGSTOP")
         return description
 
     def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `LoadedBackend`; raise what it raises, `RunError` where the process ended."""
         self._signal("SIGCONT")
         self._send((method, arguments))
         result = self._receive()
@@ -194,9 +202,9 @@ class BackendProcess:
 
 
 def answer_calls() -> None:
-    """What the process does: load, then answer one call after the other until there are no more."""
+    """Load a backend, then execute one call after the other until standard input ends: the whole process."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what engines print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Engines may print, but only results go to the pipe.
     parent, *arguments = pickle.load(sys.stdin.buffer)  # noqa: S301 - from BackendProcess
     kill_with_parent(parent)
     exit_with_parent(parent)

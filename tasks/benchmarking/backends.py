@@ -1,7 +1,7 @@
-"""Backends: what can run the model, each behind one call from images to probabilities.
+"""Load the model with any backend: each becomes one function from images to probabilities.
 
-Frameworks are imported when a backend is loaded: one that is not installed is no error, and a process that
-runs one has none of the others in memory (backend_process.py).
+A framework is imported only when a backend that needs it is loaded. So a framework may be missing, and a
+process that runs one of them has none of the others in memory (backend_process.py).
 """
 
 from __future__ import annotations
@@ -38,23 +38,25 @@ class BackendUnavailableError(RunError):
 
 
 class OfflinePredictor(Protocol):
-    """MLPerf's scenario Offline: all images are there at once."""
+    """A predictor for MLPerf's scenario Offline, in which all images are available at once."""
 
     requests: int
-    """that run at once"""
+    """number of requests that run at once"""
 
     def __call__(self, batches: Sequence[Images]) -> list[Probabilities]: ...
 
 
 @dataclass(frozen=True)
 class Backend:
+    """A framework, a precision and a device (ONNX Runtime's execution provider) that can run the model."""
+
     framework: str
     precision: str
     provider: str
 
     @property
     def name(self) -> str:
-        """As in `params.yaml`, followed by the provider where that is not the CPU."""
+        """Return the name in `params.yaml`, followed by the provider where that is not the CPU."""
         return "-".join(filter(None, [self.framework, self.precision, PROVIDER_SUFFIX.get(self.provider)]))
 
     @property
@@ -62,9 +64,10 @@ class Backend:
         return self.provider in {CPU, "CPU", "cpu"}
 
     def load(self, models: ModelPaths, threads: int, batch_sizes: Sequence[int] = ()) -> Predictor:
-        """`BackendUnavailableError` where it is not installed, `RunError` where it cannot load the model.
+        """Load the model. An engine may optimize itself for `batch_sizes`, but other sizes work as well.
 
-        `batch_sizes` are those for which an engine may prepare itself; others work as well.
+        `BackendUnavailableError` where the backend is not installed, `RunError` where it cannot load the
+        file.
         """
         if self.framework == "openvino":
             from tasks.benchmarking.openvino_backend import OpenVinoPredictor
@@ -73,7 +76,7 @@ class Backend:
         return LOADERS[self.framework](self, models, threads)
 
     def load_offline(self, models: ModelPaths) -> OfflinePredictor | None:
-        """What runs several batches at once, for engines that have such a mode; None for the others."""
+        """Load the model for running several batches at once; None for engines without such a mode."""
         if self.framework == "openvino":
             from tasks.benchmarking.openvino_backend import OpenVinoOfflinePredictor
 
@@ -81,6 +84,7 @@ class Backend:
         return None
 
     def select_file(self, models: ModelPaths) -> Path:
+        """Return the file that this backend loads."""
         if self.framework in {"pytorch", "torchscript"}:
             return Path(models.weights)
         return Path({"fp32": models.fp32, "int8": models.int8}[self.precision])
@@ -88,7 +92,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class ModelPaths:
-    """Paths of the same model in the forms that backends load: PyTorch's weights, ONNX in two precisions."""
+    """The paths of one model in the forms that backends load: PyTorch's weights, ONNX in two precisions."""
 
     weights: str
     fp32: str
@@ -96,7 +100,7 @@ class ModelPaths:
 
 
 def expand_backends(names: Sequence[str], providers: Sequence[str]) -> list[Backend]:
-    """Each name of `params.yaml`: ONNX Runtime once per provider, PyTorch once per kind of device."""
+    """Expand names of `params.yaml`: ONNX Runtime once per provider, PyTorch once per kind of device."""
     on = {"onnxruntime": providers, "openvino": ["CPU"], "pytorch": ["cpu", "cuda"], "torchscript": ["cpu"]}
     pairs = [name.split("-") for name in names]
     return [
@@ -121,7 +125,7 @@ def _load_onnxruntime(backend: Backend, models: ModelPaths, threads: int) -> Pre
 
 
 def _load_pytorch(backend: Backend, models: ModelPaths, threads: int) -> Predictor:
-    """Eager, channels last, which is its fastest layout."""
+    """Load the model in eager mode, with channels last, which is PyTorch's fastest layout."""
     import torch
 
     if backend.provider == "cuda" and not torch.cuda.is_available():
@@ -134,7 +138,7 @@ def _load_torchscript(backend: Backend, models: ModelPaths, threads: int) -> Pre
 
     with warnings.catch_warnings(), torch.inference_mode():
         classifier = _load_classifier(models)
-        warnings.simplefilter("ignore")  # TorchScript is no longer developed; it needs no compiler, though
+        warnings.simplefilter("ignore")  # TorchScript warns that it is deprecated, but it needs no compiler.
         example = torch.zeros(2, classifier.image_size, classifier.image_size, 3, dtype=torch.uint8)
         traced = torch.jit.trace(classifier, example)  # type: ignore[no-untyped-call]
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
@@ -157,7 +161,7 @@ def _torch_predictor(module: Any, threads: int, device: str) -> Predictor:
         module = module.to(device)
 
     def predict(images: Images) -> Probabilities:
-        if torch.get_num_threads() != threads:  # one number for the whole process
+        if torch.get_num_threads() != threads:  # PyTorch has one number for the whole process.
             torch.set_num_threads(threads)
         with torch.inference_mode():
             return np.asarray(module(torch.from_numpy(images).to(device)).cpu().numpy())

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: CPU, versions of packages, load by other processes."""
+"""Describe what a benchmark ran on: CPU, versions of packages, load by other processes."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "openvino", "numpy")
-# The vector instructions by which libraries choose their kernels.
+# Libraries choose their kernels by these vector instructions.
 CPU_FLAG_PREFIXES = ("sse4_2", "f16c", "fma", "avx", "amx", "asimd", "sve", "bf16")
 
 
@@ -22,6 +22,7 @@ class BackgroundLoad:
         self._start = self._read_times()
 
     def percent(self) -> float:
+        """Return the share so far, in percent of all cores."""
         times = zip(self._read_times(), self._start, strict=True)
         busy, own, wall = (now - before for now, before in times)
         return round(max(0.0, 100 * (busy - own) / (wall * (os.cpu_count() or 1))), 1)
@@ -30,13 +31,14 @@ class BackgroundLoad:
         machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         return (
-            sum(machine[:8]) - idle,  # the rest on Linux, guest time, is counted among the first eight
+            sum(machine[:8]) - idle,  # On Linux the rest is guest time, which is part of the first eight.
             own.user + own.system + own.children_user + own.children_system,
             time.perf_counter(),
         )
 
 
 def describe_environment(threads: Sequence[int]) -> dict[str, Any]:
+    """Describe the machine and the versions of the packages for benchmark.json."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -54,10 +56,10 @@ def describe_environment(threads: Sequence[int]) -> dict[str, Any]:
 
 
 def _describe_cpu() -> tuple[str, list[str]]:
-    """Its name, and its flags of `CPU_FLAG_PREFIXES`."""
+    """Return the name of the CPU, and those of its flags that begin with `CPU_FLAG_PREFIXES`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # only Linux has it
+    except OSError:  # Only Linux has this file.
         return platform.processor() or platform.machine(), []
     info = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = info.get("flags", info.get("Features", "")).split()

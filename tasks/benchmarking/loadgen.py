@@ -1,4 +1,4 @@
-"""Load generator of MLPerf's Server scenario: Poisson arrivals, dynamic batching.
+"""Generate the load of MLPerf's scenario Server: Poisson arrivals, served with dynamic batching.
 
 Reddi et al., "MLPerf Inference Benchmark", 2020, https://arxiv.org/abs/1911.02549.
 """
@@ -13,7 +13,7 @@ from tasks.inference.batches import Images, Predictor
 
 
 def poisson_arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Arrival times in seconds: a Poisson process of `rate` per second, with at least one arrival."""
+    """Draw arrival times in seconds: a Poisson process of `rate` per second, with at least one arrival."""
     count = max(1, round(rate * seconds))
     return np.random.default_rng(seed).exponential(1 / rate, count).cumsum()
 
@@ -25,9 +25,9 @@ def simulate_server(
     max_batch_size: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> NDArray[np.float64]:
-    """The latency of each arrival, in seconds: from its arrival to its answer.
+    """Serve one image per arrival; return each latency in seconds, from the arrival to the prediction.
 
-    One server, in order of arrival; waiting requests are batched together.
+    One server takes the requests in the order of their arrival, and all that wait as one batch.
     """
     latencies = np.empty(len(arrivals))
     wrapped_images = np.concatenate([images, images[:max_batch_size]])
@@ -36,7 +36,7 @@ def simulate_server(
         now = clock() - start
         waiting = int(np.searchsorted(arrivals, now, side="right")) - answered
         if waiting <= 0:
-            continue  # busy-waits, as a server with a bound of milliseconds does
+            continue  # A server with a bound of milliseconds busy-waits as well.
         size = min(waiting, max_batch_size)
         first = answered % len(images)
         predict(wrapped_images[first : first + size])

@@ -1,7 +1,7 @@
-"""OpenVINO, run as its documentation recommends for each scenario.
+"""Run OpenVINO as its documentation recommends for each scenario.
 
-One request after the other: the hint LATENCY, static shapes, the input tensor set once. All images at once:
-the hint THROUGHPUT, its own number of threads and of requests at once.
+For one request after the other these are the hint LATENCY, static shapes, and an input tensor that is set
+once. For all images at once it is the hint THROUGHPUT, with OpenVINO's choice of threads and of requests.
 https://docs.openvino.ai/2025/openvino-workflow/running-inference/optimize-inference.html
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class OpenVinoPredictor:
-    """A `Predictor`: fastest for batches of `batch_sizes`, which have a compiled model each."""
+    """A `Predictor` with a compiled model for each of `batch_sizes`, and a slower one for other sizes."""
 
     def __init__(self, file: Path, device: str, threads: int, batch_sizes: Sequence[int]) -> None:
         def compile_for(batch_size: int | None) -> Any:
@@ -45,7 +45,7 @@ class OpenVinoPredictor:
 
 
 class OpenVinoOfflinePredictor:
-    """As many requests at once as OpenVINO finds best for the device."""
+    """An `OfflinePredictor` with as many requests at once as OpenVINO finds best for the device."""
 
     def __init__(self, file: Path, device: str) -> None:
         self._file, self._device = file, device
@@ -54,7 +54,7 @@ class OpenVinoOfflinePredictor:
         self.requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def __call__(self, batches: Sequence[Images]) -> list[Probabilities]:
-        """All of the same batch size."""
+        """Predict all batches, which have one size; return the probabilities of each."""
         queue = self._queue(len(batches[0]))
         results: list[Any] = [None] * len(batches)
 
@@ -76,14 +76,14 @@ class OpenVinoOfflinePredictor:
 
 
 def _compile_model(file: Path, device: str, hints: dict[str, Any], batch_size: int | None) -> Any:
-    """With a static shape, unless `batch_size` is None.
+    """Compile the model for one batch size, or for any where `batch_size` is None.
 
     `BackendUnavailableError` where OpenVINO is not installed, `RunError` where it cannot load the file.
     """
     if find_spec("openvino") is None:
         raise BackendUnavailableError("OpenVINO is not installed: pip install 'cifarflow[benchmarks]'")
     core: Any = import_module("openvino").Core()
-    # By default it uses bfloat16 where the CPU has it.
+    # By default OpenVINO computes in bfloat16 where the CPU supports it.
     properties = hints | {"INFERENCE_PRECISION_HINT": "f32"}
     try:
         model = core.read_model(file)

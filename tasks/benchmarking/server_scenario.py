@@ -1,4 +1,4 @@
-"""MLPerf's Server scenario: the highest rate at which 99 of 100 requests are answered in time.
+"""Measure MLPerf's scenario Server: the highest rate at which 99 of 100 requests are served in time.
 
 Reddi et al., "MLPerf Inference Benchmark", 2020, https://arxiv.org/abs/1911.02549.
 """
@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from tasks.benchmarking.backends import Backend
 from tasks.benchmarking.timing import BackendMeasurement, cool_down
 
-BISECTION_STEPS = 6  # resolution: 1/64 of the interval
+BISECTION_STEPS = 6  # The result is exact to 1/64 of the first interval.
 
 
 @dataclass
 class ServerResult:
-    """The bracket of the bisection, in images per second."""
+    """The interval of the bisection and what was measured at its lower end.
+
+    `qps` (queries per second) is MLPerf's term; a query is one image.
+    """
 
     passing_qps: float
     failing_qps: float
-    """at first, without a trial, the backend's throughput in a row of `results`"""
+    """at first, without a trial, the backend's highest throughput in `results`"""
     p99_ms: float = 0.0
     threads: int = 0
 
@@ -40,7 +43,7 @@ def run_server_scenario(
         for measurement in measurements:
             result = results[measurement.backend]
             rate = (result.passing_qps + result.failing_qps) / 2
-            for attempt in range(2):  # retry once: other processes may have interfered
+            for attempt in range(2):  # A failure is retried once, since other processes may have interfered.
                 cool_down()
                 seed = 2 * step + attempt
                 p99_ms = measurement.process.call(

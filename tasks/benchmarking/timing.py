@@ -1,4 +1,4 @@
-"""Latency and throughput of several backends, measured in interleaved rounds."""
+"""Measure the latency and throughput of several backends in interleaved rounds."""
 
 import time
 from collections.abc import Sequence
@@ -11,35 +11,36 @@ from scipy.special import bdtrik
 from tasks.benchmarking.backend_process import SUSPENDS, BackendProcess
 from tasks.benchmarking.backends import Backend
 
-# ONNX Runtime's threads spin for 40 ms waiting for more work, and would slow whichever backend is next.
+# ONNX Runtime's threads spin for 40 ms while they wait for more work, and would slow the next backend.
 COOLDOWN_S = 0.06
 CONFIDENCE = 0.95
 
 
 @dataclass
 class BackendMeasurement:
-    """A backend with what was measured of it."""
+    """A backend and its measurements."""
 
     process: BackendProcess
     threads: Sequence[int]
     rss_mb: float
-    """of a process that has run batches on the backend, nothing else, in 10^6 bytes"""
+    """resident memory, in 10^6 bytes, of a process that has run batches on the backend and nothing else"""
     offline_requests: int
-    """that the engine runs at once where all images are there; 0: one after the other"""
+    """number of requests that the engine runs at once in the scenario Offline; 0 without such a mode"""
     accuracy: float = 0.0
     latencies: dict[tuple[int, int], list[list[float]]] = field(default_factory=dict)
-    """by number of threads and batch size: seconds per call, one list per round"""
+    """seconds per call, one list per round, by number of threads and batch size"""
     offline: dict[int, list[float]] = field(default_factory=dict)
-    """by batch size: images per second with `offline_requests` at once, one figure per round"""
+    """images per second with `offline_requests` at once, one figure per round, by batch size"""
 
     @property
     def backend(self) -> Backend:
         return self.process.backend
 
     def summarize(self, threads: int, batch_size: int) -> dict[str, Any]:
-        """A row of `results` in benchmark.json. Throughput is the median of the rounds'."""
+        """Return a row of `results` in benchmark.json; its throughput is the median of all rounds."""
         rounds = self.latencies[threads, batch_size]
         throughputs = self._throughputs(threads, batch_size)
+        # Percentiles are of all calls: a 99th percentile needs more calls than one round has.
         latencies_ms = np.concatenate(rounds) * 1000
         p50, p90, p99 = (float(value) for value in np.percentile(latencies_ms, [50, 90, 99]))
         return {
@@ -57,14 +58,15 @@ class BackendMeasurement:
         }
 
     def summarize_all(self) -> list[dict[str, Any]]:
+        """Return a row for each number of threads and batch size."""
         return [self.summarize(threads, batch_size) for threads, batch_size in self.latencies]
 
     def best_throughput(self) -> dict[str, Any]:
-        """The row with the most images per second."""
+        """Return the row with the most images per second."""
         return max(self.summarize_all(), key=lambda row: row["images_per_second"])
 
     def best_offline(self) -> dict[str, Any]:
-        """The scenario Offline: by the fastest row, or with several requests at once where that is faster."""
+        """Return the result of the scenario Offline: the fastest row, or several requests at once."""
         best = self.best_throughput()
         result = {name: best[name] for name in ("images_per_second", "batch_size", "threads")}
         for batch_size, rates in self.offline.items():
@@ -74,18 +76,24 @@ class BackendMeasurement:
         return result
 
     def relative_error(self, threads: int, batch_size: int) -> float:
-        """Half the width of the median throughput's interval, over the median."""
+        """Return half the width of the median throughput's confidence interval, divided by the median."""
         throughputs = self._throughputs(threads, batch_size)
         low, high = median_interval(throughputs)
         return (high - low) / 2 / float(np.median(throughputs))
 
     def _throughputs(self, threads: int, batch_size: int) -> list[float]:
+        # A median within a round ignores calls that another process has interrupted.
         return [batch_size / float(np.median(calls)) for calls in self.latencies[threads, batch_size]]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Holds the median with `CONFIDENCE`, by order statistics; the range, where there are too few values."""
+    """Return an interval that contains the median with probability `CONFIDENCE`, by order statistics.
+
+    Of too few values for that, it is the whole range.
+    """
     ordered = sorted(values)
+    # The number of values below the true median is binomial with p = 1/2, whatever their distribution.
+    # `bdtrik` inverts that: the rank whose value is above the median with at most half of the allowed error.
     rank = 1 + int(bdtrik((1 - CONFIDENCE) / 2, len(ordered), 0.5))
     return ordered[rank - 1], ordered[-rank]
 
@@ -101,20 +109,22 @@ def measure_interleaved(
     max_rounds: int,
     max_relative_error: float,
 ) -> None:
-    """Fill in `latencies`. The backends alternate, so that a change of the machine's speed affects all.
+    """Fill in `latencies` of all backends for one number of threads and one batch size.
 
-    After `min_rounds` a backend stops as soon as its throughput is known within `max_relative_error`.
+    The backends alternate, so that a change of the machine's speed affects all. After `min_rounds` a backend
+    stops as soon as its relative error is at most `max_relative_error`.
     """
     cell = threads, batch_size
     for measurement in measurements:
         measurement.latencies[cell] = []
-        measurement.process.call("time_calls", *cell, warmup_s)
+        measurement.process.call("time_calls", *cell, warmup_s)  # This result is discarded.
     unfinished = list(measurements)
     for count in range(1, max_rounds + 1):
         for measurement in unfinished:
             cool_down(threads)
             latencies = measurement.process.call("time_calls", *cell, round_duration_s)
             measurement.latencies[cell].append(latencies)
+        # A backend that is known well enough leaves, so that the time goes to those that are not.
         if count >= min_rounds:
             unfinished = [m for m in unfinished if m.relative_error(*cell) > max_relative_error]
 
@@ -122,11 +132,11 @@ def measure_interleaved(
 def measure_offline(
     measurements: Sequence[BackendMeasurement], batch_sizes: Sequence[int], seconds: float, rounds: int
 ) -> None:
-    """Fill in `offline`, of the engines that run several requests at once."""
+    """Fill in `offline` of the backends whose engines run several requests at once."""
     for batch_size in batch_sizes:
         for measurement in measurements:
             if measurement.offline_requests:
-                measurement.process.call("time_offline", batch_size, seconds)  # warm-up
+                measurement.process.call("time_offline", batch_size, seconds)  # This is a warm-up.
         for _ in range(rounds):
             for measurement in measurements:
                 if measurement.offline_requests:
@@ -136,9 +146,9 @@ def measure_offline(
 
 
 def cool_down(threads: int = 0) -> None:
-    """Wait until the previous backend's threads sleep, where they are not suspended.
+    """Wait until the previous backend's threads sleep, unless its process is suspended.
 
-    With one thread there are none that spin.
+    With one thread there are no other threads that could spin.
     """
     if threads != 1 and not SUSPENDS:
         time.sleep(COOLDOWN_S)

@@ -1,1 +1,1 @@
-"""The exported model: graphs, backends, predictions."""
+"""Use an exported model: predict with ONNX Runtime, explain predictions, and compare files."""

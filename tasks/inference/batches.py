@@ -1,4 +1,4 @@
-"""Prediction in batches, and the types that every backend shares."""
+"""Predict in batches, and define the types that every backend shares."""
 
 from collections.abc import Callable
 
@@ -6,17 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
-"""`(N, S, S, 3)`, RGB"""
+"""images `(N, S, S, 3)`, RGB"""
 Probabilities = NDArray[np.float32]
-"""`(N, classes)`"""
+"""probabilities `(N, classes)`"""
 Predictor = Callable[[Images], Probabilities]
+"""function from images to probabilities, as each backend provides it"""
 
 
 def predict_in_batches(predict: Predictor, images: Images, batch_size: int) -> Probabilities:
+    """Predict all images in batches and return probabilities `(N, classes)`."""
     starts = range(0, len(images), batch_size)
     return np.concatenate([predict(images[start : start + batch_size]) for start in starts])
 
 
 def select_cyclic_batch(images: Images, start: int, size: int) -> Images:
-    """`size` images from `start` on, continuing with the first after the last."""
+    """Return `size` images from position `start` on; the first image follows the last."""
     return np.ascontiguousarray(images[np.arange(start, start + size) % len(images)])

@@ -1,4 +1,4 @@
-"""Inference with the exported model, with ONNX Runtime and NumPy, without PyTorch."""
+"""Load an exported model and predict with it. This needs ONNX Runtime and NumPy, but not PyTorch."""
 
 import json
 from dataclasses import dataclass
@@ -16,50 +16,54 @@ from tasks.workspace.errors import InputError, RunError
 
 BATCH_SIZE = 256
 CPU = "CPUExecutionProvider"
-# By default CUDA rounds factors to TF32's 10 bits of mantissa, which shows in the probabilities.
+# By default CUDA rounds factors to the 10-bit mantissa of TF32, which changes the probabilities visibly.
 PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 @dataclass(frozen=True)
 class OnnxClassifier:
-    """An ONNX model of this pipeline; `metadata` is what the file says of the run that made it."""
+    """An ONNX model of this pipeline; `metadata` describes the run that made the file."""
 
     session: onnxruntime.InferenceSession
     classes: list[str]
     metadata: dict[str, Any]
 
     def predict_proba(self, images: Images) -> Probabilities:
-        """Probabilities `(N, classes)` of RGB images `(N, S, S, 3)`, where S is `image_size`."""
+        """Return probabilities `(N, classes)` of RGB images `(N, S, S, 3)`, where S is `image_size`."""
         return predict_in_batches(session_predictor(self.session), images, BATCH_SIZE)
 
     def explain(self, image: NDArray[np.uint8], target: int) -> Occlusion:
-        """Which pixels of `image` `(S, S, 3)` speak for the class with the index `target`."""
+        """Find the pixels of `image` `(S, S, 3)` that make the class number `target` more probable."""
         return occlude(session_predictor(self.session), image, target, self.mean_color)
 
     def top_k(self, probabilities: Probabilities, count: int) -> list[tuple[str, float]]:
-        """The `count` most probable classes of one image, from its `(classes,)`, in descending order."""
+        """Return the `count` most probable classes of one image, from its probabilities `(classes,)`."""
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.classes[i], float(probabilities[i])) for i in order]
 
     @property
     def image_size(self) -> int:
-        """Width and height of the images that the model takes, in pixels."""
+        """Return the width and height in pixels of the images that the model takes."""
         return int(self.session.get_inputs()[0].shape[1])
 
     @property
     def mean_color(self) -> NDArray[np.uint8]:
-        """`(3,)`, of the training images; gray where the file does not say."""
+        """Return the mean color `(3,)` of the training images, or gray where the file does not say it."""
         mean = json.loads(self.session.get_modelmeta().custom_metadata_map.get("mean", "[0.5, 0.5, 0.5]"))
         return (255 * np.array(mean)).round().astype(np.uint8)
 
     @property
     def dataset_label(self) -> str:
+        """Return a few words that say which data the model was trained on."""
         dataset = self.metadata.get("dataset", "unknown data")
         return f"trained on {describe_dataset(dataset)}"
 
 
 def load_model(file: Path, threads: int = 0) -> OnnxClassifier:
-    """`InputError` where the file is not a model of this pipeline. 0 threads: ONNX Runtime chooses."""
+    """Load a model of this pipeline; `InputError` where the file is none.
+
+    With 0 threads, ONNX Runtime chooses their number.
+    """
     if not file.is_file():
         raise RunError(f"{file} not found; create it with `cifarflow run`")
     session = create_session(file, threads)
@@ -75,7 +79,7 @@ def load_model(file: Path, threads: int = 0) -> OnnxClassifier:
 
 
 def create_session(file: Path, threads: int = 0, provider: str = CPU) -> onnxruntime.InferenceSession:
-    """With 0 threads, ONNX Runtime chooses.
+    """Load any ONNX file. With 0 threads, ONNX Runtime chooses their number.
 
     `InputError` where ONNX Runtime cannot load the file, or the provider is not available: ONNX Runtime
     itself would fall back to the CPU without an error.
@@ -84,7 +88,9 @@ def create_session(file: Path, threads: int = 0, provider: str = CPU) -> onnxrun
     if provider not in available:
         raise InputError(f"{provider} is not part of this ONNX Runtime, which has {', '.join(available)}")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: warnings would interrupt the project's own lines
+    options.log_severity_level = (
+        3  # Only errors are logged: warnings would interrupt the project's own lines.
+    )
     options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
@@ -99,15 +105,17 @@ def create_session(file: Path, threads: int = 0, provider: str = CPU) -> onnxrun
 
 
 def session_predictor(session: onnxruntime.InferenceSession) -> Predictor:
+    """Return a function from images to the session's first output."""
     return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 
 def find_signature_mismatch(
     session: onnxruntime.InferenceSession, num_classes: int | None = None
 ) -> str | None:
-    """None where the model takes and gives what this pipeline's models do; else what it should and does.
+    """Compare the model's inputs and outputs with those of this pipeline's models.
 
-    Without `num_classes`, any number of them is right.
+    Return None where they are equal, else a description of both. Without `num_classes`, any number of classes
+    is accepted.
     """
     inputs, outputs = (
         [(value.name, value.type, value.shape[1:]) for value in values]

@@ -1,4 +1,4 @@
-"""An ONNX file against a reference, in every configuration in which it may run."""
+"""Compare an ONNX file with a reference in every configuration in which it may run."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from tasks.workspace.errors import InputError, RunError
 def predict_in_every_configuration(
     file: Path, images: Images, batch_sizes: Sequence[int], threads: Sequence[int], providers: Sequence[str]
 ) -> Iterator[tuple[str, Probabilities]]:
-    """Each combination of batch size, number of threads and provider, in words, and its probabilities.
+    """Yield a description of each combination of batch size, threads and provider, and its probabilities.
 
     Providers that are not available are skipped, except the CPU.
     """
@@ -39,11 +39,11 @@ def check_parity(
     atol: float = math.inf,
     tie_margin: float = 0.0,
 ) -> float:
-    """The largest difference of any probability from `expected`, over all configurations.
+    """Return the largest difference between any probability and `expected`, over all configurations.
 
-    `RunError`, which begins with `failure`, at the first configuration where a probability differs by more
-    than `atol` or is not finite, or the class of an image differs whose two highest expected probabilities
-    are at least `tie_margin` apart.
+    `RunError`, whose message begins with `failure`, at the first configuration in which a probability differs
+    by more than `atol` or is not finite, or an image gets another class. Another class is accepted only where
+    the two highest expected probabilities are less than `tie_margin` apart.
     """
     second, first = np.sort(expected, axis=1)[:, -2:].T
     decisive = first - second >= tie_margin
