@@ -1,1 +1,1 @@
-"""The data set: from bytes to images."""
+"""Modules in this package obtain, verify and decode the data set."""

@@ -1,9 +1,9 @@
-"""Images that retraining added: `data/additions/CLASS/DIGEST.{train,val}.png`, beside the data set.
+"""Retraining adds images to the data set, as `data/additions/CLASS/DIGEST.{train,val}.png` beside it.
 
-The digest is that of the pixels, so files can be verified, and no image is there twice. It decides for ever
-whether the image is for training or for validation, so no model is ever trained on an image of validation,
-and validation only grows. `DIGEST.png`, without a split, was added before there was this rule and stays in
-training, whatever its digest says.
+The digest is that of the pixels, so files can be verified, and no image is there twice. It decides once and
+for all whether the image is for training or for validation, so no model is ever trained on an image of
+validation, and validation only grows. `DIGEST.png`, without a split, was added before this rule existed and
+stays in training, whatever its digest says.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from tasks.workspace.files import atomic_write
 
 ADDITIONS_DIR = "additions"
 VAL_SHARE = 0.1
-"""of the digests; no parameter, since another value would move images from one split to the other"""
+"""part of all digests that is for validation; a constant: a change would move images between splits"""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class AddedImages:
     train: LabeledImages
     val: LabeledImages
     md5: str
-    """of all of them; empty if there are none"""
+    """hash of the names of all added images, which hold their digests; empty if there are no images"""
 
 
 def load_added_images(data: Path, classes: Sequence[str], size: int) -> AddedImages:
-    """The images, `(N, size, size, 3)`, in an order that is the same on every machine.
+    """Load the added images, `(N, size, size, 3)`, in an order that is the same on every machine.
 
-    `ChecksumError` if a file is not what was added, `RunError` if one is foreign or there twice.
+    `ChecksumError` if a file is not what was added; `RunError` if a file is no addition, or an image is there
+    twice.
     """
     images: dict[str, list[NDArray[np.uint8]]] = {"train": [], "val": []}
     labels: dict[str, list[int]] = {"train": [], "val": []}
@@ -56,7 +57,7 @@ def load_added_images(data: Path, classes: Sequence[str], size: int) -> AddedIma
         ):
             raise ChecksumError(f"{file} is not the image that was added; restore it with: dvc checkout")
         other = files.setdefault(digest, file)
-        if other != file:  # as after a merge; a model may have been trained on the one without a split
+        if other != file:  # happens after a merge; a model may have been trained on the one without a split
             later, earlier = (file, other) if split else (other, file)
             raise RunError(f"{later} is the same image as {earlier}; delete {later}")
         images[split or "train"].append(image)
@@ -76,12 +77,12 @@ def _read_png(file: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(file.read_bytes())) as png:
             return np.array(png.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for a corrupt PNG
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises these for a corrupt PNG
         raise ChecksumError(f"{file} cannot be read ({error}); restore it with: dvc checkout") from error
 
 
 def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> str:
-    """Save an image `(S, S, 3)` as an addition; returns the split that it is for."""
+    """Save an image, uint8 `(S, S, 3)`, as an addition, and return the split that it is for."""
     digest = pixel_sha256(image)
     split = assign_split(digest)
     with atomic_write(data / ADDITIONS_DIR / label / f"{digest}.{split}.png") as temp_path:
@@ -90,13 +91,15 @@ def add_image(data: Path, label: str, image: NDArray[np.uint8]) -> str:
 
 
 def is_added(data: Path, label: str, digest: str) -> bool:
+    """Whether the image with this digest of its pixels was added to the class `label`."""
     return any((data / ADDITIONS_DIR / label).glob(f"{digest}.*png"))
 
 
 def assign_split(digest: str) -> str:
-    """`val` for `VAL_SHARE` of all digests, else `train`; decided by the first 32 bits."""
+    """Return `val` for `VAL_SHARE` of all digests, else `train`; the first 32 bits decide."""
     return "val" if int(digest[:8], 16) < VAL_SHARE * 2**32 else "train"
 
 
 def pixel_sha256(image: NDArray[np.uint8]) -> str:
+    """Hash the pixels, whatever the image's file format; the first 128 bits as 32 hex digits."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:32]

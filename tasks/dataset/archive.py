@@ -1,4 +1,4 @@
-"""Safe extraction of a data set's files from a tar archive."""
+"""`extract` takes a data set's files out of a tar archive, and is safe for archives from anywhere."""
 
 import lzma
 import shutil
@@ -9,16 +9,16 @@ from typing import Self
 
 from tasks.dataset.cifar import CifarFiles
 
-MAX_OTHER_BYTES = 10_000_000  # of all other members, which have to be decompressed to be skipped
-MAX_HEADER_BYTES = 1 << 20  # of a long name and the like, which tarfile reads into memory
+MAX_OTHER_BYTES = 10_000_000  # for all other members together: skipping them means decompressing them
+MAX_HEADER_BYTES = 1 << 20  # for an extended header, such as a long name, which tarfile reads into memory
 
 
 class ArchiveError(Exception):
-    """The reason why an archive is of no use: truncated, incomplete or unsafe."""
+    """The archive cannot be used; the message says whether it is truncated, incomplete or unsafe."""
 
 
 def extract(archive: Path, target: Path, files: CifarFiles) -> None:
-    """Write the published files from a tar (plain, gz, xz, bz2) to `target`, and nothing else in it.
+    """Write the published files of a tar (plain, gz, xz, bz2) to `target`, and none of its other files.
 
     `ArchiveError` if it is not a tar archive, is truncated, lacks a file, or contains unsafe members: an
     absolute path, `..`, a link, a device, a file that is larger than the published one.
@@ -49,7 +49,7 @@ def extract(archive: Path, target: Path, files: CifarFiles) -> None:
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
         raise ArchiveError(_truncated_message(error)) from error
     except OSError as error:
-        if error.errno is None:  # how gzip and bz2 report corrupt data
+        if error.errno is None:  # gzip and bz2 report corrupt data in this way
             raise ArchiveError(_truncated_message(error)) from error
         raise
     if missing:
@@ -57,7 +57,7 @@ def extract(archive: Path, target: Path, files: CifarFiles) -> None:
 
 
 class _BoundedTarInfo(tarfile.TarInfo):
-    """A member whose headers are small: tarfile reads an extended one whole, whatever size it claims."""
+    """A member of the archive may have small headers only: tarfile would read any size into memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -73,8 +73,8 @@ def _truncated_message(error: Exception) -> str:
 
 
 def _safe_member_name(member: tarfile.TarInfo) -> PurePosixPath:
-    # Stricter than `tarfile.data_filter`, which admits links and strips a leading slash; and Python 3.11.2
-    # (Debian 12) does not have that.
+    # This check is stricter than `tarfile.data_filter`, which admits links and strips a leading slash, and
+    # which Python 3.11.2 (Debian 12) does not have.
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise ArchiveError(f"unsafe archive: member path {member.name}")

@@ -1,7 +1,8 @@
-"""The files of CIFAR-10 and CIFAR-100: names, published checksums, loading and writing.
+"""The files of CIFAR-10 and CIFAR-100 are verified, loaded and written here.
 
-Format: https://www.cs.toronto.edu/~kriz/cifar.html, "Python version". A batch is a pickled dictionary of
-`data`, uint8 `(N, 3072)`, one row per image: its red, green and blue plane; and labels.
+Their format is the "Python version" of https://www.cs.toronto.edu/~kriz/cifar.html. A batch is a pickled
+dictionary of labels and of `data`, uint8 `(N, 3072)`, which has one row per image: its red, green and blue
+plane.
 """
 
 import hashlib
@@ -22,19 +23,19 @@ from tasks.workspace.errors import RunError
 @dataclass(frozen=True)
 class CifarFiles:
     folder: str
-    """in the archive and in `data/`"""
+    """name of the folder in the archive and in `data/`"""
     train: tuple[str, ...]
     test: str
     meta: str
     labels_key: str
-    """in a batch"""
+    """key of the labels in a batch"""
     classes_key: str
-    """in `meta`"""
+    """key of the classes' names in the file `meta`"""
     published_md5: Mapping[str, str]
     max_bytes: Mapping[str, int]
-    """the size of each file, as published, or a bound of it"""
+    """size of each published file, or an upper bound of it"""
     num_bytes: int
-    """of all files"""
+    """size of all files together"""
     url_variable: str
     """environment variable with the archive's URL or path"""
 
@@ -86,7 +87,7 @@ CIFAR100 = CifarFiles(
     url_variable="CIFAR100_URL",
 )
 DATASETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100, "sample": CIFAR10}
-MD5_FILE = "md5sums.txt"  # of a generated sample, which has no published checksums
+MD5_FILE = "md5sums.txt"  # holds the checksums of a generated sample, for which none are published
 
 
 class ChecksumError(RunError):
@@ -94,7 +95,10 @@ class ChecksumError(RunError):
 
 
 def checksums(data: Path, dataset: str) -> Mapping[str, str]:
-    """MD5 by file name: the published ones, or for the sample those written by its generator."""
+    """Return the MD5 of each file by name: the published ones, or those that the sample's generator wrote.
+
+    `ChecksumError` if `data` holds no sample.
+    """
     files = DATASETS[dataset]
     if dataset != "sample":
         return files.published_md5
@@ -113,7 +117,7 @@ def verify(data: Path, dataset: str) -> None:
 
 
 def read_verified(file: Path, md5: str) -> bytes:
-    """The file's content; `ChecksumError` unless it has this MD5."""
+    """Read the file's content. `ChecksumError` unless it has this MD5."""
     if not file.parent.exists():
         raise ChecksumError(f"{file.parent} not found; download it with: python -m tasks download")
     try:
@@ -129,7 +133,10 @@ _FIX = "move the directory away to download it again"
 
 
 def load(data: Path, dataset: str) -> Dataset:
-    """All images and labels, unpickled from the very bytes whose checksums were verified."""
+    """Load all images and labels, from the very bytes whose checksums were verified.
+
+    `ChecksumError` if a file is missing or not the published one.
+    """
     files, md5s = DATASETS[dataset], checksums(data, dataset)
     contents = {name: read_verified(data / files.folder / name, md5) for name, md5 in md5s.items()}
     meta = restricted_loads(contents[files.meta], files.meta)
@@ -150,7 +157,7 @@ def load(data: Path, dataset: str) -> Dataset:
 
 
 def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
-    """The pickled dictionary; `RunError` if it is none, or needs anything but byte arrays."""
+    """Unpickle a dictionary. `RunError` if it is none, or needs anything but arrays of bytes."""
     try:
         batch = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
     except (pickle.UnpicklingError, ValueError, TypeError, EOFError, IndexError, KeyError) as error:
@@ -161,7 +168,7 @@ def restricted_loads(content: bytes, name: str) -> dict[str, Any]:
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Admits only arrays of bytes, pickled as in the published files."""
+    """The unpickler admits only arrays of bytes, pickled as in the published files; no other code can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         match module, name:

@@ -1,4 +1,4 @@
-"""Whether a folder is still what its `.dvc` file records."""
+"""`check_recorded` compares a folder with its `.dvc` file, in which `dvc add` recorded the folder's hash."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from tasks.workspace.files import hash_file
 
 
 def check_recorded(folder: Path, known_md5: Mapping[Path, str]) -> None:
-    """`InputError` if a file was added, removed or changed since `dvc add`.
+    """Raise `InputError` if a file was added, removed or changed since `dvc add`.
 
-    `known_md5` has the checksums of files that were read already.
+    `known_md5` has the checksums of files that were read already, so that they are not read again.
     """
     record = folder.with_name(f"{folder.name}.dvc")
     if not record.is_file():
@@ -42,7 +42,7 @@ def changed_since_recorded(folder: Path) -> InputError:
 
 
 def hash_listing(md5s: Mapping[str, str]) -> str:
-    """The hash that DVC gives to a folder, from the checksums of its files by their path."""
+    """Compute the hash that DVC gives to a folder, from the checksums of its files by relative path."""
     listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
     content = json.dumps(listing, sort_keys=True).encode()
     return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"

@@ -1,7 +1,8 @@
-"""Images of one's own: `data/CLASS/*` or `data/{train,val,test}/CLASS/*`, as torchvision's ImageFolder.
+"""The user's own images are loaded from `data/CLASS/*` or `data/{train,val,test}/CLASS/*`.
 
-Classes are sorted by name, images by file name, then class. Where `val` or `test` is missing, it is taken
-from the training images by their content: the same images always give the same splits.
+The layout is that of torchvision's ImageFolder. Classes are sorted by name, images by file name, then class.
+If `val` or `test` is missing, it is taken from the training images; a hash of an image's pixels decides, so
+the same images always give the same splits.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 MIN_CLASSES, MAX_CLASSES = 2, 1000
-MIN_IMAGES = 3  # different ones per class, to have one in every split
-COPIES = 3  # of the decoded images, that the stage `split` has in memory at most
-IGNORED = {"Thumbs.db", "desktop.ini"}  # which file managers leave behind; and hidden files
-MAX_PROBLEMS = 20  # shown
+MIN_IMAGES = 3  # number of different images that a class needs, to have one in every split
+COPIES = 3  # number of copies of the decoded images that the stage `split` has in memory at most
+IGNORED = {"Thumbs.db", "desktop.ini"}  # files that file managers leave behind; hidden files are ignored, too
+MAX_PROBLEMS = 20  # number of problems that a message shows
 
 
 @dataclass(frozen=True)
 class ImageFile:
     path: Path
     split: str
-    """`train`, `val`, `test`; empty where the content decides"""
+    """`train`, `val`, `test`, or empty if the folder has no splits"""
     label: str
 
 
@@ -53,15 +54,15 @@ class ImageFile:
 class ImageFolder:
     files: list[ImageFile]
     classes: dict[str, set[str]]
-    """the folders' names, by split"""
+    """names of the classes' folders, by split"""
 
 
 def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = None) -> Dataset:
     """Decode every image once, in parallel; `progress` receives the fraction done and a description.
 
-    `InputError` with one line for each problem, all found in one pass: what is no image or lies in no class,
-    an image in two splits or two classes, a class without images, or one that training does not have. Before
-    anything is decoded: if the images do not fit into memory.
+    `InputError` has one line for each problem, and all are found in one pass: a file that is no image or is
+    in no class, an image in two splits or two classes, a class without images, or one that training does not
+    have. If the images do not fit into memory, `InputError` is raised before anything is decoded.
     """
     listing = list_images(data)
     files = listing.files
@@ -95,10 +96,11 @@ def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = No
 
 
 def list_images(data: Path) -> ImageFolder:
-    """Every file of the classes' folders. `InputError` where there is none, or one that cannot be used.
+    """List the files in the classes' folders, without opening them.
 
-    Nothing is opened: such a file is in no class, is a pipe, a device or the like, or has a name that is not
-    UTF-8, which DVC cannot record. The name of a class, which stands in figures and pages, is printable.
+    `InputError` if there is none, or if one cannot be used: it is in no class, is a pipe, a device or the
+    like, or has a name that is not UTF-8, which DVC cannot record. `InputError`, too, if the name of a class,
+    which figures and pages show, is not printable.
     """
     if not data.is_dir():
         raise InputError(f"{data} not found; it should hold your images as {data}/CLASS/*")
@@ -141,7 +143,7 @@ def _cannot_use(data: Path, problems: Sequence[str]) -> InputError:
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether the name was UTF-8 on disk; Python reads other bytes as surrogates."""
+    """Whether the name on disk is UTF-8; Python represents other bytes as surrogates."""
     return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
@@ -162,7 +164,7 @@ def _list_files(root: Path) -> Iterable[Path]:
 
 
 def _check_classes(listing: ImageFolder) -> tuple[list[str], list[str]]:
-    """The classes, those of training, sorted; and what is wrong with them."""
+    """Return the classes of the training images, sorted, and a line for each problem with them."""
     classes = sorted(listing.classes.get("train", set()) | listing.classes.get("", set()))
     problems = [
         f"{split}/{label}: a class that train does not have"
@@ -187,14 +189,15 @@ def _check_memory(num_images: int, size: int) -> None:
 @dataclass(frozen=True)
 class _Decoded:
     md5: str
-    """of the file"""
+    """hash of the file, as DVC records it"""
     digest: str = ""
-    """of the pixels"""
+    """hash of the pixels, which tells copies of an image"""
     problem: str = ""
+    """what is wrong with the image, or empty"""
 
 
 def _decode(file: Path, target: NDArray[np.uint8]) -> _Decoded:
-    """Write the image into `target`."""
+    """Decode the image into `target`, uint8 `(S, S, 3)`; a file that is no image gives a `problem`."""
     md5 = ""
     try:
         with open_regular(file) as content:
@@ -229,16 +232,23 @@ def _find_duplicates(data: Path, files: Sequence[ImageFile], digests: Sequence[s
 
 
 def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], config: SplitConfig) -> list[str]:
-    """The split of each file; those without one are assigned within their class, in the order of a hash."""
+    """Return the split of each file.
+
+    A missing validation or test split is taken from the training images of each class, in the order of a hash
+    of their pixels.
+    """
     splits = [file.split or "train" for file in files]
     missing = {"val": config.val_fraction, "test": config.test_fraction}
-    for given in {file.split for file in files}:
-        missing.pop(given, None)
+    for existing in {file.split for file in files}:
+        missing.pop(existing, None)
+    # Copies of an image have the same digest, and go to the same split.
     by_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, (file, digest) in enumerate(zip(files, digests, strict=True)):
         if splits[i] == "train":
             by_class[file.label][digest].append(i)
     for members in by_class.values():
+        # The hash, with the seed, makes the order random but independent of file names and of other images: a
+        # new image moves only few others between the splits.
         order = sorted(
             members, key=lambda digest: hashlib.sha256(f"{config.seed} {digest}".encode()).digest()
         )

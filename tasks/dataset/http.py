@@ -1,4 +1,4 @@
-"""Resumable downloads over HTTP: the next attempt, or the next run, continues an interrupted transfer."""
+"""`ResumableDownload` downloads over HTTP; the next attempt, or the next run, continues a broken transfer."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ if TYPE_CHECKING:
 
 BACKOFF_S = 1.0
 MAX_RETRY_AFTER_S = 60.0
-MAX_ARCHIVE_BYTES = 1_000_000_000  # CIFAR has 187 MB unpacked; whoever sends more sends something else
+MAX_ARCHIVE_BYTES = 1_000_000_000  # CIFAR has 187 MB unpacked, so a larger file is something else
 CHUNK_BYTES = 1 << 16
 RETRY_STATUS_CODES = {408, 425, 429, 500, 502, 503, 504}
 
 
 class DownloadError(Exception):
-    """The reason why nothing can be had from a source; another source may do."""
+    """A source does not provide the archive; the message says why. Another source may provide it."""
 
 
 class ResumableDownload:
-    """One archive, in as many requests as it takes; `reserve_bytes` must stay free on the disk besides it.
+    """A download gets one archive, in as many requests as it takes.
 
-    The received part and its validator (RFC 9110: ETag or Last-Modified) lie in `staging`, under names that
-    derive from the URL.
+    The part that was received, and the server's validator for it (RFC 9110: ETag or Last-Modified), are kept
+    in `staging`, under names that derive from the URL. `reserve_bytes` must stay free on the disk beside the
+    archive.
     """
 
     def __init__(self, url: str, staging: Path, config: DownloadConfig, reserve_bytes: int) -> None:
@@ -50,9 +51,12 @@ class ResumableDownload:
         self.state = staging / f"{name}.json"
 
     def run(self) -> Path:
-        """The complete file. `DownloadError` after `max_attempts`, or at once where a retry is no use."""
-        # urllib3's policy, applied here rather than in its pool: a transfer that breaks off counts as an
-        # attempt, too, and the pool's log would show the URL with the signature in its query.
+        """Download the archive and return the complete file.
+
+        `DownloadError` after `max_attempts`, or at once if a retry is of no use.
+        """
+        # urllib3's retry policy is applied here rather than in its connection pool: a transfer that breaks
+        # off counts as an attempt, too, and the pool's log would show a URL with a signature in its query.
         retry = Retry(
             total=self.config.max_attempts - 1,
             status_forcelist=RETRY_STATUS_CODES,
@@ -64,13 +68,13 @@ class ResumableDownload:
                 self._attempt()
             except requests.RequestException as error:
                 retry = self._next_retry(retry, error)
-            except (ValueError, urllib3.exceptions.HTTPError) as error:  # of addresses, also of redirects
+            except (ValueError, urllib3.exceptions.HTTPError) as error:  # for invalid URLs, also in redirects
                 raise DownloadError(f"invalid URL or response ({_one_line(error)})") from error
             else:
                 return self.file
 
     def _next_retry(self, retry: Retry, error: requests.RequestException) -> Retry:
-        """Wait for the next attempt, for which the policy that is left is returned; or raise."""
+        """Wait for the next attempt and return the retry policy for it. `DownloadError` if there is none."""
         reason = _describe_error(error)
         response: urllib3.BaseHTTPResponse | None = error.response.raw if error.response is not None else None
         try:
@@ -89,13 +93,13 @@ class ResumableDownload:
         validator = self._cached_validator() if offset else None
         headers = {"Accept-Encoding": "identity"}
         if validator:
-            # Only if the archive is still the one of which the first part is there (RFC 9110, If-Range).
+            # If the archive has changed, the server sends all of it instead of the rest (RFC 9110, If-Range).
             headers |= {"Range": f"bytes={offset}-", "If-Range": validator}
         timeout = self.config.timeout_s
         with requests.get(self.url, headers=headers, stream=True, timeout=timeout) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 if response.headers.get("Content-Range") == f"bytes */{offset}":
-                    return  # all of it was there
+                    return  # the file was complete already
                 self.file.unlink()
                 raise requests.ConnectionError("its length changed")
             response.raise_for_status()
@@ -160,7 +164,10 @@ class ResumableDownload:
 
 
 def _content_length(response: requests.Response) -> int:
-    """Bytes that the server announces, 0 if it does not; sent twice, it counts once (RFC 9110, 8.6)."""
+    """Return the `Content-Length` in bytes, 0 if there is none; equal values count once (RFC 9110, 8.6).
+
+    `DownloadError` if it is not a number.
+    """
     value = response.headers.get("Content-Length", "0")
     lengths = {length.strip() for length in value.split(",")}
     if len(lengths) != 1 or not (length := lengths.pop()).isascii() or not length.isdecimal():
@@ -169,7 +176,7 @@ def _content_length(response: requests.Response) -> int:
 
 
 def _iter_chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives, so that a slow transfer is noticed: `iter_content` waits for a full chunk."""
+    """Yield the body as it arrives, so that a slow transfer is noticed; `iter_content` fills each chunk."""
     try:
         while chunk := response.raw.read1(CHUNK_BYTES):
             yield chunk
@@ -190,7 +197,7 @@ def _is_retryable(error: requests.RequestException, retry: Retry) -> bool:
 
 
 def _retry_after(retry: Retry, response: urllib3.BaseHTTPResponse | None) -> float:
-    """Seconds that the server asks to wait; 0 if it does not say, or says nothing that can be read."""
+    """Return the seconds that the server asks to wait; 0 if it does not say so, or not in a valid form."""
     try:
         return (retry.get_retry_after(response) if response else None) or 0.0
     except urllib3.exceptions.InvalidHeader:

@@ -1,7 +1,8 @@
-"""Images of any format and size as the network takes them, the same for prediction and retraining.
+"""`load_image` decodes images of any format and size as the network takes them.
 
-What an image may cost is decided by its purpose, a small square, and not by what the file claims: decoders
-have `DECODING_BYTES` of memory in all, whatever the number of threads, and the rest is done strip by strip.
+Prediction and retraining use the same function. The memory that an image may take is bounded by its purpose,
+a small square, and not by the size that the file claims: all decoders together have `DECODING_BYTES`,
+whatever the number of threads, and the image is converted and resized strip by strip.
 """
 
 import io
@@ -20,24 +21,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.workspace.errors import InputError
 
-# Decided by content, not by name. Others, such as EPS, Pillow would have another program decode.
+# Pillow recognizes the format by the content, not by the name. Other formats are refused, since Pillow would
+# start another program to decode some of them, such as EPS.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-MAX_FILE_BYTES = (
-    1 << 28
-)  # more than the 89 million pixels that Pillow admits need in 8 bits without compression
-MAX_SIDE = 65_535  # as in a JPEG; a row of pixels costs memory of its own
+# Pillow admits 89 million pixels, which need less than this in 8 bits without compression.
+MAX_FILE_BYTES = 1 << 28
+MAX_SIDE = 65_535  # the longest side of a JPEG; every row of pixels takes some memory of its own
 DECODING_BYTES = 700_000_000
-# What a pixel costs to decode, as measured: 4 bytes, twice if it is rotated; some decoders hold more.
+# The memory per pixel that decoding takes, as measured: 4 bytes, twice that for a rotation, more for some
+# decoders.
 BYTES_PER_PIXEL = {"WEBP": 16.0, "AVIF": 10.0, "JPEG2000": 20.0}
 OTHER_BYTES_PER_PIXEL = 7.75
-JPEG_BYTES_PER_PIXEL = (
-    3  # of a progressive JPEG's coefficients, also where it is decoded at a fraction of its size
-)
+# The coefficients of a progressive JPEG take this, even if it is decoded at a fraction of its size.
+JPEG_BYTES_PER_PIXEL = 3
 STRIP_PIXELS = 1 << 20
 
 
 class _Memory:
-    """Bytes that several threads share; whoever needs more than are free waits."""
+    """Several threads share these bytes; a thread that needs more than are free waits."""
 
     def __init__(self, total: int) -> None:
         self._free = total
@@ -60,10 +61,11 @@ _decoding = _Memory(DECODING_BYTES)
 
 
 def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
-    """The image as the network takes it, uint8 RGB `(size, size, 3)`; `InputError` if it is not an image.
+    """Load an image as the network takes it, uint8 RGB `(size, size, 3)`. `InputError` if it is none.
 
-    Rotated by its EXIF orientation, cropped to the largest centered square, transparency blended onto white,
-    resized with antialiased Lanczos. An image of that size stays as it is. Of an animation, the first frame.
+    The image is rotated by its EXIF orientation, cropped to the largest centered square, blended onto white
+    where it is transparent, and resized with antialiased Lanczos. An image of the right size stays as it is.
+    The first frame represents an animation.
     """
     if isinstance(source, Path):
         with open_regular(source) as file:
@@ -73,7 +75,7 @@ def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
     source.seek(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about malformed EXIF data and the like
+            warnings.simplefilter("ignore")  # Pillow warns about malformed EXIF data and the like
             # A few bytes may claim to be an image of billions of pixels; the limit is 89 million.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source, formats=FORMATS) as image:
@@ -90,10 +92,10 @@ def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[io.BufferedReader]:
-    """The file's bytes. `InputError` if it cannot be read, or is a pipe or the like, which may block."""
+    """Open a regular file. `InputError` if it cannot be read, or is a pipe or the like, which may block."""
     try:
-        # Nothing else is opened, since opening alone has effects on some devices; and what takes the place of
-        # a regular file meanwhile does not block.
+        # Opening a device may have an effect, so only regular files are opened. With O_NONBLOCK, a pipe that
+        # replaces the file after the check does not block.
         is_regular = stat.S_ISREG(path.stat().st_mode)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if is_regular else -1
     except FileNotFoundError:
@@ -118,7 +120,7 @@ def _preprocess(image: Image.Image, size: int) -> NDArray[np.uint8]:
     shorter, coefficients = min(image.size), 0
     if image.format in {"JPEG", "MPO"}:
         coefficients = JPEG_BYTES_PER_PIXEL * image.width * image.height
-    if shorter > 8 * size:  # a JPEG can be decoded at a fraction of its size, much faster
+    if shorter > 8 * size:  # a large JPEG is decoded at a fraction of its size, which is much faster
         image.draft(image.mode, (4 * size * image.width // shorter, 4 * size * image.height // shorter))
     bytes_per_pixel = BYTES_PER_PIXEL.get(image.format or "", OTHER_BYTES_PER_PIXEL)
     needed = coefficients + int(bytes_per_pixel * image.width * image.height)
@@ -132,9 +134,10 @@ def _preprocess(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def _resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The centered square in RGB: strip by strip it is converted and resized in width, then all in height.
+    """Return the centered square in RGB, resized to uint8 `(size, size, 3)`, with little memory.
 
-    Pillow resizes a whole image one direction after the other as well, so the result is the same.
+    Strip by strip it is converted and resized in width; then the whole is resized in height. Pillow, too,
+    resizes an image in one direction after the other, so the result is the same.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -154,9 +157,11 @@ def _resize(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def _find_levels(image: Image.Image, square: tuple[int, int, int, int]) -> tuple[float, float] | None:
-    """Black and white of an image of more than 8 bits, whose values Pillow's own conversion clips at 255.
+    """Find the values that become black and white in an image of more than 8 bits per channel, else None.
 
-    They are the full range of 16 bits, of 32 bits the darkest and the lightest value in the square.
+    Pillow's own conversion would clip values at 255. For 16 bits the values are the ends of the full range;
+    for 32 bits they are the darkest and the lightest value in the square. `InputError` if a value is not
+    finite.
     """
     if not image.mode.startswith(("I", "F")):
         return None
@@ -175,6 +180,7 @@ def _find_levels(image: Image.Image, square: tuple[int, int, int, int]) -> tuple
 
 
 def _to_uint8(image: Image.Image, low: float, high: float) -> Image.Image:
+    """Map the values `low` to `high` linearly to 0 to 255."""
     values = np.asarray(image).astype(np.float64)
     scaled = (values - low) / max(high - low, np.finfo(np.float64).tiny)
     return Image.fromarray((255 * scaled).round().astype(np.uint8))

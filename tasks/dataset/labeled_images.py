@@ -1,4 +1,4 @@
-"""What every data set is once it is loaded."""
+"""Every data set is a `Dataset` of `LabeledImages` once it is loaded."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class LabeledImages:
 class Dataset:
     train: LabeledImages
     val: LabeledImages | None
-    """None: to be taken from the training images"""
+    """None if the stage `split` has to take it from the training images"""
     test: LabeledImages
     classes: tuple[str, ...]
     md5: str
-    """of all files"""
+    """hash of all files of the data set"""

@@ -1,4 +1,4 @@
-"""The data set that `params.yaml` names."""
+"""`load_dataset` loads the data set that `params.yaml` names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def load_dataset(
     data: Path, dataset: str, config: SplitConfig, progress: ProgressCallback | None = None
 ) -> Dataset:
-    """All images and labels from the folder `data`, verified."""
+    """Load all images and labels from the folder `data`. `RunError` if a file is not what was published.
+
+    For the user's own images (`folder`), `InputError` if they cannot be used.
+    """
     if dataset == "folder":
         return folder.load(data, config, progress)
     return cifar.load(data, dataset)

@@ -1,4 +1,4 @@
-"""A small synthetic stand-in for CIFAR-10, in its file format: ten shapes in random colors, with noise."""
+"""`generate_sample` generates a small stand-in for CIFAR-10: ten shapes in random colors, with noise."""
 
 import pickle
 import shutil
@@ -18,7 +18,10 @@ NOISE = 25
 
 
 def generate_sample(data: Path, seed: int = 0) -> None:
-    """Write the folder `data` with 2,500 training and 500 test images: atomic, deterministic per seed."""
+    """Write the folder `data` with 2,500 training and 500 test images, in the file format of CIFAR-10.
+
+    Equal seeds give equal bytes. The folder appears only when it is complete.
+    """
     # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
     rng = np.random.RandomState(seed)
     temp_dir = data.with_name(f".{data.name}.partial")
@@ -37,11 +40,12 @@ def generate_sample(data: Path, seed: int = 0) -> None:
 
 
 def _draw_image(label: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
-    """uint8 `(32, 32, 3)`, by integer arithmetic, so that it is the same on every machine."""
+    """Draw an image, uint8 `(32, 32, 3)`, in integers, so that it is the same on every machine."""
     radius, center_x, center_y = rng.randint(7, 12), rng.randint(12, 20), rng.randint(12, 20)
     y, x = np.mgrid[0:32, 0:32]
     mask = _draw_shape(CLASSES[label], x - center_x, y - center_y, radius)
     background, foreground = rng.randint(0, 256, (2, 3))
+    # A shape whose color is too close to the background's could not be seen.
     if np.abs(background - foreground).sum() < 150:
         foreground = (
             255 - foreground if np.abs(255 - 2 * foreground).sum() > 150 else (foreground + 128) % 256
@@ -54,6 +58,7 @@ def _draw_image(label: int, rng: np.random.RandomState) -> NDArray[np.uint8]:
 
 
 def _draw_shape(name: str, x: NDArray[np.int64], y: NDArray[np.int64], r: int) -> NDArray[np.bool_]:
+    """Return the mask of the shape, from each pixel's coordinates `x`, `y` relative to the center."""
     inside = np.maximum(np.abs(x), np.abs(y)) <= r
     distance2 = x * x + y * y
     masks = {

@@ -10,7 +10,7 @@ from tasks.workspace.files import atomic_write
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """An epoch's metrics are a row of the history. They hold no time, so equal trainings write equal files."""
+    """An epoch's metrics are a row of the history. They hold no time: equal trainings write equal files."""
 
     epoch: int
     train_loss: float
