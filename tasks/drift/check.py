@@ -1,7 +1,7 @@
-"""Drift of new images, a folder or recorded predictions, by the champion's outputs: `reports/drift.html`.
+"""Test new images, a folder or recorded predictions for drift, and write `reports/drift.html`.
 
-The result of each intake is kept beside the images that were accepted; the next decision takes it into the
-ledger.
+The result for each batch of new images that is ingested (an intake) is kept beside the accepted images. The
+next decision copies it into the ledger.
 """
 
 import datetime as dt
@@ -30,21 +30,25 @@ from tasks.workspace.errors import InputError, RunError, escape_unprintable
 from tasks.workspace.files import write_text
 from tasks.workspace.splits import Splits, load_splits
 
-PAGE = "drift.html"  # beside the report
+PAGE = "drift.html"
+"""file name of the page, which is written beside the report"""
 TEMPLATE = Path(__file__).with_name("page.html")
 INTAKES = "drift.jsonl"
+"""file name of the results for ingested images"""
 MAX_RECORDED = 2000
-"""predictions of one file, the newest: enough for what docs/drift.md lists, and old ones hide no new drift"""
+"""newest predictions of a file that are tested: enough by docs/drift.md, and older ones hide no new drift"""
 
 
 @dataclass(frozen=True)
 class DriftCheck:
+    """The result of a test for drift, and the page that shows it."""
+
     source: Path
     result: Drift
     classes: list[str]
     page: Path
     note: str = ""
-    """what was left out"""
+    """how many images or predictions were left out, and why"""
 
     def __str__(self) -> str:
         note = f" ({self.note})" if self.note else ""
@@ -58,20 +62,22 @@ class DriftCheck:
 
 @dataclass(frozen=True)
 class _Batch:
+    """The model's outputs for the images that are tested."""
+
     outputs: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     names: list[str]
     images: list[NDArray[np.uint8]]
-    """none of recorded predictions"""
+    """images `(S, S, 3)`; empty for recorded predictions"""
     note: str = ""
 
 
 def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
-    """Compare the champion's outputs with those on the validation images; write the page.
+    """Compare the champion's outputs with those on the validation images, and write the page.
 
-    `source` is a folder of images, by default the new ones, or a file of recorded predictions. Images in
-    class directories have these labels, and others beside them are left out. `RunError` without a model, or
-    without the splits of the model.
+    `source` is a folder of images, by default `incoming/`, or a file of recorded predictions. A class
+    directory gives its images a label; where there is one, images outside of class directories are left out.
+    `RunError` without a model, or without the splits that it was trained on.
     """
     if source is not None and not source.exists():
         raise InputError(f"{source} is neither a folder of images nor a file of recorded predictions")
@@ -115,6 +121,7 @@ def _require_held_out(file: Path, model: OnnxClassifier, data: Splits, splits: s
 
 
 def _classify_folder(folder: Path, model: OnnxClassifier) -> _Batch:
+    """Predict the images of a folder: those with a label, or all where none has one."""
     files = load_images(folder, model.classes, model.image_size)
     labeled = files.labeled()
     left_out = len(files.images) - len(labeled.images) if labeled.images else 0
@@ -128,7 +135,7 @@ def _classify_folder(folder: Path, model: OnnxClassifier) -> _Batch:
 
 
 def _read_record(file: Path, model_file: Path, model: OnnxClassifier) -> _Batch:
-    """The newest of the model's own recorded outputs."""
+    """Read the newest `MAX_RECORDED` outputs in `file` that this model gave."""
     record = read_outputs(file, model_file, len(model.classes))
     left_out = {
         "older": len(record.times) - MAX_RECORDED,
@@ -152,7 +159,7 @@ def _draw(
     weights: NDArray[np.float64],
     classes: Sequence[str],
 ) -> list[dict[str, str]]:
-    """The effects of each kind of test, and the distributions of the output that has shifted most."""
+    """Draw the effects of each kind of test, and the distributions of the output that has shifted most."""
     if not result.tests:
         return []
     tested, *of_labels = result.tests
@@ -178,7 +185,7 @@ def _draw(
 
 
 def _outlier_item(index: int, batch: _Batch, classes: Sequence[str]) -> dict[str, Any]:
-    """What the page shows of an image."""
+    """Return what the page shows of the image at `index`."""
     outputs = batch.outputs[index]
     return {
         **make_thumbnail(batch.images[index]),
@@ -190,7 +197,7 @@ def _outlier_item(index: int, batch: _Batch, classes: Sequence[str]) -> dict[str
 
 
 def record_intake(check: DriftCheck, params: Params) -> None:
-    """Keep the result for the ledger."""
+    """Append the result to the file from which the next decision takes it."""
     file = _intakes_file(params)
     lines = file.read_text(encoding="utf-8") if file.is_file() else ""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -198,7 +205,7 @@ def record_intake(check: DriftCheck, params: Params) -> None:
 
 
 def read_intakes(params: Params, since: str) -> list[dict[str, Any]]:
-    """The results of the intakes since a time, ISO 8601 in UTC; of all where it is empty."""
+    """Return the results for images ingested since a time, ISO 8601 in UTC; all where it is empty."""
     file = _intakes_file(params)
     if not file.is_file():
         return []

@@ -1,4 +1,4 @@
-"""The picture of a batch's drift, and the page that shows it: `reports/drift.html`."""
+"""Draw the figures of `reports/drift.html`."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ MAX_CLASSES_SHOWN = 20
 def plot_effects(
     classes: Sequence[str], effects: NDArray[np.float64], noticeable: float | None = None
 ) -> str:
-    """An effect per class, the largest first; beyond `noticeable` it is significant."""
+    """Plot the effect of each class, the largest first; effects beyond `noticeable` are significant."""
     order = np.argsort(-np.abs(effects), kind="stable")[:MAX_CLASSES_SHOWN]
     figure = Figure(figsize=(WIDTH, 0.27 * len(order) + 0.9), layout="constrained")
     axes = figure.subplots()
@@ -47,7 +47,10 @@ def plot_effects(
 def plot_distributions(
     name: str, batch: NDArray[np.float32], reference: NDArray[np.float32], weights: NDArray[np.float64]
 ) -> str:
-    """Cumulative distributions of the probability of one class, that of the reference weighted."""
+    """Plot the cumulative distributions of the probability of class `name` on both sets of images.
+
+    The images of the reference count by their `weights` `(M,)`.
+    """
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     axes = figure.subplots()
     for label, values, shares, color, dash in (

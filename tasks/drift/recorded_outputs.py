@@ -1,8 +1,8 @@
-"""What a model said of the images that it was asked about, where the user opts in: JSON lines in one file.
+"""Record a model's predictions as JSON lines in a file, where the user opts in.
 
-A line has the time, the SHA-256 of the model's file and the probabilities; neither the image nor its name.
-A line that a crash has cut short is lost, not the ones after it. The file is bounded: beyond `MAX_BYTES` it
-becomes `FILE.1`, in place of an earlier one.
+A line has the time, the SHA-256 of the model's file and the probabilities, but neither the image nor its
+name. A line that a crash has cut short is lost, but not the lines after it. The file is bounded: beyond
+`MAX_BYTES` it is renamed `FILE.1`, which replaces an earlier file of that name.
 """
 
 import datetime as dt
@@ -19,26 +19,28 @@ from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file
 
 MAX_BYTES = 8 << 20
-"""some 30,000 lines of ten classes"""
+"""largest size of the file: some 30,000 lines of ten classes"""
 
 
 @dataclass(frozen=True)
 class RecordedOutputs:
+    """The predictions that a file and its predecessor `FILE.1` hold."""
+
     probabilities: NDArray[np.float32]
-    """`(N, classes)` of the model asked for, oldest first"""
+    """predictions `(N, classes)` of the requested model, oldest first"""
     times: list[str]
-    """ISO 8601, UTC"""
+    """times of the predictions, ISO 8601, UTC"""
     num_other: int
-    """lines of other models"""
+    """number of lines of other models"""
     num_damaged: int
-    """lines that a crash cut short"""
+    """number of lines that a crash cut short"""
 
 
 class OutputRecorder:
-    """Appends the outputs of one model; several processes may append to one file."""
+    """A writer of one model's predictions; several processes may append to one file."""
 
     def __init__(self, file: Path, model: Path) -> None:
-        """`InputError` where the file cannot be written."""
+        """Create the file if it is missing; `InputError` where it cannot be written."""
         self._file, self._model_sha256 = file, hash_file(model, "sha256")
         if file.exists() and not file.is_file():
             raise InputError(f"cannot record in {file}: not a regular file")
@@ -49,7 +51,7 @@ class OutputRecorder:
             raise InputError(f"cannot record in {file}: {error.strerror or error}") from error
 
     def append(self, probabilities: NDArray[np.float32]) -> None:
-        """Add `(N, classes)`. On return it is on disk. `RunError` if it cannot be written."""
+        """Append `(N, classes)`, which are on disk on return. `RunError` if they cannot be written."""
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         lines = (
             {"time": now, "model_sha256": self._model_sha256, "probabilities": row}
@@ -62,7 +64,7 @@ class OutputRecorder:
                     self._file.replace(_rotated(self._file))
                 with self._file.open("a+b") as record:
                     if record.tell() and os.pread(record.fileno(), 1, record.tell() - 1) != b"\n":
-                        text = "\n" + text  # the last one was cut short
+                        text = "\n" + text  # A crash has cut the last line short.
                     record.write(text.encode())
                     record.flush()
                     os.fsync(record.fileno())
@@ -71,7 +73,7 @@ class OutputRecorder:
 
 
 def read_outputs(file: Path, model: Path, num_classes: int) -> RecordedOutputs:
-    """What is recorded of the model. `InputError` where the file is no record."""
+    """Read what is recorded of the model. `InputError` where the file is no record of predictions."""
     model_sha256 = hash_file(model, "sha256")
     rows: list[list[float]] = []
     times: list[str] = []
@@ -99,6 +101,7 @@ def read_outputs(file: Path, model: Path, num_classes: int) -> RecordedOutputs:
 
 
 def _rotated(file: Path) -> Path:
+    """Return the path to which a full file is renamed."""
     return file.with_name(f"{file.name}.1")
 
 

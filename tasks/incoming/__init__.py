@@ -1,1 +1,1 @@
-"""New images in incoming/: which are ingested, and whose labels the model doubts."""
+"""Take in new images from incoming/: check their labels with the model, and ingest them."""

@@ -1,9 +1,9 @@
-"""New labeled images: from `incoming/CLASS/` into training or validation, each checked first.
+"""Check new labeled images in `incoming/CLASS/`, and add them to training or validation.
 
-An accepted image is added as the network will see it, to the split that its content decides
+An accepted image is added at the size that the network takes, to the split that its content decides
 (`tasks.dataset.additions`), and its file moves to `incoming/accepted/`. A rejected one moves to
-`incoming/rejected/`, with its reason in `reasons.csv` there.
-Nothing is deleted. A journal names the image between the two steps, so that the next run finishes them.
+`incoming/rejected/`, with the reason in `reasons.csv` there. Nothing is deleted. Before an image is added, a
+journal names it. So where a run ends before the file is moved, the next run moves it.
 """
 
 from __future__ import annotations
@@ -42,33 +42,38 @@ JOURNAL = ".accepting.json"
 
 @dataclass(frozen=True)
 class ClassGrowth:
+    """How many images of a class were added, beside those of the data set."""
+
     published: int
-    """training and validation images of the data set itself"""
+    """number of training and validation images of the data set itself"""
     train: int
-    """images that were added to training"""
+    """number of images that were added to training"""
     val: int
+    """number of images that were added to validation"""
 
     @property
     def share(self) -> float:
-        """Added images over the data set's own."""
+        """Return the number of added images, divided by the number of the data set's own."""
         return (self.train + self.val) / self.published
 
 
 @dataclass(frozen=True)
 class IngestResult:
+    """What was done with the new images."""
+
     accepted: Counter[str]
-    """Number of images per class."""
+    """number of images per class"""
     rejected: dict[str, str]
-    """The reason by path below `incoming/`."""
+    """the reason for each rejected file, by its path below `incoming/`"""
     growth: dict[str, ClassGrowth] = field(default_factory=dict)
-    """By class, of all additions so far; empty if nothing was pending."""
+    """all additions so far, by class; empty if nothing was pending"""
 
     def __str__(self) -> str:
         return f"{self.accepted.total():,} new images accepted, {len(self.rejected):,} rejected"
 
 
 def list_pending(incoming: Path) -> list[Path]:
-    """The files not yet processed, sorted. Hidden files are ignored."""
+    """List the files that have not been processed yet, sorted. Hidden files are ignored."""
     if not incoming.exists():
         return []
     if not incoming.is_dir():
@@ -79,7 +84,7 @@ def list_pending(incoming: Path) -> list[Path]:
         folders[:] = [
             d for d in folders if not d.startswith(".") and not (is_top and d in {ACCEPTED_DIR, REJECTED_DIR})
         ]
-        links = [d for d in folders if Path(folder, d).is_symlink()]  # which os.walk does not follow
+        links = [d for d in folders if Path(folder, d).is_symlink()]  # os.walk does not follow links.
         pending += [Path(folder, name) for name in [*files, *links] if not name.startswith(".")]
     return sorted(pending)
 
@@ -87,11 +92,11 @@ def list_pending(incoming: Path) -> list[Path]:
 def ingest(
     incoming: Path, data: Path, dataset: str, config: IngestConfig, split_config: SplitConfig
 ) -> IngestResult:
-    """Process every pending file once; add the images that pass to training or validation.
+    """Process every pending file once, and add each accepted image to training or validation.
 
-    Rejected are files that do not decode or are in no class directory, and duplicates of training, validation
-    and test images: exact ones by their pixels, near ones by perceptual hash (Zauner 2010, ImageHash's
-    `phash`) up to a distance of `config.max_hamming_distance` of 64 bits.
+    A file is rejected if it does not decode, if it is in no class directory, or if its image duplicates a
+    training, validation or test image: exactly, by its pixels, or nearly, by its perceptual hash (Zauner
+    2010, ImageHash's `phash`) up to a distance of `config.max_hamming_distance` of 64 bits.
     """
     result = IngestResult(Counter(), {})
     _finish_interrupted(incoming, data, result)
@@ -132,12 +137,12 @@ def ingest(
 
 
 def _count(images: LabeledImages, classes: Sequence[str]) -> Counter[str]:
-    """Number of images per class."""
+    """Count the images per class."""
     return Counter(classes[label] for label in images.labels)
 
 
 def _accept(file: Path, incoming: Path, data: Path, image: NDArray[np.uint8]) -> str:
-    """Returns the split that the image is for."""
+    """Add the image to the data and move its file; return the split that the image was added to."""
     name = file.relative_to(incoming)
     write_json(incoming / JOURNAL, {"file": str(name), "digest": pixel_sha256(image)})
     split = add_image(data, name.parts[0], image)
@@ -147,7 +152,7 @@ def _accept(file: Path, incoming: Path, data: Path, image: NDArray[np.uint8]) ->
 
 
 def _finish_interrupted(incoming: Path, data: Path, result: IngestResult) -> None:
-    """Move the file of an image that an interrupted run has added."""
+    """Move the file of an image that an interrupted run has added but not moved."""
     try:
         journal = read_json(incoming / JOURNAL)
         file, digest = incoming / journal["file"], journal["digest"]
@@ -163,7 +168,7 @@ def _finish_interrupted(incoming: Path, data: Path, result: IngestResult) -> Non
 
 
 def _check_path(file: Path, incoming: Path, classes: Sequence[str]) -> None:
-    """`InputError` if the file is to be rejected without reading it."""
+    """Raise `InputError` if the file is to be rejected without being read."""
     if file.is_symlink() or not file.is_file():
         raise InputError("not a regular file")
     if file.parent.parent != incoming or file.parent.name not in classes:
@@ -180,13 +185,14 @@ class DuplicateIndex:
         self._kinds: list[str] = []
 
     def add(self, images: NDArray[np.uint8], kind: str) -> None:
+        """Add images `(N, S, S, 3)`; `kind` says in a rejection what the known image is."""
         for image in images:
             self._exact.setdefault(pixel_sha256(image), kind)
         self._hashes = np.concatenate([self._hashes, np.array([*map(_phash, images)], np.uint64)])
         self._kinds += [kind] * len(images)
 
     def check(self, image: NDArray[np.uint8]) -> None:
-        """`InputError` if the image is known."""
+        """Raise `InputError` if the image, or one that is nearly the same, is known."""
         exact = self._exact.get(pixel_sha256(image))
         if exact is not None:
             raise InputError(f"exact duplicate of {exact}")
@@ -199,12 +205,13 @@ class DuplicateIndex:
 
 
 def _phash(image: NDArray[np.uint8]) -> np.uint64:
+    """Compute the perceptual hash of an image as one number of 64 bits."""
     bits = imagehash.phash(Image.fromarray(image)).hash.ravel()
     return np.packbits(bits).view(">u8").astype(np.uint64)[0]  # type: ignore[no-any-return]
 
 
 def _move(file: Path, incoming: Path, folder: str, reason: str = "") -> None:
-    """Move to the same path below `folder`, overwriting nothing; append the reason to `reasons.csv`."""
+    """Move the file to the same path below `folder` without overwriting; append a reason to `reasons.csv`."""
     target = incoming / folder / file.relative_to(incoming)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +231,7 @@ def _move(file: Path, incoming: Path, folder: str, reason: str = "") -> None:
 
 
 def _candidate_names(target: Path) -> Iterator[Path]:
-    """x.png, x-2.png, x-3.png, ..."""
+    """Yield names to try: x.png, x-2.png, x-3.png, ..."""
     yield target
     for number in itertools.count(2):
         yield target.with_name(f"{target.stem}-{number}{target.suffix}")

@@ -1,4 +1,4 @@
-"""Labels of new images that the model doubts, before the images are taken in: `reports/incoming.html`."""
+"""Find labels of new images that are likely wrong, before ingestion, and write `reports/incoming.html`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,19 @@ from tasks.workspace.errors import InputError, RunError, escape_unprintable
 from tasks.workspace.files import write_text
 from tasks.workspace.splits import load_splits
 
-PAGE = "incoming.html"  # beside the report
+PAGE = "incoming.html"
+"""file name of the page, which is written beside the report"""
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
 class LabelCheck:
+    """The result of the check, and the page that shows it."""
+
     checked: int
-    """Number of images; a file that is no image of a class is left to the ingestion, which rejects it."""
+    """number of images; files that are no images of a class are not counted: the ingestion rejects them"""
     doubted: list[dict[str, Any]]
-    """`name` (below `incoming/`), `actual` (the label), `predicted` and `confidence`; most certain first"""
+    """likely errors, the most certain first: `name` below `incoming/`, `actual`, `predicted`, `confidence`"""
     page: Path
 
     def __str__(self) -> str:
@@ -36,21 +39,23 @@ class LabelCheck:
 
 @dataclass(frozen=True)
 class ImageFiles:
+    """The images of a folder, with their names and labels in the same order."""
+
     names: list[str]
-    """below the folder"""
+    """paths below the folder"""
     images: list[NDArray[np.uint8]]
     labels: list[int | None]
-    """None: in no class directory"""
+    """class numbers; None for an image in no class directory"""
 
     def labeled(self) -> "ImageFiles":
-        """Those with a label."""
+        """Return the images that have a label."""
         rows = zip(self.names, self.images, self.labels, strict=True)
         kept = [row for row in rows if row[2] is not None]
         return ImageFiles([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])
 
 
 def load_images(folder: Path, classes: Sequence[str], size: int) -> ImageFiles:
-    """The pending images of a folder; a file that is none is left to the ingestion, which rejects it."""
+    """Load the pending images of a folder; files that are no images are left to the ingestion to reject."""
     files = ImageFiles([], [], [])
     for file in list_pending(folder):
         label = file.relative_to(folder).parts[0]
@@ -59,16 +64,17 @@ def load_images(folder: Path, classes: Sequence[str], size: int) -> ImageFiles:
         try:
             files.images.append(load_image(file, size))
         except InputError:
-            continue  # the ingestion says why
+            continue  # The ingestion says why.
         files.names.append(escape_unprintable(str(file.relative_to(folder))))
         files.labels.append(classes.index(label) if label in classes else None)
     return files
 
 
 def check_incoming_labels(params: Params) -> LabelCheck:
-    """Check pending images with the exported model, together with the validation images; write the page.
+    """Check the labels of pending images with the exported model, and write the page.
 
-    The model was trained on neither, and the validation images say how sure it usually is of each class.
+    Validation images are checked together with them: the model was trained on neither, and the validation
+    images show how sure it usually is of each class.
     `RunError` without a model, or without the splits that it was trained on.
     """
     model = load_model(Path(params.paths.onnx_model))
