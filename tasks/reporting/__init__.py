@@ -1,1 +1,1 @@
-"""The HTML report: template, charts, diagnosis."""
+"""Make the HTML report: read the results, judge them, draw charts, and render the page."""

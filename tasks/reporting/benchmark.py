@@ -1,4 +1,4 @@
-"""What the benchmark's results say: which backend to use, whether int8 pays off, and their charts."""
+"""Interpret the benchmark's results: recommend a backend, judge whether int8 pays off, and plot charts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from tasks.reporting.charts import ThroughputSeries, plot_latency, plot_throughput
 
 Row = Mapping[str, Any]
-"""of `results` in `benchmark.json`"""
+"""a row of `results` in `benchmark.json`"""
 
 BACKEND_NAMES = {
     "onnxruntime": "ONNX Runtime",
@@ -19,19 +19,22 @@ DEVICE_NAMES = {
     "TensorrtExecutionProvider": " on TensorRT",
     "cuda": " on CUDA",
 }
-COLOR_GROUPS = {"torchscript": "pytorch"}  # shown in the same color
-MAX_ACCURACY_DROP = 0.005  # for the sake of speed
+COLOR_GROUPS = {"torchscript": "pytorch"}
+"""backends that are shown in the color of another"""
+MAX_ACCURACY_DROP = 0.005
+"""loss of accuracy that is accepted for the sake of speed"""
 
 
 def format_backend(row: Row) -> str:
+    """Return the name of a row's backend as the report shows it."""
     name = BACKEND_NAMES.get(row["backend"], row["backend"])
     return f"{name} {row['precision']}{DEVICE_NAMES.get(row['provider'], '')}"
 
 
 def recommend_backends(rows: Sequence[Row]) -> dict[str, Row]:
-    """The row with the `lowest_latency` for one image, and that with the `highest_throughput`.
+    """Return the row with the `lowest_latency` for one image and the row with the `highest_throughput`.
 
-    Only rows at most half a point of accuracy below the best are considered.
+    Only rows whose accuracy is at most half a percentage point below the best are considered.
     """
     floor = max(row["accuracy"] for row in rows) - MAX_ACCURACY_DROP
     acceptable = [row for row in rows if row["accuracy"] >= floor]
@@ -46,7 +49,7 @@ def recommend_backends(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def recommend_int8(rows: Sequence[Row]) -> str | None:
-    """Whether int8 pays off on ONNX Runtime, in a sentence; None where it was not measured."""
+    """Say in a sentence whether int8 pays off on ONNX Runtime; None where it was not measured."""
     throughput: dict[tuple[str, bool], float] = {}
     accuracy: dict[str, float] = {}
     smallest = min(row["batch_size"] for row in rows)
@@ -74,7 +77,7 @@ def recommend_int8(rows: Sequence[Row]) -> str | None:
 
 
 def group_by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names of skipped backends by why they were skipped."""
+    """Group the names of skipped backends by the reason why they were skipped."""
     reasons: dict[str, list[str]] = {}
     for name, reason in skipped.items():
         reasons.setdefault(reason, []).append(name)
@@ -82,7 +85,7 @@ def group_by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def plot_benchmark(rows: Sequence[Row]) -> dict[str, str]:
-    """The charts by file name, of each backend and batch size at its best number of threads."""
+    """Plot each backend and batch size at its best number of threads; return the charts by file name."""
     best: dict[tuple[str, int], Row] = {}
     for row in rows:
         key = format_backend(row), row["batch_size"]

@@ -1,4 +1,4 @@
-"""The report's charts, each readable without color."""
+"""Draw the report's charts; each can be read without color."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,9 +59,10 @@ def plot_history(
 
 @rc_context(STYLE)
 def plot_confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """`counts` `(actual, predicted)` with the numbers in the cells, tinted by their share of the row.
+    """Plot `counts` `(actual, predicted)` with numbers in the cells, tinted by their share of the row.
 
-    Of more than `MAX_LABELED_CLASSES` the tint alone, by the root of the share: small ones would not be seen.
+    Of more than `MAX_LABELED_CLASSES` classes only the tint is shown. It follows the square root of the
+    share, since small shares could not be seen otherwise.
     """
     figure, axes = _figure(height=WIDTH)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -98,7 +99,7 @@ def plot_confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> 
 def plot_precision_and_recall(
     classes: Sequence[str], precision: Sequence[float], recall: Sequence[float]
 ) -> str:
-    """Per class, in the order given from top to bottom."""
+    """Plot precision and recall of each class, in the given order from top to bottom."""
     figure, axes = _figure(height=0.27 * len(classes) + 0.9)
     rows = range(len(classes))
     axes.hlines(rows, np.minimum(precision, recall), np.maximum(precision, recall), color=MUTED, linewidth=1)
@@ -117,7 +118,7 @@ def plot_precision_and_recall(
 def plot_calibration(
     confidence: NDArray[np.float64], accuracy: NDArray[np.float64], count: NDArray[np.int64]
 ) -> str:
-    """Per bin that is not empty: mean confidence, accuracy, number of images."""
+    """Plot accuracy and number of images by confidence: one value of each per bin that is not empty."""
     figure, axes = _figure(height=3.9, rows=(3, 1))
     top, bottom = axes
     top.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
@@ -139,7 +140,7 @@ def plot_calibration(
 
 @dataclass(frozen=True)
 class ThroughputSeries:
-    """One backend's throughput by batch size: median of the rounds, and its interval."""
+    """The throughput of one backend by batch size: the median of the rounds and its confidence interval."""
 
     label: str
     batch_sizes: Sequence[int]
@@ -154,7 +155,7 @@ LINE_STYLES = [(BLUE, "o"), (ORANGE, "s"), (INK, "D"), (MUTED, "^")]
 
 @rc_context(STYLE)
 def plot_throughput(groups: Sequence[Sequence[ThroughputSeries]]) -> str:
-    """Images per second by batch size, both logarithmic, with intervals; a group shares a color."""
+    """Plot images per second by batch size, both logarithmic, with intervals; a group shares a color."""
     figure, axes = _figure(height=4.4)
     for (color, marker), group in zip(cycle(LINE_STYLES), groups, strict=False):
         for series, dash, face in zip(group, ("-", "--", ":"), (color, PAPER, PAPER), strict=False):
@@ -190,7 +191,7 @@ def plot_throughput(groups: Sequence[Sequence[ThroughputSeries]]) -> str:
 def plot_latency(
     labels: Sequence[str], p50: Sequence[float], p90: Sequence[float], p99: Sequence[float]
 ) -> str:
-    """Milliseconds per call, from the median to the 99th percentile, on a logarithmic scale."""
+    """Plot the latency of calls in ms, from the median to the 99th percentile, on a logarithmic scale."""
     figure, axes = _figure(height=0.27 * len(labels) + 0.9)
     rows = range(len(labels))
     axes.hlines(rows, p50, p99, color=MUTED, linewidth=1.4)

@@ -1,4 +1,4 @@
-"""What the results say about the model: how well it fits, how well it is calibrated, what it confuses."""
+"""Diagnose the model by its results: how well it fits, how well it is calibrated, what it confuses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_TRAIN_VAL_GAP = 0.10  # of accuracy, by which training may be ahead of validation
-MIN_LATE_GAIN = 0.01  # of accuracy, in the last third of the epochs, for more epochs to be worth while
-MAX_VAL_LOSS_RISE = 1.02  # times the lowest validation loss, above which it counts as rising
+MAX_TRAIN_VAL_GAP = 0.10  # accuracy by which training may be ahead of validation
+MIN_LATE_GAIN = 0.01  # gain of accuracy in the last third of the epochs that makes more epochs worthwhile
+MAX_VAL_LOSS_RISE = 1.02  # multiple of the lowest validation loss above which the loss counts as rising
 
 
 @dataclass(frozen=True)
 class FitDiagnosis:
-    """How well the network fits, in the talk's words ("underfitting, sweet spot, overfitting")."""
+    """How well the network fits, in the talk's words: underfitting, sweet spot, overfitting."""
 
     name: str
     reason: str
@@ -21,7 +21,7 @@ class FitDiagnosis:
 
 
 def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitDiagnosis:
-    """Diagnose the best epoch by its gap to training, and the epochs after it by the validation loss."""
+    """Diagnose the best epoch by its gap between training and validation, later ones by validation loss."""
     best = epochs[best_epoch - 1]
     gap = best["train_accuracy"] - best["val_accuracy"]
     early_best = max(epoch["val_accuracy"] for epoch in epochs[: max(1, len(epochs) * 2 // 3)])
@@ -63,10 +63,10 @@ def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitD
 def bin_by_confidence(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Mean confidence, accuracy and number of images, per bin that is not empty.
+    """Return mean confidence, accuracy and number of images, each `(bins that are not empty,)`.
 
-    The bins are those of the expected calibration error in `metrics`: of equal width, by the probability of
-    the predicted class.
+    The bins are those of the expected calibration error in `metrics`: they have equal width, and an image is
+    in the bin of the probability of its predicted class.
     """
     confidence = probabilities.max(1).astype(np.float64)
     correct = (probabilities.argmax(1) == labels).astype(np.float64)
@@ -80,7 +80,7 @@ def bin_by_confidence(
 def top_confusions(
     counts: NDArray[np.int64], classes: Sequence[str], limit: int = 3
 ) -> list[tuple[str, str, int]]:
-    """`(actual, predicted, images)`, most frequent first, of `counts` `(actual, predicted)`."""
+    """Return the most frequent errors in `counts` `(actual, predicted)`: actual, predicted, images."""
     errors = np.where(np.eye(len(classes), dtype=bool), 0, counts)
     order = np.argsort(-errors, axis=None, kind="stable")[:limit]
     pairs = [divmod(int(index), len(classes)) for index in order]

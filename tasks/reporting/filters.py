@@ -1,4 +1,4 @@
-"""The first layer's filters as one PNG."""
+"""Draw the first layer's filters as one PNG."""
 
 import numpy as np
 import torch
@@ -9,13 +9,16 @@ from torch import nn
 from models.classifier import Classifier
 from tasks.reporting.gallery import encode_png
 
-CELL, GAP, COLUMNS = 84, 6, 4  # pixels, pixels, filters per row
-MAX_FILTERS = 24  # the first ones are shown
+CELL, GAP, COLUMNS = 84, 6, 4  # width of a tile and of a gap in pixels, filters per row
+MAX_FILTERS = 24  # number of filters that are shown, the first ones
 
 
 @torch.inference_mode()
 def render_filters(classifier: Classifier, image: NDArray[np.uint8]) -> bytes | None:
-    """The image `(H, W, 3)`, then each filter above its response to it; None where no layer takes RGB."""
+    """Draw the image `(H, W, 3)`, then each filter above its response to the image.
+
+    Return the PNG, or None where the first convolution does not take RGB.
+    """
     conv = next((module for module in classifier.network.modules() if isinstance(module, nn.Conv2d)), None)
     if conv is None or conv.in_channels != 3:
         return None
@@ -27,9 +30,9 @@ def render_filters(classifier: Classifier, image: NDArray[np.uint8]) -> bytes | 
 def draw_filters(
     weights: NDArray[np.float32], image: NDArray[np.uint8], responses: NDArray[np.float32]
 ) -> bytes:
-    """The PNG of `weights` `(F, 3, k, k)` and `responses` `(F, h, w)`.
+    """Draw `weights` `(F, 3, k, k)` and `responses` `(F, h, w)`, and return the PNG.
 
-    Gray is 0; the largest absolute value is the end of the scale.
+    Gray is 0; the largest absolute value is black or white.
     """
     tiles: list[tuple[Image.Image, ...]] = [(_upscale(image),)]
     for weight, response in zip(weights, responses, strict=True):
@@ -47,6 +50,7 @@ def draw_filters(
 
 
 def _to_gray(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
+    """Map values from -largest to largest to the gray levels 0 to 255."""
     return (127.5 + 127.5 * values / max(largest, 1e-12)).round().astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The images that the pages show: which ones, why the model erred on them, and how they get into a page."""
+"""Select the images that the pages show, explain why the model erred on them, and embed them in a page."""
 
 import base64
 import io
@@ -16,14 +16,14 @@ from tasks.reporting.svg import BLUE, ORANGE
 from tasks.workspace.splits import Splits
 
 NUM_NEIGHBORS = 3
-DARKEST, LIGHTEST = 70, 230  # of the gray, so that both colors stand out against it
-MAX_THUMBNAIL = 64  # pixels per side, in the page
+DARKEST, LIGHTEST = 70, 230  # limits of the gray image, against which both colors stand out
+MAX_THUMBNAIL = 64  # pixels per side of an image in the page
 
 
 def select_gallery(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the most confident errors, and of the least confident correct predictions, in this order."""
+    """Return the indices of the most confident errors and of the least confident correct predictions."""
     confidence = probabilities.max(1)
     wrong = probabilities.argmax(1) != labels
     descending = np.argsort(-confidence, kind="stable")
@@ -32,7 +32,7 @@ def select_gallery(
 
 
 def most_confident_correct(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
-    """Index of the most confident correct prediction."""
+    """Return the index of the most confident correct prediction."""
     return int((probabilities.max(1) * (probabilities.argmax(1) == labels)).argmax())
 
 
@@ -43,7 +43,7 @@ def gallery_items(
     probabilities: NDArray[np.float32],
     classes: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """What the page shows of each of these images."""
+    """Return what the page shows of each of the images at `indices`."""
     return [
         {
             **make_thumbnail(images[index]),
@@ -58,7 +58,7 @@ def gallery_items(
 
 
 def make_thumbnail(image: NDArray[np.uint8]) -> dict[str, Any]:
-    """`uri`, and `size` in pixels per side."""
+    """Shrink an image to `MAX_THUMBNAIL`; return its data URI `uri` and its width `size` in pixels."""
     thumbnail = Image.fromarray(image)
     thumbnail.thumbnail((MAX_THUMBNAIL, MAX_THUMBNAIL))
     return {"uri": make_data_uri(encode_png(thumbnail)), "size": thumbnail.width}
@@ -82,7 +82,11 @@ def label_error_items(
     classes: Sequence[str],
     names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """What the page shows of the images at the positions `found`, which `images` and `names` are of."""
+    """Return what the page shows of the likely label errors at the positions `found`.
+
+    `images` and `names` are those of these positions only; `labels` and `probabilities` are those of all
+    images.
+    """
     if not images:
         return []
     items = gallery_items(
@@ -120,7 +124,7 @@ def explain_errors(
 def draw_evidence(image: NDArray[np.uint8], evidence: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Draw `image` `(S, S, 3)` in gray, orange where `evidence` `(S, S)` is positive, blue where negative.
 
-    The largest absolute value is the end of the scale.
+    The largest absolute value has the full color.
     """
     gray = DARKEST + (LIGHTEST - DARKEST) / 255 * np.repeat(image.mean(2, keepdims=True), 3, axis=2)
     orange, blue = (np.array([*bytes.fromhex(color[1:])], float) for color in (ORANGE, BLUE))
@@ -131,7 +135,7 @@ def draw_evidence(image: NDArray[np.uint8], evidence: NDArray[np.float64]) -> ND
 
 
 def describe_place(window: tuple[int, int, int, int], size: int) -> str:
-    """Say where a window (top, left, bottom, right) is in an image of that size, such as `upper left`."""
+    """Say where a window (top, left, bottom, right) is in an image of `size` pixels, such as `upper left`."""
     top, left, bottom, right = window
     row, column = ((low + high) * 3 // (2 * size) for low, high in ((top, bottom), (left, right)))
     rows, columns = ("upper", "", "lower"), ("left", "", "right")
@@ -148,8 +152,8 @@ def find_label_errors(labels: NDArray[np.int64], probabilities: NDArray[np.float
     trained on these images, since it may have learned their wrong labels.
     """
     if len(np.unique(labels)) < 2:
-        return np.empty(0, np.int64)  # nothing to compare with
-    from cleanlab.filter import find_label_issues  # takes seconds
+        return np.empty(0, np.int64)  # There is no other class to compare with.
+    from cleanlab.filter import find_label_issues  # This import takes seconds.
 
     issues: NDArray[np.int64] = find_label_issues(
         labels,

@@ -1,4 +1,4 @@
-"""What the report is made from: the files of earlier stages, read and checked once."""
+"""Read and check the files of earlier stages from which the report is made."""
 
 import csv
 from collections import Counter
@@ -27,7 +27,7 @@ class ReportInputs:
     data: Splits
     classifier: Classifier
     metadata: Mapping[str, Any]
-    """of the weights' file"""
+    """the metadata of the weights' file"""
     model: OnnxClassifier
     """the exported model, whose predictions the page shows"""
     probabilities: Probabilities
@@ -35,11 +35,11 @@ class ReportInputs:
     epochs: Sequence[Mapping[str, float]]
     """the rows of history.csv"""
     results: Mapping[str, Any]
-    """metrics.json"""
+    """the content of metrics.json"""
     confusions: NDArray[np.int64]
     """`(actual, predicted)`: the number of test images in predictions.csv"""
     benchmark: Mapping[str, Any]
-    """benchmark.json"""
+    """the content of benchmark.json"""
 
     @property
     def classes(self) -> list[str]:
@@ -65,7 +65,7 @@ def read_inputs(
     predictions: Path,
     benchmarks: Path,
 ) -> ReportInputs:
-    """Read all files. `RunError` names the one that is missing or corrupt."""
+    """Read all files. `RunError` names a file that is missing or corrupt."""
     data = load_splits(splits)
     classifier, metadata = load_classifier(weights)
     model = load_model(onnx_model)

@@ -1,4 +1,4 @@
-"""The HTML pages: each one file that needs no other."""
+"""Render the HTML pages, each of which is one file that needs no other."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +13,9 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:
-    """The page with these values, which are escaped; a name that the template does not find is an error."""
+    """Render a template with values, which are escaped; a name without a value is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),  # of base.html
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),  # base.html is there.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -24,7 +24,7 @@ def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:
     environment.filters["percent"] = _format_percent
     environment.filters["number"] = _format_number
     environment.filters["inline"] = _inline_svg
-    environment.globals["theme"] = Markup(theme_css(":root"))  # noqa: S704 - colors
+    environment.globals["theme"] = Markup(theme_css(":root"))  # noqa: S704 - These are colors.
     return environment.from_string(template.read_text(encoding="utf-8")).render(values)
 
 
@@ -37,5 +37,5 @@ def _format_number(value: float, digits: int = 0) -> str:
 
 
 def _inline_svg(svg: str, label: str) -> Markup:
-    """The figure inside the page, with a text for those who do not see it."""
-    return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(label), 1))  # noqa: S704 - made here
+    """Embed a figure in the page, with a text for those who do not see it."""
+    return Markup(svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(label), 1))  # noqa: S704 - This project made it.

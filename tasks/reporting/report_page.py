@@ -1,4 +1,4 @@
-"""What the report says: the results of one run, judged and explained."""
+"""Judge and explain the results of one run: this is the content of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ class ReportPage:
     """The values of `page.html`, each under the name that the template uses."""
 
     metadata: Mapping[str, Any]
-    """of the weights: the training's parameters, its best epoch, the data set"""
+    """the metadata of the weights: the training's parameters, its best epoch, the data set"""
     results: Mapping[str, Any]
-    """metrics.json"""
+    """the content of metrics.json"""
     benchmark: Mapping[str, Any]
-    """benchmark.json"""
+    """the content of benchmark.json"""
     dataset: str
     """the data set in words"""
     sizes: Mapping[str, int]
     """the number of images of each split"""
     num_parameters: int
-    """of the network"""
+    """the number of the network's parameters"""
     classes: Sequence[str]
-    """the one with the highest F1 first"""
+    """the classes, the one with the highest F1 first"""
     diagnosis: FitDiagnosis
     overconfidence: float
-    """mean confidence less accuracy on the test images"""
+    """the mean confidence minus the accuracy on the test images"""
     confusions: Sequence[tuple[str, str, int]]
     """the most frequent errors: actual class, predicted class, number of images"""
     errors: Sequence[Mapping[str, Any]]
@@ -45,13 +45,13 @@ class ReportPage:
     explanations: Sequence[Mapping[str, Any]]
     """why the first of the errors were made"""
     num_label_errors: int
-    """how many labels of validation and test images are in doubt"""
+    """how many labels of validation and test images are likely wrong"""
     label_errors: Sequence[Mapping[str, Any]]
-    """the first of these"""
+    """the most certain of these"""
     recommended: Mapping[str, Mapping[str, Any]]
     """the rows of benchmark.json with the lowest latency and with the highest throughput"""
     backends: Mapping[str, str]
-    """how the page calls each backend of benchmark.json"""
+    """the name that the page shows for each backend of benchmark.json"""
     skipped: Mapping[str, Sequence[str]]
     """the backends that were not measured, by reason"""
     int8: str | None

@@ -1,1 +1,1 @@
-"""Hyperparameter search: what is searched, and which trials come next."""
+"""Search hyperparameters: define the space, choose the next trials, and show the result."""

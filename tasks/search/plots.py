@@ -1,4 +1,4 @@
-"""Pictures of a search, as SVG elements."""
+"""Draw the figures of a search as SVG elements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from tasks.reporting.svg import BLUE, MUTED, ORANGE, STYLE, WIDTH, render_svg_el
 
 @rc_context(STYLE)
 def plot_trials(result: Mapping[str, Any]) -> str:
-    """Validation accuracy by trial, with the best so far; and by the values of each parameter."""
+    """Plot validation accuracy by trial, with the best so far, and by the values of each parameter."""
     trials = [trial for trial in result["trials"] if trial["val_accuracy"] is not None]
     names = list(trials[0]["values"])
     figure = Figure(figsize=(WIDTH, 2.2 * (1 + len(names))), layout="constrained")
@@ -48,7 +48,7 @@ def plot_trials(result: Mapping[str, Any]) -> str:
 
 @rc_context(STYLE)
 def plot_parallel_coordinates(result: Mapping[str, Any]) -> str:
-    """A line per trial through its values, the darker the more accurate; that of the best in orange."""
+    """Plot a line per trial through its values, darker if more accurate; the best is orange."""
     trials = [trial for trial in result["trials"] if trial["val_accuracy"] is not None]
     names = list(trials[0]["values"])
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
@@ -69,7 +69,7 @@ def plot_parallel_coordinates(result: Mapping[str, Any]) -> str:
 
 @rc_context(STYLE)
 def plot_importances(importances: Mapping[str, float]) -> str:
-    """The share that each parameter had in the result."""
+    """Plot the importance of each parameter; all together are 1."""
     figure = Figure(figsize=(WIDTH, 0.6 + 0.32 * len(importances)), layout="constrained")
     axes = figure.subplots()
     axes.barh([*importances], [*importances.values()], color=BLUE)
@@ -79,7 +79,7 @@ def plot_importances(importances: Mapping[str, float]) -> str:
 
 
 def _scale(values: Sequence[Any]) -> list[float]:
-    """From 0 to 1: numbers by their value, or its logarithm; all else by the order in which it occurs."""
+    """Scale values to 0 to 1: numbers by value or logarithm, others in the order of occurrence."""
     numbers: list[float]
     if not _are_numbers(values):
         known = list(dict.fromkeys(map(str, values)))

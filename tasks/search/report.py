@@ -1,4 +1,4 @@
-"""What a search found: a JSON file, a page with pictures, a table, a recipe."""
+"""Write what a search found: a JSON file, a page with figures, a table, a recipe."""
 
 import io
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from tasks.search.study import Study, Trial
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import write_json, write_text
 
-MAX_ROWS = 10  # of the table
+MAX_ROWS = 10  # number of trials in the table
 PAGE = Path(__file__).with_name("page.html")
 RECIPE_HEAD = "# Found by cifarflow search"
 
@@ -25,7 +25,7 @@ RECIPE_HEAD = "# Found by cifarflow search"
 def save_result(
     file: Path, study: Study, best: Trial, winner: Mapping[str, Any], described: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write `file` (JSON; docs/files.md), a picture and a page beside it; returns the content of the file."""
+    """Write `file` (JSON; docs/files.md), and a figure and a page beside it; return the file's content."""
     trials = [
         {
             "number": trial.number,
@@ -55,13 +55,13 @@ def save_result(
 
 
 def sort_trials(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Those that were trained to their end, the best first."""
+    """Return the trials that were trained to their end, the best first."""
     trials = [trial for trial in result["trials"] if trial["val_accuracy"] is not None]
     return sorted(trials, key=lambda trial: (-trial["val_accuracy"], trial["number"]))
 
 
 def result_markdown(result: Mapping[str, Any]) -> str:
-    """The best trials, and how much each parameter decided."""
+    """Return a table of the best trials and the importance of each parameter, as Markdown."""
     trials = sort_trials(result)
     names = list(trials[0]["values"])
     lines = [
@@ -86,13 +86,13 @@ def _format(value: object) -> str:
 
 
 def check_overwrite(recipe: Path) -> None:
-    """`InputError` if the file is a recipe that no search has written."""
+    """Raise `InputError` if the file is a recipe that no search has written."""
     if recipe.is_file() and not recipe.read_text(encoding="utf-8").startswith(RECIPE_HEAD):
         raise InputError(f"{recipe} was not written by a search; choose another --name")
 
 
 def write_recipe(file: Path, values: Mapping[str, Any], winner: Mapping[str, Any]) -> None:
-    """What differs from the defaults, as recipes do."""
+    """Write a recipe: the values that differ from the defaults, as in all recipes."""
     defaults = recipe_defaults()
     chosen = {key: values[key] for key, default in defaults.items() if values[key] != default}
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""What a search varies: `train.lr=log:0.001..0.02`, `train.epochs=10..50`, `train.optimizer=adam,adamw`."""
+"""Parse what a search varies, such as `train.lr=log:0.001..0.02` or `train.optimizer=adam,adamw`."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -24,7 +24,7 @@ EXAMPLE = "such as train.lr=log:0.001..0.02, train.epochs=10..50 or train.optimi
 
 
 def parse_space(texts: Iterable[str]) -> dict[str, BaseDistribution]:
-    """A distribution for each parameter of `train`, by its name. `InputError` in one line."""
+    """Return a distribution by name for each parameter of `train`; `InputError` if a text is wrong."""
     space: dict[str, BaseDistribution] = {}
     for text in texts:
         key, equals, values = text.partition("=")
@@ -43,7 +43,7 @@ def parse_space(texts: Iterable[str]) -> dict[str, BaseDistribution]:
 
 
 def read_space_file(file: Path) -> list[str]:
-    """The texts of a YAML file that maps `train.KEY` to values, as `parse_space` takes them."""
+    """Read a YAML file that maps `train.KEY` to values, and return texts for `parse_space`."""
     content = load_yaml(file)
     if not isinstance(content, dict):
         raise InputError(f"{file} should map train.KEY to values, {EXAMPLE}")
@@ -54,7 +54,7 @@ def read_space_file(file: Path) -> list[str]:
 
 
 def check_space(params: Params, space: Mapping[str, BaseDistribution]) -> None:
-    """`InputError` unless both ends of every range, and all values of every list, are allowed."""
+    """Raise `InputError` unless both ends of every range, and all values of every list, are allowed."""
     for name, distribution in space.items():
         for value in _end_values(distribution):
             values = params.model_dump()
@@ -63,7 +63,7 @@ def check_space(params: Params, space: Mapping[str, BaseDistribution]) -> None:
 
 
 def grid(space: Mapping[str, BaseDistribution]) -> list[dict[str, Any]]:
-    """All combinations, the last parameter varying fastest. `InputError` for a range of real numbers."""
+    """Return all combinations; the last parameter varies fastest. `InputError` for a range of floats."""
     axes = []
     for name, distribution in space.items():
         if isinstance(distribution, CategoricalDistribution):

@@ -1,8 +1,8 @@
-"""Which trials come next: Optuna, asked and told in batches, so that a study is the same twice.
+"""Choose the next trials with Optuna, in batches, so that a repeated study has the same trials.
 
-All trials of a batch are asked for before any of them is told, by a sampler whose seed follows from the
-number of the batch's first trial. What runs in parallel, in which order it ends, and whether the study was
-interrupted then makes no difference.
+A trial is one training with certain values. Optuna is asked for all trials of a batch before it is told any
+result of them, and the sampler's seed follows from the number of the batch's first trial. So it makes no
+difference what runs in parallel, in which order it ends, and whether the study was interrupted.
 """
 
 import math
@@ -21,15 +21,19 @@ from optuna.trial import FrozenTrial, TrialState
 from tasks.search.space import grid
 from tasks.workspace.errors import InputError, RunError
 
-REDUCTION_FACTOR = 3  # of successive halving: the best third goes on, three times as long
+REDUCTION_FACTOR = 3
+"""successive halving: the best third of the trials goes on, and is trained three times as long"""
 NUM_RUNGS = 3
+"""number of steps of a training: a ninth, a third, and all of its epochs"""
 
 
 @dataclass(frozen=True)
 class Trial:
+    """One training, with values that Optuna chose."""
+
     number: int
     values: dict[str, Any]
-    """of the parameters of `train` that are searched"""
+    """values of the parameters of `train` that are searched"""
 
 
 class Study:
@@ -45,12 +49,12 @@ class Study:
             self._study = optuna.create_study(
                 storage=_open_storage(storage), study_name=name, direction="maximize", load_if_exists=True
             )
-        except Exception as error:  # whatever the database's driver raises
+        except Exception as error:  # The database's driver may raise anything.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(f"cannot open the study in {storage}: {reason}") from error
 
     def next_batch(self, size: int, num_trials: int) -> list[Trial]:
-        """The trials of an interrupted batch, or up to `size` new ones; none after `num_trials`."""
+        """Return the rest of an interrupted batch, or up to `size` new trials; none after `num_trials`."""
         known = self._study.get_trials(deepcopy=False)
         unfinished = _unfinished(known, num_trials)
         count = min(size, num_trials - len(known))
@@ -65,18 +69,18 @@ class Study:
         return [Trial(trial.number, dict(trial.params)) for trial in unfinished]
 
     def tell(self, trial: Trial, accuracy: float | None, *, pruned: bool = False) -> None:
-        """The trial's validation accuracy; None: it failed, or was pruned."""
+        """Tell Optuna a trial's validation accuracy, or None where the trial failed or was pruned."""
         if accuracy is not None:
             self._study.tell(trial.number, accuracy)
         else:
             self._study.tell(trial.number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
     def finished(self) -> list[FrozenTrial]:
-        """All trials that were told, in their order."""
+        """Return all trials whose result was told, in the order of their numbers."""
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
     def best(self) -> Trial:
-        """The highest accuracy, of equal ones the first. `RunError` if no trial was trained to its end."""
+        """Return the first trial with the highest accuracy. `RunError` if no trial was trained to its end."""
         whole = [trial for trial in self.finished() if trial.state == TrialState.COMPLETE]
         if not whole:
             raise RunError("no trial was trained to its end")
@@ -84,7 +88,7 @@ class Study:
         return Trial(best.number, dict(best.params))
 
     def importances(self) -> dict[str, float]:
-        """How much each parameter decided, summing to 1; empty where there are too few trials to say."""
+        """Return the importance of each parameter (PED-ANOVA), which add to 1; empty with too few trials."""
         if len({trial.value for trial in self.finished() if trial.state == TrialState.COMPLETE}) < 4:
             return {}
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
@@ -102,13 +106,16 @@ def _unfinished(trials: Sequence[FrozenTrial], num_trials: int) -> list[FrozenTr
 
 
 def plan_rungs(epochs: int) -> list[int]:
-    """After how many epochs successive halving looks at a batch; the last are all of them."""
+    """Return the numbers of epochs after which successive halving compares the trials of a batch.
+
+    The last of them is the full training.
+    """
     rungs = {math.ceil(epochs / REDUCTION_FACTOR**power) for power in range(NUM_RUNGS)}
     return sorted(rungs)
 
 
 def promote_trials(accuracies: Mapping[int, float]) -> list[int]:
-    """The best third of the trials of a rung, by number; at least one."""
+    """Return the numbers of the best third of the trials that were compared; at least one."""
     order = sorted(accuracies, key=lambda number: (-accuracies[number], number))
     return sorted(order[: math.ceil(len(order) / REDUCTION_FACTOR)])
 
@@ -121,7 +128,7 @@ def _open_storage(storage: str) -> BaseStorage:
 
 
 def check_sampler(sampler: str, space: Mapping[str, BaseDistribution], num_trials: int) -> int:
-    """The number of trials: of a grid, at most as many as it has points."""
+    """Return the number of trials, which a grid limits to the number of its points."""
     if sampler != "grid":
         return num_trials
     points: Sequence[dict[str, Any]] = grid(space)
