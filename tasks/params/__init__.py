@@ -41,7 +41,7 @@ class ProjectConfig(StrictModel):
 
 
 class Paths(StrictModel):
-    """Files and folders, relative to the workspace."""
+    """The stages read and write these files and folders; paths are relative to the workspace."""
 
     data: str
     pretrained: str
@@ -62,22 +62,24 @@ class Paths(StrictModel):
 
 class DownloadConfig(StrictModel):
     sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-10-batches-py/, in order")
-    cifar100_sources: list[str] = Field(description="the same of cifar-100-python/")
+    cifar100_sources: list[str] = Field(description="URLs or paths of a tar that holds cifar-100-python/")
     timeout_s: Seconds = Field(description="longest wait for a source to answer or to send anything")
     min_speed_kb_per_s: Annotated[float, Field(ge=0, le=10_000_000)] = Field(
         description="slower sources are skipped"
     )
     max_attempts: Annotated[int, Field(ge=1, le=100)] = Field(
-        description="per source, with back-off between them"
+        description="attempts per source, with back-off between them"
     )
 
 
 class SplitConfig(StrictModel):
     seed: Seed
     val_fraction: Fraction = Field(description="share of the training images that is kept for validation")
-    test_fraction: Fraction = Field(description="of a folder's images, where it has no test/")
+    test_fraction: Fraction = Field(
+        description="share of a folder's images that is kept for testing, if the folder has no test/"
+    )
     image_size: Annotated[int, Field(ge=8, le=1024)] = Field(
-        description="pixels, to which the images of a folder are resized; CIFAR has its own"
+        description="side in pixels to which the images of a folder are resized; images of CIFAR are not"
     )
 
 
@@ -91,7 +93,7 @@ class ExportConfig(StrictModel):
     parity_batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
     parity_threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
     parity_providers: Annotated[list[Provider], Field(min_length=1)] = Field(
-        description="of ONNX Runtime; unavailable ones are skipped"
+        description="ONNX Runtime's execution providers; unavailable ones are skipped"
     )
     parity_atol: Tolerance = Field(description="largest allowed difference of a probability")
 
@@ -101,43 +103,51 @@ class QuantizeConfig(StrictModel):
     method: Literal["minmax", "percentile", "entropy"] = Field(
         description="how the range of an activation follows from its values on training images"
     )
-    percentile: float = Field(gt=50, le=100, description="of an activation's values, for that method")
+    percentile: float = Field(
+        gt=50,
+        le=100,
+        description="`percentile`: the percentile of an activation's values that ends its range",
+    )
     calibration_images: Annotated[int, Field(ge=1, le=50_000)] = Field(
         description="number of training images, sampled at random"
     )
     weight_bits: Literal[7, 8]
-    max_accuracy_drop: float = Field(ge=0, le=1, description="on test images; above it the stage warns")
+    max_accuracy_drop: float = Field(
+        ge=0, le=1, description="drop of accuracy on test images above which the stage warns"
+    )
 
 
 class BenchmarkConfig(StrictModel):
     backends: Annotated[list[BackendName], Field(min_length=1)] = Field(
-        description="those that are not installed are reported as skipped"
+        description="backends to measure; those that are not installed are reported as skipped"
     )
     providers: Annotated[list[Provider], Field(min_length=1)] = Field(
-        description="of ONNX Runtime, which runs on each that is available"
+        description="ONNX Runtime's execution providers; it runs on each that is available"
     )
     batch_sizes: Annotated[list[BatchSize], Field(min_length=1, max_length=32)]
     threads: Annotated[list[Threads], Field(min_length=1, max_length=32)]
     warmup_s: Seconds
-    round_duration_s: Seconds = Field(description="per backend, batch size and number of threads")
+    round_duration_s: Seconds = Field(
+        description="length of a round of measurements, per backend, batch size and number of threads"
+    )
     min_rounds: Annotated[int, Field(ge=5, le=1000)] = Field(
-        description="the backends are interleaved in them"
+        description="smallest number of rounds; in each, the backends take turns"
     )
     max_rounds: Annotated[int, Field(ge=5, le=1000)] = Field(
-        description="where throughput is not known within `max_relative_error` before"
+        description="largest number of rounds, if throughput is not known within `max_relative_error` before"
     )
     max_relative_error: Annotated[float, Field(ge=0, le=10)] = Field(
         description="half the width of the 95% interval of a throughput, over the throughput"
     )
     server_target_latency_ms: Annotated[float, Field(gt=0, le=86_400_000)] = Field(
-        description="within which a server has to answer 99 of 100 requests"
+        description="latency within which a server has to answer 99 of 100 requests"
     )
-    server_duration_s: Seconds = Field(description="of requests at one rate")
+    server_duration_s: Seconds = Field(description="how long requests are sent at one rate")
 
 
 class ReportConfig(StrictModel):
     gallery_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="most confident errors, and least confident correct predictions"
+        description="number of images: most confident errors, and as many least confident correct predictions"
     )
 
 
@@ -160,7 +170,7 @@ class CompareConfig(StrictModel):
     )
     min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
     max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
-        description="challenger's over champion's"
+        description="largest allowed ratio of the challenger's latency to the champion's"
     )
     parity_atol: Tolerance = Field(description="largest allowed difference from PyTorch's probabilities")
 
@@ -174,7 +184,7 @@ class TrackingConfig(StrictModel):
 
 
 class Params(StrictModel):
-    """All of `params.yaml`."""
+    """The model of `params.yaml` as a whole, with a field per section."""
 
     dataset: Literal["CIFAR-10", "CIFAR-100", "folder", "sample"]
     project: ProjectConfig
@@ -194,4 +204,5 @@ class Params(StrictModel):
 
 
 def read_params(file: Path) -> Params:
+    """Read and validate a `params.yaml`. `InputError` has one line for each key that is wrong."""
     return validate(Params, load_yaml(file), file.name)

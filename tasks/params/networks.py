@@ -1,8 +1,8 @@
-"""The names that `train.network` takes."""
+"""`NetworkName` lists the names that `train.network` takes."""
 
 from typing import Literal
 
-# torchvision's, where they pass for 32x32 pixels (a test compares them with torchvision's list).
+# torchvision's networks that accept 32x32 pixels; a test compares the names with torchvision's list.
 TorchvisionName = Literal[
     "convnext_base",
     "convnext_large",

@@ -1,4 +1,4 @@
-"""The section `train`, which is also what recipes hold."""
+"""`TrainConfig` is the section `train` of `params.yaml`; recipes hold values of it, too."""
 
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -20,17 +20,19 @@ from tasks.params.types import (
 
 
 def _recipe_field(default: JsonValue, description: str) -> Any:
-    """A parameter of recipes; `default` is its value in a recipe that does not name it.
+    """Define a parameter that recipes set; `default` is its value in a recipe that does not name it.
 
-    In `params.yaml` it must be named all the same, so pydantic is told of no default.
+    `params.yaml` must name it all the same, so the default is in the JSON schema only, not in pydantic's
+    model.
     """
     return Field(description=description, json_schema_extra={"default": default})
 
 
 def _unrecorded_field(default: JsonValue, description: str) -> Any:
-    """A parameter that changes no result: not dumped, so neither in checkpoints' names nor in any file.
+    """Define a parameter that changes no result.
 
-    Its default stays out of the schema, since recipes leave it as it is.
+    It is left out of a dump, and so of checkpoints' names and of all files that record parameters. Its
+    default is not in the JSON schema, since recipes leave the parameter as it is.
     """
     return Field(
         default=default,
@@ -41,12 +43,12 @@ def _unrecorded_field(default: JsonValue, description: str) -> Any:
 
 
 class TrainConfig(StrictModel):
-    """The defaults are the talk's recipe: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
+    """The defaults are those of the talk: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
 
     network: NetworkName = _recipe_field(
         "net",
-        "`net`: the talk's; `airbench94` and `airbench96`: those of the recipes `fast94` and `strong96`; "
-        "torchvision's by their names, such as `resnet18`",
+        "`net`: the talk's network; `airbench94`, `airbench96`: the networks of the recipes `fast94` and "
+        "`strong96`; or a name of torchvision's, such as `resnet18`",
     )
     weights: Annotated[str, Field(max_length=255, pattern=r"^[^/\\]*$")] = _recipe_field(
         "", "a file in `pretrained/` to start from, a state dict; empty: none"
@@ -54,27 +56,27 @@ class TrainConfig(StrictModel):
     freeze: Annotated[list[str], Field(max_length=1000)] = _recipe_field(
         [], "names of modules or parameters that are not trained, such as `layer1`"
     )
-    seed: Seed = Field(description="of all randomness of the training")
+    seed: Seed = Field(description="seed of all random numbers of the training")
     epochs: Annotated[int, Field(ge=1, le=100_000)] = _recipe_field(
-        24, "the one with the best validation accuracy is kept"
+        24, "number of epochs; the weights of the one with the best validation accuracy are kept"
     )
     batch_size: BatchSize = _recipe_field(128, "images per step")
     lr: LearningRate = _recipe_field(0.001, "the schedule's highest learning rate")
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = _recipe_field(
-        "adam", "`sgd` with Nesterov momentum; `muon` for filters, with SGD for all else"
+        "adam", "`sgd` has Nesterov momentum; `muon` trains filters with Muon and all else with SGD"
     )
-    momentum: BelowOne = _recipe_field(0.9, "of `sgd`, and of `muon`'s filters; Nesterov's")
+    momentum: BelowOne = _recipe_field(0.9, "Nesterov momentum of `sgd`, and of `muon` for filters")
     head_lr: LearningRate = _recipe_field(0.7, "`muon`: learning rate of linear layers, times the batch size")
     bias_lr: LearningRate = _recipe_field(0.05, "`muon`: learning rate of biases, times the batch size")
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = _recipe_field(
-        0.0, "as PyTorch's; `muon`: share of head and biases per step"
+        0.0, "weight decay as in PyTorch; `muon`: the share that head and biases lose per step"
     )
     lr_schedule: Literal["constant", "cosine", "linear"] = _recipe_field(
-        "constant", "after the warm-up; `cosine` and `linear` go down to 0"
+        "constant", "the learning rate after the warm-up; `cosine` and `linear` go down to 0"
     )
-    warmup_epochs: Epochs = _recipe_field(0.0, "over which the learning rate rises linearly")
+    warmup_epochs: Epochs = _recipe_field(0.0, "epochs over which the learning rate rises linearly")
     whiten_bias_epochs: Annotated[int, Field(ge=0, le=100_000)] = _recipe_field(
-        0, "over which the bias of a whitening layer is trained; then it is frozen"
+        0, "epochs over which the bias of a whitening layer is trained; then it is frozen"
     )
     label_smoothing: BelowOne = _recipe_field(0.0, "as in PyTorch's `cross_entropy`")
     flip: bool | Literal["alternating"] = _recipe_field(
@@ -90,7 +92,9 @@ class TrainConfig(StrictModel):
     auto_augment: Literal["none", "trivialaugment", "randaugment"] = _recipe_field(
         "none", "augmentation: torchvision's policy of random transformations"
     )
-    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = _recipe_field(9, "of its transformations")
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = _recipe_field(
+        9, "`randaugment`: strength of its transformations"
+    )
     mixup_alpha: Alpha = _recipe_field(
         0.0, "augmentation: pairs of images blended by a share from Beta(alpha, alpha); 0: none"
     )
@@ -98,7 +102,7 @@ class TrainConfig(StrictModel):
         0.0, "augmentation: a box of one image pasted into another, its area by Beta(alpha, alpha); 0: none"
     )
     ema_decay: BelowOne = _recipe_field(
-        0.0, "decay per step of the weights' moving average, which then is validated and kept; 0: none"
+        0.0, "decay per step of the weights' moving average, which is then validated and saved; 0: none"
     )
     precision: Literal["32-true", "bf16-mixed"] = _recipe_field(
         "32-true", "`bf16-mixed`: bfloat16 by autocast"
@@ -108,37 +112,40 @@ class TrainConfig(StrictModel):
         description="on CUDA: `torch.compile`; its warm-up comes before the first step and is undone",
     )
     tta: Literal["none", "flip", "flip_translate"] = _recipe_field(
-        "none", "views over which the shipped model averages its logits: flipped, and shifted by a pixel"
+        "none",
+        "test-time augmentation: the exported model averages its logits over versions of an image, flipped "
+        "and shifted by a pixel",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="`auto`: CUDA where there is one")
     num_threads: Threads = Field(
-        description="on a CPU; PyTorch adds in another order with another number, so it changes the result. "
-        "Several processes share them"
+        description="PyTorch's threads on a CPU, which several processes share. With another number PyTorch "
+        "adds in another order, so it changes the result"
     )
     processes: Processes = Field(
-        description="DistributedDataParallel, each with its share of every batch: on GPUs one per process; "
-        "it changes the result"
+        description="number of processes (DistributedDataParallel), each with its share of every batch and, "
+        "on CUDA, a GPU of its own; it changes the result"
     )
     fused: bool | Literal["auto"] = Field(
-        description="of `net` in float32 on a CPU: convolution, pooling and ReLU in one C++ operator, "
-        "compiled at its first use; takes half of the time, changes the result. `auto`: where a compiler is"
+        description="for `net` in float32 on a CPU: convolution, pooling and ReLU are one C++ operator, "
+        "compiled at its first use; it takes half the time and changes the result. `auto`: if there is a "
+        "compiler"
     )
     deterministic: bool = Field(
         description="on CUDA: PyTorch's deterministic algorithms; without them cuDNN's fastest. "
-        "What they cost is unmeasured, as is all of CUDA so far"
+        "Their cost has not been measured, as nothing on CUDA has so far"
     )
 
     checkpoint_url: Annotated[str, Field(max_length=2000)] = _unrecorded_field(
         "",
-        "where checkpoints are kept as well: any URL that fsspec knows, such as `s3://`; empty: nowhere",
+        "where copies of checkpoints are kept: any URL that fsspec knows, such as `s3://`; empty: nowhere",
     )
     checkpoint_interval_s: Annotated[float, Field(ge=0, le=86_400)] = _unrecorded_field(
-        60.0, "seconds between two uploads at least"
+        60.0, "smallest number of seconds between two uploads"
     )
 
     @property
     def can_be_fused(self) -> bool:
-        """Whether `FusedNet` can train it, on a CPU."""
+        """Whether `FusedNet` can train the network, given a CPU."""
         return self.network == "net" and self.precision == "32-true"
 
     @field_validator("checkpoint_url")

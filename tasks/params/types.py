@@ -1,4 +1,4 @@
-"""Types that the sections of `params.yaml` share: numbers with bounds, and the strict model itself."""
+"""The sections of `params.yaml` share these types: numbers with bounds, and the strict model itself."""
 
 from typing import Annotated, Literal
 
@@ -28,6 +28,6 @@ Opset = Literal["auto"] | Annotated[int, Field(ge=13, le=28)]
 
 
 class StrictModel(BaseModel):
-    """No unknown keys, no type coercion."""
+    """A strict model accepts neither unknown keys nor values of another type, and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

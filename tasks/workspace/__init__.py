@@ -1,1 +1,1 @@
-"""The workspace: file formats shared by stages, atomic writes, the lock, errors."""
+"""Stages share this package: file formats, atomic writes, hashes, errors, PyTorch's settings."""

@@ -1,6 +1,7 @@
-"""The code of a stage, on which DVC, checkpoints and the ledger's provenance agree.
+"""`stage_code` says which files are the code of a stage.
 
-`python -m tasks.workspace.code STAGE` prints its entries for dvc.yaml.
+DVC, checkpoints and the ledger all use this list. `python -m tasks.workspace.code STAGE` prints it as entries
+for dvc.yaml.
 """
 
 import ast
@@ -15,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def stage_code(stage: str) -> list[str]:
-    """Files and folders, relative to the project, on which the stage depends: dvc.yaml's entries.
+    """List the files and folders, relative to the project, that are the stage's dependencies in dvc.yaml.
 
-    The stage's own file, and every package that its imports reach, as a folder: a new module or import inside
-    a package changes no list. A subpackage is not part of its package.
+    They are the stage's own file, and every package that its imports reach, as a folder: a new module or
+    import inside a package does not change the list. A subpackage is not part of its package.
     """
     own = Path("tasks") / f"{stage}.py"
     folders = {file.parent for file in import_closure(stage)} - {Path("tasks")}
@@ -26,12 +27,12 @@ def stage_code(stage: str) -> list[str]:
 
 
 def import_closure(stage: str) -> set[Path]:
-    """The stage's own file and all of the project's modules that its imports reach."""
+    """Return the stage's own file and all of the project's modules that its imports reach."""
     return _import_closure(Path("tasks") / f"{stage}.py", set())
 
 
 def code_sha256(*stages: str) -> str:
-    """SHA-256 over the names and contents of all files in the `stage_code` of these stages."""
+    """Compute the SHA-256 of the names and contents of all files in the `stage_code` of these stages."""
     digest = hashlib.sha256()
     for file in sorted({file for stage in stages for file in _files(stage)}):
         digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode() + file.read_bytes() + b"\0")
@@ -39,7 +40,10 @@ def code_sha256(*stages: str) -> str:
 
 
 def require_same_code(stages: Iterable[str], workspace: Path = Path()) -> None:
-    """`RunError` where the workspace's files of these stages, which DVC hashes, are not those that run."""
+    """Raise `RunError` if the code that DVC hashes, in the workspace, is not the code that runs.
+
+    They differ if a command of one clone runs in another one. Only the code of `stages` is compared.
+    """
     if workspace.resolve() == ROOT:
         return
     for entry in sorted({entry for stage in stages for entry in stage_code(stage)}):
@@ -67,7 +71,10 @@ def _is_source(file: Path) -> bool:
 
 
 def _import_closure(module: Path, seen: set[Path]) -> set[Path]:
-    """The project's modules that `module` imports at run time, in functions, too."""
+    """Add `module`, and the project's modules that it imports at run time, to `seen`, and return `seen`.
+
+    Imports in functions count; those under `if TYPE_CHECKING` do not, since they cannot change a result.
+    """
     seen.add(module)
     for name in _runtime_imports(ast.parse((ROOT / module).read_bytes(), str(ROOT / module))):
         file = Path(*name.split(".")).with_suffix(".py")

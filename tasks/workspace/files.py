@@ -1,4 +1,4 @@
-"""Atomic writes, JSON files, hashes of files."""
+"""Stages write files atomically, and hash them, with these functions."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ from tasks.workspace.errors import RunError
 def atomic_write(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside `file`; rename it to `file` on success, delete it on error.
 
-    On return the file and its name are on the disk, whatever happens to the machine then. `RunError` if the
+    Afterwards the file and its name are on the disk, even if the machine then loses power. `RunError` if the
     file cannot be written.
     """
     try:
@@ -37,7 +37,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the names in the folder onto the disk; some network file systems refuse, and do it themselves."""
+    """Write the names in the folder to the disk; some network file systems refuse, and do it themselves."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -49,7 +49,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """What is kept outside the project: in `~/.cache/cifarflow`, or where `CIFARFLOW_CACHE` says."""
+    """Return the folder for what is kept outside the project: `CIFARFLOW_CACHE`, or `~/.cache/cifarflow`.
+
+    `RunError` if neither is known.
+    """
     try:
         return Path(os.environ.get("CIFARFLOW_CACHE") or "~/.cache/cifarflow").expanduser()
     except RuntimeError:
@@ -68,14 +71,16 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 
 def write_json(file: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write the value as JSON, as a whole or not at all. `RunError` if the file cannot be written."""
     write_text(file, json.dumps(value, indent=indent) + "\n")
 
 
 def read_json(file: Path) -> Any:
+    """Read JSON. `OSError` if the file cannot be read, `ValueError` if it is not JSON."""
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def hash_file(file: Path, algorithm: Literal["md5", "sha256"]) -> str:
-    """The hex digest of the file's content; DVC and CIFAR-10's publisher use MD5."""
+    """Return the hex digest of the file's content; DVC and CIFAR-10's publisher use MD5."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

@@ -1,6 +1,6 @@
-"""Folders of the cache for compiled code, and for all else that runs when it is loaded.
+"""Compiled code, and other files that run when they are loaded, are kept in private folders of the cache.
 
-Nobody else may be able to write there.
+In a private folder nobody but the user and root can write: otherwise another user's code could run.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from tasks.workspace.files import cache_folder
 
 
 def open_private_cache(name: str) -> Path:
-    """The folder `name` of the cache, created if need be. `RunError` where it cannot be used safely."""
+    """Return the folder `name` of the cache, created if need be. `RunError` if it is not private."""
     folder = Path(os.path.realpath(cache_folder() / name))
     try:
         for place in reversed([folder, *folder.parents]):
             if not place.exists():
-                place.mkdir(mode=0o700, exist_ok=True)  # whatever the umask
+                place.mkdir(mode=0o700, exist_ok=True)  # private under any umask
         check_private(folder)
         status = folder.stat()
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != 0o700:
-            folder.chmod(0o700)  # what DVC makes in it is open to everybody who can enter
+            folder.chmod(0o700)  # files that DVC creates in it can be read by everybody who can enter
     except OSError as error:
         raise RunError(describe_os_error(error)) from error
     return folder
 
 
 def open_cache_or_temporary(name: str) -> Path:
-    """The folder `name` of the cache, or where it cannot be used safely one that ends with this process."""
+    """Return the private folder `name` of the cache or, if there can be none, a temporary private folder.
+
+    A line on stderr says so; the temporary folder is deleted when this process ends.
+    """
     try:
         return open_private_cache(name)
     except RunError as error:
@@ -46,9 +49,9 @@ def open_cache_or_temporary(name: str) -> Path:
 
 
 def check_private(path: Path) -> None:
-    """`RunError` where anybody but the user and root could change what is at `path`.
+    """Raise `RunError` if anybody but the user and root could change what is at `path`.
 
-    That is up to whoever owns or may write to the file or folder, or one that it is in. In a folder with the
+    Whoever owns or may write to the path, or to a folder that it is in, can change it. In a folder with the
     sticky bit, such as /tmp, everybody may write, but nobody can replace what belongs to others.
     """
     path = Path(os.path.realpath(path))

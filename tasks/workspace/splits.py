@@ -1,7 +1,7 @@
-"""File formats shared by stages: tensors with metadata, and the splits.
+"""Stages share files of tensors with metadata: the weights, and the splits.
 
-Splits and weights are safetensors files whose header holds one JSON text under the key `cifarflow`: a single
-key, because safetensors does not keep the order of several, so that equal content gives identical bytes.
+These are safetensors files whose header holds the metadata as one JSON text under the key `cifarflow`. It is
+a single key because safetensors does not keep the order of several, and equal content must give equal bytes.
 """
 
 import json
@@ -25,7 +25,7 @@ class Split:
     labels: Tensor
     """int64 `(N,)`"""
     location: tuple[Path, int] | None = None
-    """the file that the images are mapped from, and the position of the first in it, in bytes"""
+    """the file that the images are mapped from, and the first image's offset in it, in bytes"""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Splits:
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """`RunError` if the file cannot be written."""
+    """Write the tensors and the metadata. `RunError` if the file cannot be written."""
     with atomic_write(file) as temp_path:
         try:
             save_file(tensors, temp_path, {"cifarflow": json.dumps(metadata, sort_keys=True)})
-        except SafetensorError as error:  # how safetensors reports a full disk
+        except SafetensorError as error:  # safetensors raises this if the disk is full
             raise RunError(f"cannot write {file}: {error}") from error
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, memory-mapped, and the metadata. `RunError` if the file is missing or corrupt."""
+    """Map the tensors into memory, and read the metadata. `RunError` if the file is missing or corrupt."""
     try:
         with safe_open(file, framework="pt") as content:
             metadata = json.loads((content.metadata() or {})["cifarflow"])
@@ -69,7 +69,7 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_splits(file: Path) -> Splits:
-    """`RunError` if the file is missing, corrupt or holds something else."""
+    """Load the splits. `RunError` if the file is missing, corrupt or holds something else."""
     tensors, metadata = load_tensors(file)
     offsets = _read_offsets(file)
     try:
@@ -87,7 +87,11 @@ def load_splits(file: Path) -> Splits:
 
 
 def _read_offsets(file: Path) -> dict[str, int]:
-    """Where each tensor begins: after 8 bytes of the header's length, the header, and those before it."""
+    """Return the offset of each tensor in the safetensors file, in bytes.
+
+    A file has 8 bytes with the header's length, the header, and then the tensors, whose offsets in the header
+    count from its end.
+    """
     with file.open("rb") as content:
         header_bytes = int.from_bytes(content.read(8), "little")
         header = json.loads(content.read(header_bytes))

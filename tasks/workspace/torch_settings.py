@@ -1,4 +1,4 @@
-"""PyTorch's process-wide settings, restored afterwards."""
+"""These context managers change PyTorch's process-wide settings, and restore them afterwards."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 @contextmanager
 def num_threads(count: int | None = None) -> Iterator[None]:
-    """PyTorch's intra-op threads inside the block; None: only undo what the block sets."""
+    """Set PyTorch's number of intra-op threads in the block; with None, only undo what the block sets."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -21,7 +21,7 @@ def num_threads(count: int | None = None) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Iterator[None]:
-    """On CUDA, PyTorch's deterministic algorithms or, if not enabled, cuDNN's fastest.
+    """Use PyTorch's deterministic algorithms on CUDA in the block or, if not `enabled`, cuDNN's fastest.
 
     On a CPU the operations used here are deterministic anyway.
     """

@@ -1,4 +1,4 @@
-"""The weights file: loading the trained network and its metadata."""
+"""These functions load the trained network and its metadata from the weights file."""
 
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from tasks.workspace.splits import load_tensors
 
 
 def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network, from normalized images `(N, 3, S, S)` to logits, and the file's metadata.
+    """Load the trained network, in evaluation mode, and the file's metadata.
 
-    `RunError` if the file is missing, corrupt, or holds another network's weights.
+    The network maps normalized images `(N, 3, S, S)` to logits. `RunError` if the file is missing, corrupt,
+    or holds another network's weights.
     """
     tensors, metadata = load_tensors(file)
     try:
-        with torch.random.fork_rng(devices=[]):  # torchvision's networks initialize themselves
+        # torchvision's networks draw initial weights from the global generator, which must not change here.
+        with torch.random.fork_rng(devices=[]):
             network = build_network(metadata["network"], len(metadata["classes"]), metadata["image_size"])
     except (KeyError, ValueError):
         raise RunError(f"{file} contains an unknown network: {metadata.get('network')!r}") from None
@@ -32,7 +34,7 @@ def load_network(file: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def load_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier that is exported, from images to probabilities, and the file's metadata."""
+    """Load the classifier that is exported, from uint8 images to probabilities, and the file's metadata."""
     network, metadata = load_network(file)
     tta = metadata.get("train", {}).get("tta", "none")
     classifier = Classifier(network, metadata["mean"], metadata["std"], tta, metadata["image_size"])
