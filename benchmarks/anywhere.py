@@ -1,11 +1,12 @@
-"""What a run in a clone of its own costs beside the same run in the project's folder (docs/anywhere.md).
+"""Compare a run in a clone of its own with the same run in the project's folder (docs/anywhere.md).
 
     python -m benchmarks.anywhere [--times 1 10 100] [--rounds 5]
 
-A Prefect server, one worker in an empty folder, bare Git repositories and DVC remotes in folders: all on
-this machine, so that no figure has the time of a network. The data sets are the generated sample, 9 MB, with
-its images so many times, in real files, each after one retraining. All runs come once in each round; a run is
-timed from the start of its process to its last state. Disk: the most that the worker's folder held.
+A Prefect server, a worker in an empty folder, bare Git repositories and DVC remotes in folders are all on
+this machine, so that no figure has the time of a network. The data sets hold the images of the generated
+sample, 9 MB, as many times as --times says. Each project has retrained once before. Each round has every run
+once; a run is timed from the start of its process to its last state. The column `disk` is the largest size
+that the worker's folder had.
 """
 
 import argparse
@@ -36,6 +37,8 @@ LOCAL, ANYWHERE = "in the folder", "in a clone"
 
 @dataclass
 class Figures:
+    """The measurements of a row: seconds per round by place, and the largest size of the worker's folder."""
+
     seconds: dict[str, list[float]] = field(default_factory=lambda: {LOCAL: [], ANYWHERE: []})
     disk_mb: float = 0.0
 
@@ -58,7 +61,7 @@ def main() -> None:
 
 
 def make_project(folder: Path, times: int, server: DeploymentServer) -> Remotes:
-    """A project after one retraining, in `laptop`, and its remotes."""
+    """Make a project that has retrained once, in the folder `laptop`, and its remotes."""
     (folder / "sample").mkdir(parents=True)
     copy_of_project(folder)
     generate_repeated_sample(folder / "sample/data", times)
@@ -76,6 +79,7 @@ def make_project(folder: Path, times: int, server: DeploymentServer) -> Remotes:
 
 
 def generate_repeated_sample(data: Path, times: int) -> None:
+    """Write a data set in CIFAR-10's format that holds the sample's images `times` times."""
     generate_sample(data)
     for name in (*CIFAR10.train, CIFAR10.test):
         file = data / CIFAR10.folder / name
@@ -131,11 +135,11 @@ def measure_both(
 
 
 def time_run(worker: DeploymentServer, deployment: str, state: str, **parameters: Any) -> float:
-    """Seconds from the start of the run's process to its end."""
+    """Start a run and return the seconds from the start of its process to its last state."""
     run = worker.start_run(deployment, **parameters)
     wait_until(lambda: worker.read_state(run)[0] in FINAL | {"Skipped"}, 600)
     if worker.read_state(run)[0] != state:
-        sys.exit(f"{deployment} ended otherwise: {worker.read_state(run)}")
+        sys.exit(f"{deployment} ended in another state than {state}: {worker.read_state(run)}")
     states = worker.request(f"flow_run_states/?flow_run_id={run}")
     started, ended = (
         min(datetime.fromisoformat(each["timestamp"]) for each in states if each["type"] == kind)
@@ -147,7 +151,7 @@ def time_run(worker: DeploymentServer, deployment: str, state: str, **parameters
 
 def watch_disk(folder: Path, ended: threading.Event, sizes: list[float]) -> None:
     while not ended.wait(0.2):
-        # Files may vanish meanwhile.
+        # Files may vanish while `du` reads the folder, so its exit code does not count.
         done = subprocess.run(["du", "-sb", str(folder)], capture_output=True, text=True, check=False)
         sizes.append(int(done.stdout.split()[0]) / 1e6)
 

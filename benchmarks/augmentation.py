@@ -1,10 +1,11 @@
-"""What each augmentation costs: the project's own, torchvision's in groups, and torchvision's one by one.
+"""Measure what each augmentation costs: the project's own, torchvision's on groups and on single images.
 
     python benchmarks/augmentation.py [--rounds 5] [--images 9000] [--threads 2]
 
-Microseconds per image, medians of interleaved rounds, on random images of 32x32 pixels, in one process; and
-the share that it adds to a training step of the network `net`. "One by one" is how a DataLoader calls
-torchvision.transforms.v2, on tensors, as its documentation recommends. Run it on an idle machine.
+The table has microseconds per image on random images of 32x32 pixels in one process, as medians of
+interleaved rounds, and the share that an augmentation adds to a training step of the network `net`. "One by
+one" is how a DataLoader calls torchvision.transforms.v2, on tensors, as its documentation recommends. Run it
+on an idle machine.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Drift detection on CIFAR-10's test images: false alarms in years without drift, and images to notice one.
+"""Measure drift detection on CIFAR-10's test images: false alarms, and images needed to notice a drift.
 
     python benchmarks/drift.py [--model artifacts/model.onnx] [--years 5] [--draws 200]
 
-Batches are drawn from the test images, which neither the model nor the reference, the validation images, has.
-A drift is noticed at a batch size if it is in 95% of the draws. Images with labels, as in `incoming/`, and
-without, as recorded predictions are.
+Batches are drawn from the test images. Neither was the model trained on them, nor are they in the reference,
+the validation images. A drift counts as noticed at a batch size if 95% of the draws report it. Batches are
+tested with labels, as images in `incoming/` have them, and without, as recorded predictions are.
 """
 
 import argparse
@@ -56,7 +56,7 @@ MISSING = "two classes missing"
 
 @dataclass
 class Batches:
-    """Draws batches from a model's outputs on the test images."""
+    """A source of batches: it draws them from a model's outputs on the test images."""
 
     outputs: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -66,14 +66,14 @@ class Batches:
     generator: np.random.Generator
 
     def test(self, size: int, *, labeled: bool, missing: int = 0) -> Drift:
-        """A batch of distinct images, without those of so many classes."""
+        """Test a batch of `size` distinct images, without `missing` classes drawn at random."""
         absent = self.generator.permutation(self.outputs.shape[1])[:missing]
         chosen = self.generator.permutation(np.flatnonzero(~np.isin(self.labels, absent)))[:size]
         labels = (self.labels[chosen], self.reference_labels) if labeled else None
         return detect_drift(self.outputs[chosen], self.reference, self.confidence, labels)
 
     def find_size(self, draws: int, *, labeled: bool, missing: int = 0) -> int | None:
-        """The smallest of `SIZES` at which a drift is noticed."""
+        """Find the smallest of `SIZES` at which a drift is noticed; None where none is large enough."""
 
         def is_noticed(size: int) -> bool:
             noticed = sum(
@@ -81,7 +81,8 @@ class Batches:
             )
             return noticed >= POWER * draws
 
-        index = bisect.bisect_left(SIZES, 1, key=is_noticed)  # more images notice more
+        # A larger batch notices at least as much, so a binary search finds the size.
+        index = bisect.bisect_left(SIZES, 1, key=is_noticed)
         return SIZES[index] if index < len(SIZES) else None
 
 
@@ -91,8 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     params = read_params(Path("params.yaml"))
     parser.add_argument("--model", type=Path, default=Path(params.paths.onnx_model))
-    parser.add_argument("--years", type=int, default=5, help="of 365 batches, per size")
-    parser.add_argument("--draws", type=int, default=200, help="per drift and batch size")
+    parser.add_argument("--years", type=int, default=5, help="years of 365 batches per batch size")
+    parser.add_argument("--draws", type=int, default=200, help="batches per drift and batch size")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     model, data = load_model(args.model), load_splits(Path(params.paths.splits))
@@ -107,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     accuracy = (unchanged.outputs.argmax(1) == labels).mean()
     fewest = {labeled: unchanged.test(1, labeled=labeled).min_images for labeled in (True, False)}
     print(f"accuracy {accuracy:.1%}; at least {fewest[True]} images with labels, {fewest[False]} without\n")
-    print("| images per batch | alarms, labels known | alarms, unknown | batches |")
+    print("| images per batch | false alarms, labels known | false alarms, labels unknown | batches |")
     print("| ---: | ---: | ---: | ---: |")
     for size in YEAR_SIZES:
         batches = args.years * BATCHES_PER_YEAR
@@ -117,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         ]
         print(f"| {size:,} | {alarms[0]} | {alarms[1]} | {batches:,} |", flush=True)
 
-    print("\n| drift | accuracy | images, labels known | unknown |")
+    print("\n| drift | accuracy | images, labels known | images, labels unknown |")
     print("| --- | ---: | ---: | ---: |")
     cases = [(name, draw_from(model.predict_proba(change(images))), 0) for name, change in CHANGES.items()]
     for name, batches_of, missing in [*cases, (MISSING, unchanged, 2)]:

@@ -1,13 +1,14 @@
-"""What people wait for, every day, in one table: `make bench`.
+"""Measure how long the commands take that people wait for every day (`make bench`).
 
     python benchmarks/everyday.py [--rounds 3] [--save]
 
-Each row is a command as a whole process, in interleaved rounds: median seconds with the lowest and
-highest, and the ratio to the first row, `import torch`, which is as fast as the machine is just then.
-Beside it is the ratio of the last table that was saved, in benchmarks/everyday.json: a command whose
-ratio has grown by more than a fifth is marked, and the exit code is 1. `--save` saves the new one. Last
-come the images per second of a training, alone and of each of two at once. Run it alone, in a project
-whose data is there; it works in a copy, in a temporary folder, with a Prefect server of its own.
+Each row is a command, timed as a whole process in interleaved rounds. It has the median seconds with the
+lowest and the highest, and the ratio to the first row, `import torch`, which shows how fast the machine is at
+that moment. Beside it is the ratio in the last saved table, benchmarks/everyday.json: a command whose ratio
+has grown by more than a fifth is marked, and the exit code is 1. `--save` saves the new table. The last rows
+are images per second of a training that runs alone, and of each of two that run at once. Run it on an idle
+machine, in a project that has its data; it works in a copy in a temporary folder, with its own Prefect
+server.
 """
 
 import argparse
@@ -29,10 +30,12 @@ EPOCHS = 2
 
 
 def measure_commands(rounds: int) -> dict[str, list[float]]:
-    """Seconds per round, by what a person waits for."""
+    """Time every command; return the seconds per round by the name of the row."""
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder:
         workspace = copy_project(Path(folder), EPOCHS)
-        os.environ["PREFECT_HOME"] = str(Path(folder, "prefect"))  # with a server that is not the user's
+        os.environ["PREFECT_HOME"] = str(
+            Path(folder, "prefect")
+        )  # This keeps the user's own server out of it.
         image = Path(folder, "image.png")
         Image.new("RGB", (64, 64)).save(image)
         temporary = ["env", "CIFARFLOW_SERVER=temporary"]
@@ -48,7 +51,7 @@ def measure_commands(rounds: int) -> dict[str, list[float]]:
             f"stage `train`, {EPOCHS} epochs": ["python", "-m", "tasks", "train"],
         }
         try:
-            for command in ("run", "retrain"):  # starts the server, fills caches, and has a champion
+            for command in ("run", "retrain"):  # This starts the server, fills caches, and makes a champion.
                 time_command(["cifarflow", command], workspace)
             seconds: dict[str, list[float]] = {name: [] for name in commands}
             for _ in range(rounds):
@@ -60,7 +63,7 @@ def measure_commands(rounds: int) -> dict[str, list[float]]:
 
 
 def print_table(seconds: dict[str, list[float]], saved: dict[str, float]) -> dict[str, float]:
-    """The ratios by row."""
+    """Print the table and return the ratios by row."""
     reference = statistics.median(seconds[REFERENCE])
     print("| | s, median | lowest to highest | ratio | saved |\n| --- | ---: | --- | ---: | ---: |")
     ratios = {name: statistics.median(values) / reference for name, values in seconds.items()}

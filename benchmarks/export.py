@@ -1,11 +1,11 @@
-"""The exported model against other graphs, other backends and other session options: images per second.
+"""Compare the exported model with other graphs, backends and session options in images per second.
 
     python benchmarks/export.py [--rounds 11] [--threads 2]   # graphs and backends
     python benchmarks/export.py --options                     # ONNX Runtime's session options
 
-Interleaved rounds, so that a change of the machine's speed affects all; a ratio is the median of the rounds'
-ratios to the first line. Needs artifacts/, so run the pipeline first. benchmarks/onnx_profile.py says where
-the time goes.
+The rounds are interleaved, so that a change of the machine's speed affects all variants. A ratio is the
+median of the rounds' ratios to the first line. The script needs artifacts/, so run the pipeline first.
+benchmarks/onnx_profile.py shows which operators take the time.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SECONDS = 0.15
 
 
 def bind_predictor(session: onnxruntime.InferenceSession) -> Predict:
-    """IO binding: input and output stay where they are from call to call."""
+    """Return a predictor with IO binding: input and output keep their memory from call to call."""
     binding = session.io_binding()
 
     def predict(batch: Batch) -> object:
@@ -48,7 +48,7 @@ def bind_predictor(session: onnxruntime.InferenceSession) -> Predict:
 
 
 def compile_aot_inductor(classifier: Classifier, folder: str) -> Predict:
-    """PyTorch's ahead-of-time compiler, with the weights frozen into the code; needs a C++ compiler."""
+    """Compile the model with PyTorch's AOTInductor and frozen weights; this needs a C++ compiler."""
     classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     example = torch.zeros(32, 32, 32, 3, dtype=torch.uint8)
     with torch.inference_mode(), torch._inductor.config.patch(freezing=True):
@@ -115,7 +115,7 @@ def load_session_options(params: Params, threads: int) -> dict[str, Predict]:
 
 
 def print_table(predictors: dict[str, Predict], images: NDArray[np.uint8], rounds: int) -> None:
-    """As Markdown: for each variant and batch size the median, and the ratio to the first variant."""
+    """Print a Markdown table: median and ratio to the first variant, by variant and batch size."""
     cells: dict[str, list[str]] = {name: [] for name in predictors}
     for batch_size in BATCH_SIZES:
         batch = np.ascontiguousarray(images[:batch_size])

@@ -1,4 +1,4 @@
-"""Equivalent ONNX graphs of the talk's network: what was tried (docs/onnx.md).
+"""Build the equivalent ONNX graphs of the talk's network that were tried (docs/onnx.md).
 
 `benchmarks/export.py` measures them against the exported model, which is `tasks/onnx/net_fp32.py`.
 """
@@ -57,7 +57,7 @@ def _padded(weights: Weights) -> Layer:
 
 
 def _pool_in_channels(weights: Weights) -> Layer:
-    """A 5x5 convolution and a 2x2 pool are one 6x6 convolution of stride 2 and a maximum over four groups."""
+    """Replace 5x5 convolution and 2x2 pool by a 6x6 convolution of stride 2 and a maximum of four groups."""
     shifted = [
         np.pad(weights["conv1.weight"], ((0, 0), (0, 0), (y, 1 - y), (x, 1 - x)))
         for y in (0, 1)
@@ -101,7 +101,7 @@ def _convolve_planes(
     after: list[onnx.NodeProto],
     strides: Sequence[int] = (1, 1),
 ) -> Layer:
-    """A convolution over images transposed to channels first."""
+    """Build a convolution over images that are transposed to channels first."""
     nodes = [
         node("Transpose", ["images"], ["planes"], perm=[0, 3, 1, 2]),
         node("Cast", ["planes"], ["pixels"], to=TensorProto.FLOAT),
@@ -114,7 +114,7 @@ def _convolve_planes(
 def _convolve_rows(
     kernel: NDArray[np.float64], bias: NDArray[np.float64], after: list[onnx.NodeProto], strides: list[int]
 ) -> Layer:
-    """A convolution over rows of interleaved colors, as they are decoded."""
+    """Build a convolution over rows of interleaved colors, the order in which images are decoded."""
     outputs, channels, height, width = kernel.shape
     flat = kernel.transpose(0, 2, 3, 1).reshape(outputs, 1, height, width * channels)
     nodes = [
@@ -132,7 +132,7 @@ def _pool(source: str, target: str, height: int, width: int) -> onnx.NodeProto:
 
 
 def _maximum_over_groups(source: str, groups: int) -> Layer:
-    """Of `groups` times 6 channels of 14 x 14."""
+    """Build the maximum over `groups` groups of 6 channels of 14 x 14 values."""
     nodes = [
         node("Reshape", [source, "groups"], ["g1"]),
         node("MaxPool", ["g1"], ["m1"], kernel_shape=[groups, 1]),
@@ -168,5 +168,5 @@ def _build_network(classifier: Classifier, build_first: BuildFirst) -> onnx.Mode
 
 
 def _cast(array: NDArray[Any]) -> NDArray[Any]:
-    """Shapes stay integers, weights become float32."""
+    """Cast weights to float32 and shapes to int64, the types that ONNX requires."""
     return np.ascontiguousarray(array, dtype=np.int64 if array.dtype.kind == "i" else np.float32)

@@ -1,12 +1,12 @@
-"""How many of CIFAR-10's known label errors confident learning finds with the exported model.
+"""Count how many of CIFAR-10's known label errors confident learning finds with the exported model.
 
-`cifar10_mturk.json` is in https://github.com/cleanlab/label-errors, folder `mturk`: for 275 test images, how
-many of five people found the given label, the guessed one, neither or both. An error is known where fewer
-than three confirmed the given label: 54, those that labelerrors.com counts.
+`cifar10_mturk.json` is in the folder `mturk` of https://github.com/cleanlab/label-errors. For 275 test images
+it says how many of five people chose the given label, the guessed one, neither or both. An image counts as a
+known error where fewer than three confirmed the given label. These are 54, as labelerrors.com counts them.
 
     python benchmarks/label_errors.py cifar10_mturk.json [probabilities.npy]
 
-With `probabilities.npy`, `(10000, 10)` in the order of the test set, it takes these instead of the model's.
+With `probabilities.npy`, `(10000, 10)` in the order of the test set, these replace the model's probabilities.
 """
 
 import sys
@@ -33,9 +33,9 @@ def main(votes: Path, probabilities_file: Path | None = None) -> None:
         probabilities /= probabilities.sum(1, keepdims=True)
     found = find_label_errors(labels, probabilities)
     accuracy = (probabilities.argmax(1) == labels).mean()
-    print(f"accuracy {accuracy:.4f}; {len(found):,} labels in doubt, {len(known)} known errors; found")
+    print(f"accuracy {accuracy:.4f}; {len(found):,} labels in doubt; of {len(known)} known errors")
     for first in (50, 100, 200, 500, 1000, len(found)):
-        print(f"  among the first {first:5,}: {len(known & set(found[:first].tolist()))}")
+        print(f"  {len(known & set(found[:first].tolist()))} are among the first {first:5,}")
 
 
 if __name__ == "__main__":

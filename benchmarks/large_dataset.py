@@ -1,10 +1,11 @@
-"""Training on a data set that is larger than CIFAR-10: images per second and peak memory.
+"""Measure training on a data set that is larger than CIFAR-10: images per second and peak memory.
 
     python benchmarks/large_dataset.py [--times 1 10] [--rounds 3] [--set flip=true translate=2 …]
 
-The splits are CIFAR-10's, with the training and validation images repeated so many times, in a temporary
-file: 1.5 GB for ten. Each measurement is one epoch of the stage's trainer in a process of its own, with the
-parameters of params.yaml; the sizes are interleaved. Run it on an idle machine, after `cifarflow run`.
+The splits are CIFAR-10's, with the training and validation images repeated as often as --times says, in a
+temporary file (1.5 GB for ten times). Each measurement is one epoch of the stage's trainer in a process of
+its own, with the parameters of params.yaml; the sizes are interleaved. Run it on an idle machine, after
+`cifarflow run`.
 """
 
 import argparse
@@ -27,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def save_repeated_splits(splits: Path, file: Path, times: int) -> int:
-    """Write splits with repeated images for training and validation; returns how many are for training."""
+    """Write splits with repeated training and validation images; return the number of training images."""
     tensors, metadata = load_tensors(splits)
     for name, tensor in tensors.items():
         if not name.startswith("test"):
@@ -37,12 +38,14 @@ def save_repeated_splits(splits: Path, file: Path, times: int) -> int:
 
 
 def measure_here(splits: Path, config: TrainConfig) -> None:
-    """Train in this process; the last line printed is the seconds of training and the peak memory in MB."""
+    """Train in this process, and print the seconds of training and the peak memory in MB as last line."""
     with tempfile.TemporaryDirectory() as folder:
         result = train(
             splits, Path(folder, "weights"), Path(folder, "history"), config, progress=lambda *_: None
         )
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss begins with the parent's
+    status = Path("/proc/self/status").read_text(
+        encoding="ascii"
+    )  # ru_maxrss would start at the parent's peak.
     peak_kb = int(status.partition("VmHWM:")[2].split()[0])
     print(json.dumps([result["training_s"], peak_kb * 1024 / 1e6]))
 
@@ -64,7 +67,9 @@ def main() -> None:
     )
     parser.add_argument("--times", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of the section train")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="NAME=VALUE", help="parameters of the section train"
+    )
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:

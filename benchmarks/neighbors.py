@@ -1,12 +1,12 @@
-"""How fast a training is beside another one, by how its threads wait for each other.
+"""Measure how fast a training is beside another one, by how its threads wait for each other.
 
     python benchmarks/neighbors.py [--rounds 5] [--seconds 4] [--threads 2] [--variants NAME ...]
 
-Each variant trains the talk's network on random images, batches of 128, in a process of its own: alone, then
-two at once, in interleaved rounds. The table has images per second of one training, median with minimum and
-maximum, and the ratios to the first variant alone. `iomp` is Intel's OpenMP library in place of GCC's, loaded
-before PyTorch (LD_PRELOAD), where `uv pip install intel-openmp` was run. `PyTorch` trains without the
-operators of `FusedNet`, all others with them. Run it on an idle machine.
+Each variant trains the talk's network on random images in batches of 128, in a process of its own. One
+process runs alone, then two at once, in interleaved rounds. The table has images per second of one training,
+median with minimum and maximum, and the ratios to the first variant alone. `iomp` is Intel's OpenMP library
+in place of GCC's, loaded before PyTorch (LD_PRELOAD); it is measured if `uv pip install intel-openmp` was
+run. `PyTorch` trains without the operators of `FusedNet`, all others with them. Run it on an idle machine.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def find_intel_openmp() -> str | None:
 
 
 def train_for(seconds: float, threads: int, *, fused: bool) -> None:
-    """In a process of its own: says that it is ready, waits for a line, prints its images per second."""
+    """Train in this process: print `ready`, wait for a line on standard input, print images per second."""
     torch.set_num_threads(threads)
     model = Net().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
@@ -77,7 +77,7 @@ def train_for(seconds: float, threads: int, *, fused: bool) -> None:
 
 
 def measure(count: int, variant: str, seconds: float, threads: int, library: str | None) -> list[float]:
-    """Images per second of each of `count` trainings at once."""
+    """Run `count` trainings at once, and return the images per second of each."""
     command = [sys.executable, __file__, "--train", "--seconds", str(seconds), "--threads", str(threads)]
     if variant.startswith("PyTorch"):
         command.append("--unfused")

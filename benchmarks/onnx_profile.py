@@ -1,8 +1,9 @@
-"""Where ONNX Runtime's time goes, operator by operator, on one thread, and how fast the processor can be.
+"""Measure how long each operator takes in ONNX Runtime on one thread, and how fast the processor can be.
 
     python benchmarks/onnx_profile.py
 
-The exporter's graph and the exported model. Needs artifacts/, so run the pipeline first.
+Profiled are the exporter's graph and the exported model. The script needs artifacts/, so run the pipeline
+first.
 """
 
 import json
@@ -37,7 +38,7 @@ def measure_matmul_gflops(side: int = 512) -> float:
 
 
 def profile_operators(model: bytes, batch: NDArray[np.uint8]) -> dict[str, float]:
-    """Median microseconds per image by operator."""
+    """Return the median microseconds per image of each operator."""
     with tempfile.TemporaryDirectory() as folder:
         session = create_session(model, 1, enable_profiling=True, profile_file_prefix=f"{folder}/p")
         for _ in range(CALLS):

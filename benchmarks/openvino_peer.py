@@ -1,11 +1,11 @@
-"""The stage's figures for OpenVINO against those of its own benchmark program, `benchmark_app`.
+"""Compare the stage's figures for OpenVINO with those of OpenVINO's own program, `benchmark_app`.
 
     python benchmarks/openvino_peer.py [--rounds 5] [--seconds 2]
 
-In interleaved rounds on the same file: one image at a time, and batches as many at once as OpenVINO
-likes. The table has images per second, median with minimum and maximum, and the stage's over the
-program's, the median of the rounds' ratios. Needs artifacts/, so run the pipeline first. Run it on an
-idle machine.
+Both measure the same file in interleaved rounds: one image at a time, and as many batches at once as OpenVINO
+chooses. The table has images per second, median with minimum and maximum, and the ratio of the stage to the
+program, as the median of the rounds' ratios. The script needs artifacts/, so run the pipeline first. Run it
+on an idle machine.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BATCH_SIZES = [1, 32, 256]
 
 
 def run_benchmark_app(model: Path, shape: list[int], seconds: float, mode: str) -> float:
-    """Images per second, as it prints them, with the hints that the stage gives as well."""
+    """Return the images per second that the program prints, with the same hints as in the stage."""
     command = [BENCHMARK_APP, "-m", str(model), "-d", "CPU", "-infer_precision", "f32", "-hint", mode]
     command += ["-api", {"latency": "sync", "throughput": "async"}[mode]]
     command += ["-shape", str(shape).replace(" ", ""), "-t", str(max(1, round(seconds)))]

@@ -1,9 +1,10 @@
-"""What Prefect and DVC cost: the flow against the same stages without them, and against an empty flow.
+"""Measure what Prefect and DVC cost: compare the flow with the bare stages, and with an empty flow.
 
     python benchmarks/pipeline.py [--rounds 5] [--epochs 24]
 
-Every figure is the wall-clock time of a whole process, interleaved, medians with the lowest and the highest.
-Run it alone, in a project whose data is there; it works in a copy, in a temporary folder.
+Every figure is the wall-clock time of a whole process: the median of interleaved rounds, with the lowest and
+the highest. Run it on an idle machine, in a project that has its data; it works in a copy in a temporary
+folder.
 """
 
 import argparse
@@ -47,8 +48,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder:
         workspace = copy_project(Path(folder), arguments.epochs)
-        time_command(["cifarflow", "run"], workspace)  # fills caches, and makes everything up to date
-        time_command(["cifarflow", "retrain"], workspace)  # has a champion
+        time_command(["cifarflow", "run"], workspace)  # This fills caches, and makes everything up to date.
+        time_command(["cifarflow", "retrain"], workspace)  # This makes a champion.
         commands = {
             "empty Prefect flow": ["python", "-c", EMPTY_FLOW],
             "flow, nothing changed": ["cifarflow", "run"],
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def copy_project(folder: Path, epochs: int) -> Path:
-    """The data, the code and the parameters, as a DVC project of its own without Git."""
+    """Copy data, code and parameters to a DVC project of its own without Git."""
     for name in ("tasks", "models", "pretrained", "data"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "data.dvc"):
@@ -89,7 +90,7 @@ def copy_project(folder: Path, epochs: int) -> Path:
 
 
 def time_command(command: list[str], folder: Path) -> tuple[float, float]:
-    """Wall-clock seconds, and the highest memory in MB of the process and all its children together."""
+    """Return wall-clock seconds, and the peak memory in MB of the process with all its children."""
     began = time.perf_counter()
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         peak = [0.0]
@@ -117,7 +118,7 @@ def _watch_memory(pid: int, peak: list[float]) -> None:
 
 
 def _own_memory(process: psutil.Process) -> int:
-    """Proportional set size: memory that several share, and mapped files, count once."""
+    """Return the proportional set size, in which shared memory and mapped files count once in total."""
     try:
         return int(process.memory_full_info().pss)
     except psutil.Error:

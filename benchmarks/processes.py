@@ -1,9 +1,9 @@
-"""Speed of one training on several processes (train.processes) against one.
+"""Compare the speed of one training on several processes (train.processes) with that on one.
 
     python benchmarks/processes.py [--processes 1 2] [--networks net airbench94] [--images 4096] [--rounds 5]
 
 Each network is trained for some epochs on the first training images, with the parameters of params.yaml and
-batches of 512; the processes share train.num_threads. All combinations come once in each round. The table has
+batches of 512; the processes share train.num_threads. Each round has every combination once. The table has
 images per second of all epochs but the first, median with minimum and maximum, the ratio to one process (the
 median over the rounds), and the seconds until the first epoch ends. Run it on an idle machine, after
 `cifarflow run`.
@@ -28,7 +28,7 @@ EPOCHS = 4
 
 
 def save_first_images(splits: Path, count: int, target: Path) -> None:
-    """So few for validation that it takes no time."""
+    """Write splits with the first `count` training images, and so few others that they take no time."""
     tensors, metadata = load_tensors(splits)
     counts = {"train": count, "val": 64, "test": 64}
     save_tensors(
@@ -37,7 +37,7 @@ def save_first_images(splits: Path, count: int, target: Path) -> None:
 
 
 def measure(splits: Path, config: TrainConfig, images: int) -> tuple[float, float]:
-    """Images per second after the first epoch, and the seconds until then."""
+    """Return images per second after the first epoch, and the seconds until the first epoch ended."""
     ends = [time.perf_counter()]
 
     def note_end(_fraction: float, description: str) -> None:

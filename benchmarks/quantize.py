@@ -1,9 +1,10 @@
-"""The exported model in fp32 against int8 forms of the same weights: images per second on ONNX Runtime.
+"""Compare the exported fp32 model with int8 forms of the same weights in images per second.
 
     python benchmarks/quantize.py [--rounds 11] [--threads 2]
 
-Interleaved rounds, so that a change of the machine's speed affects all; ratios are medians of the rounds'
-ratios to artifacts/model.onnx. Needs artifacts/, so run the pipeline first.
+All run on ONNX Runtime, in interleaved rounds, so that a change of the machine's speed affects all. Ratios
+are medians of the rounds' ratios to artifacts/model.onnx. The script needs artifacts/, so run the pipeline
+first.
 """
 
 import argparse
@@ -39,7 +40,7 @@ CALIBRATION_IMAGES = 1000
 
 
 def quantize_graph(model: onnx.ModelProto, images: NDArray[np.uint8 | np.float32], **options: Any) -> bytes:
-    """By `quantize_static`, per channel."""
+    """Quantize a model with `quantize_static` and one scale per channel."""
     types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8} | options
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         fp32_model, int8_model = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
@@ -49,7 +50,7 @@ def quantize_graph(model: onnx.ModelProto, images: NDArray[np.uint8 | np.float32
 
 
 def build_variants(params: Params) -> dict[str, tuple[bytes, type[Any]]]:
-    """By name, an ONNX file and the type of the images that it takes."""
+    """Return ONNX files and the type of the images that each takes, by name."""
     logging.disable()
     classifier, _ = load_classifier(Path(params.paths.weights))
     images = load_splits(Path(params.paths.splits)).train.images.numpy()[:CALIBRATION_IMAGES]

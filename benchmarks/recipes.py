@@ -1,4 +1,4 @@
-"""Accuracy over seconds of training, for every recipe, in one picture.
+"""Plot accuracy over seconds of training for every recipe in one figure.
 
     python benchmarks/recipes.py [--recipes talk net76 …] [--seeds 3] [--minutes 15] [--results FILE]
 
@@ -6,8 +6,8 @@ First the seconds per epoch of each recipe are measured, in interleaved rounds o
 needs an idle machine. Then each recipe is trained, and validation accuracy is drawn over epochs times these
 seconds: the accuracy of an epoch does not depend on what else the machine does. A recipe that takes longer
 than `--minutes` is trained that long; its curve then ends before its learning rate has come down. The table
-has the test accuracy of the kept epoch. `--results` (JSON) keeps what was done: a later call goes on.
-Writes docs/images/recipes.svg. Run it after `cifarflow run`.
+has the test accuracy of the kept epoch. `--results` names a JSON file of what was done, from which a later
+call goes on. The script writes docs/images/recipes.svg. Run it after `cifarflow run`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from tasks.workspace.splits import Split, Splits, load_splits
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "recipes.svg"
 ROUNDS = 3
-TIMED_S = 10.0  # per recipe and round, about
+TIMED_S = 10.0  # approximate time of a measurement of a recipe, in each round
 
 
 def build_config(params: Params, recipe: str, **changes: object) -> TrainConfig:
@@ -59,7 +59,7 @@ def build_trainer(data: Splits, config: TrainConfig) -> Trainer:
 
 
 def measure_epoch(data: Splits, config: TrainConfig, num_images: int) -> float:
-    """Seconds per epoch with validation, from an epoch over `num_images` after a first one."""
+    """Return the seconds per epoch with validation, from a second epoch over `num_images` only."""
     part = Split(data.train.images[:num_images], data.train.labels[:num_images])
     num_val = max(1, len(data.val.labels) * num_images // len(data.train.labels))
     val = Split(data.val.images[:num_val], data.val.labels[:num_val])
@@ -70,9 +70,10 @@ def measure_epoch(data: Splits, config: TrainConfig, num_images: int) -> float:
 
 
 def measure_recipes(data: Splits, configs: dict[str, TrainConfig]) -> dict[str, list[float]]:
-    """Seconds per epoch, by recipe and round."""
+    """Measure the seconds per epoch of each recipe in each round."""
     sizes = {}
-    for name, config in configs.items():  # as many images as take TIMED_S
+    # Each recipe is timed on as many images as take about TIMED_S.
+    for name, config in configs.items():
         seconds = measure_epoch(data, config, 2 * config.batch_size) / len(data.train.labels)
         batches = math.ceil(TIMED_S / seconds / config.batch_size)
         sizes[name] = min(max(2, batches) * config.batch_size, len(data.train.labels))
@@ -85,7 +86,7 @@ def measure_recipes(data: Splits, configs: dict[str, TrainConfig]) -> dict[str, 
 
 
 def train_recipe(splits: Path, config: TrainConfig, epochs: int, params: Params) -> dict[str, Any]:
-    """Validation accuracy by epoch; test accuracy of the kept one if the training is whole."""
+    """Train a recipe; return validation accuracies by epoch, and the test accuracy of a whole training."""
     with tempfile.TemporaryDirectory() as folder:
         weights, history = Path(folder, "weights"), Path(folder, "history.csv")
         if epochs < config.epochs:

@@ -1,4 +1,4 @@
-"""Time in which a recipe reaches its accuracy on one GPU, against other scripts on the same GPU.
+"""Measure the time in which a recipe and other scripts reach their accuracy on one GPU.
 
     python benchmarks/speedrun.py [--recipe fast94] [--runs 20] [--rounds 2] [--against SCRIPT ...]
 
@@ -6,8 +6,8 @@ The recipe and the scripts run in interleaved rounds. `training` is the time as 
 the first batch on the device to the last, with augmentation, synchronized. `set-up` (initial weights and
 whitening) precedes it; `test` follows: all test images through the classifier that is exported, with the
 recipe's test-time augmentation, if any. `all` is the sum of these. Warm-up and compilation, which come once
-per process and not once per training, have their own column. Validation, by which the recipe selects an
-epoch, is in none.
+per process and not once per training, have their own column. No column includes validation, by which the
+recipe selects an epoch.
 
 SCRIPT is one of airbench's (airbench94_muon.py, airbench96_faster.py of
 github.com/KellerJordan/cifar10-airbench) or the speedrun of github.com/hiverge/cifar10-speedrun, which are
@@ -45,19 +45,19 @@ from tasks.workspace.splits import Splits, load_splits
 from tasks.workspace.weights import load_classifier
 
 ROOT = Path(__file__).resolve().parents[1]
-ROW = re.compile(r"\| *(\w*) *\| *(\w+) *\|((?: *[\d.]* *\|)+)")  # run, epoch, figures
+ROW = re.compile(r"\| *(\w*) *\| *(\w+) *\|((?: *[\d.]* *\|)+)")  # The groups are run, epoch, and figures.
 RUNS_LINE = "for run in range(200)"
 BATCH_SIZE = 2000
 
 
 @dataclass
 class Measurements:
-    """What was measured of a recipe or script, one value per run."""
+    """The measurements of a recipe or script, one value per run."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     accuracies: list[float] = field(default_factory=list)
     warm_up_seconds: list[float] = field(default_factory=list)
-    """including compilation"""
+    """warm-up with compilation"""
 
     def add(self, accuracy: float, **seconds: float) -> None:
         self.accuracies.append(accuracy)
@@ -73,9 +73,10 @@ def run_recipe(measurements: Measurements, splits: Path, data: Splits, config: T
             result = train(splits, weights, Path(folder) / "history", config, progress=lambda *_: None)
         classifier = load_classifier(weights)[0].to(device)
         images, labels = data.test.images.to(device), data.test.labels
-        predict_proba(classifier, images[:BATCH_SIZE], BATCH_SIZE)  # warm-up
+        predict_proba(classifier, images[:BATCH_SIZE], BATCH_SIZE)  # This is a warm-up.
         began = time.perf_counter()
-        predicted = predict_proba(classifier, images, BATCH_SIZE).argmax(1).cpu()  # waits for the device
+        # The copy to the CPU waits for the device.
+        predicted = predict_proba(classifier, images, BATCH_SIZE).argmax(1).cpu()
         test_seconds = time.perf_counter() - began
     measurements.warm_up_seconds.append(result["warm_up_s"])
     accuracy = (predicted == labels).double().mean().item()
@@ -107,7 +108,7 @@ def run_script(measurements: Measurements, script: Path, data: Splits, num_runs:
 
 
 def parse_output(output: str) -> Iterator[tuple[float, float]]:
-    """Accuracy, with test-time augmentation, and seconds of each run in the output, without warm-ups."""
+    """Yield accuracy with test-time augmentation and seconds of each run in the output, except warm-ups."""
     run = ""
     for row in ROW.finditer(output):
         run = row[1] or run
@@ -117,7 +118,7 @@ def parse_output(output: str) -> Iterator[tuple[float, float]]:
 
 
 def write_data(folder: Path, data: Splits) -> None:
-    """CIFAR-10 as the scripts store it: all 50,000 training images, and the test images."""
+    """Write CIFAR-10 as the scripts store it: all 50,000 training images, and the test images."""
     folder.mkdir()
     train_images = torch.cat([data.train.images, data.val.images])
     train_labels = torch.cat([data.train.labels, data.val.labels])
@@ -128,7 +129,7 @@ def write_data(folder: Path, data: Splits) -> None:
 
 
 def format_table(results: dict[str, Measurements]) -> str:
-    """Accuracies with mean and standard error; times by the median, which is robust to a slow first run."""
+    """Format mean accuracies with standard errors, and median times, which ignore a slow first run."""
     parts = ["set-up", "training", "test", "all"]
     lines = [
         "| variant | runs | test accuracy, mean and standard error | "
@@ -152,13 +153,17 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipe", default="fast94")
-    parser.add_argument("--runs", type=int, default=20, help="of each variant (default: 20)")
-    parser.add_argument("--rounds", type=int, default=2, help="interleaved rounds (default: 2)")
+    parser.add_argument("--runs", type=int, default=20, help="trainings of each variant (default: 20)")
+    parser.add_argument("--rounds", type=int, default=2, help="number of interleaved rounds (default: 2)")
     parser.add_argument("--against", nargs="*", type=Path, default=[], metavar="SCRIPT")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--splits", type=Path, help="other splits than those of params.yaml")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="takes precedence over the recipe"
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameters that take precedence over the recipe",
     )
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():

@@ -1,12 +1,12 @@
-"""What a training of a sweep costs beyond the training: on a local cluster, one that stands, plain processes.
+"""Measure the overhead of a training in a sweep: on a local cluster, a running cluster, plain processes.
 
     python benchmarks/sweep.py [--seeds 8] [--jobs 1 2] [--rounds 3] [--recipe NAME] [--set KEY=VALUE ...]
 
-Each measures a whole sweep in a new folder, in interleaved rounds: processes, data, training, and evaluation
-on validation and test. `processes` is a pool of plain processes that call the same function, without Prefect
-and Dask. The cluster that stands is a scheduler and a worker per job, started before. Each training has
-`train.num_threads` divided by the jobs. It needs the splits: cifarflow run, or python -m tasks split. Run it
-on an idle machine, and with `--set train.epochs=1` for the overhead alone.
+Each measurement is a whole sweep in a new folder, in interleaved rounds: processes, data, training, and
+evaluation on validation and test. `processes` is a pool of plain processes that call the same function
+without Prefect and Dask. The running cluster is a scheduler and a worker per job that were started before.
+Each training has `train.num_threads` divided by the jobs. The script needs the splits: cifarflow run, or
+python -m tasks split. Run it on an idle machine, and with `--set train.epochs=1` for the overhead alone.
 """
 
 import argparse
@@ -38,10 +38,10 @@ DASK = str(Path(sys.executable).with_name("dask"))
 
 @contextmanager
 def standing_cluster(jobs: int) -> Iterator[str]:
-    """The address of a scheduler with `jobs` workers."""
+    """Start a scheduler with `jobs` workers, and yield its address."""
     with tempfile.TemporaryDirectory() as folder:
         address_file = Path(folder, "scheduler.json")
-        # Dask's own setting of the second makes a training a third slower (docs/scale.md).
+        # Dask's own value of the second variable makes a training a third slower (docs/scale.md).
         environment = os.environ | {"CIFARFLOW_CACHE": folder, "MALLOC_TRIM_THRESHOLD_": "268435456"}
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
         options = ["--no-dashboard", "--host", "127.0.0.1"]
@@ -103,7 +103,7 @@ class Sweep:
 
     @property
     def _config(self) -> TrainConfig:
-        """With the threads that a local cluster gives to each of its jobs."""
+        """Return the parameters with the threads that a local cluster gives to each of its jobs."""
         config = self.params.train
         return config.model_copy(update={"num_threads": max(1, config.num_threads // self.jobs)})
 
@@ -123,9 +123,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--jobs", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--recipe", help="default: the parameters of params.yaml")
+    parser.add_argument("--recipe", help="name of a recipe (default: the parameters of params.yaml)")
     parser.add_argument(
-        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="takes precedence over the recipe"
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="parameters that take precedence over the recipe",
     )
     args = parser.parse_args()
     seconds: dict[tuple[int, str], list[float]] = {}

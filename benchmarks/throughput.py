@@ -1,4 +1,7 @@
-"""Throughput of several variants, in interleaved rounds: a change of the machine's speed affects all."""
+"""Measure the throughput of several variants in interleaved rounds.
+
+A change of the machine's speed then affects all variants.
+"""
 
 import statistics
 import time
@@ -15,7 +18,7 @@ Predict = Callable[[Any], Any]
 
 
 def create_session(model: bytes | str, threads: int, **settings: object) -> onnxruntime.InferenceSession:
-    """With session options by name; a name with a dot is a config entry."""
+    """Create a session with session options by name; a name with a dot is a config entry."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -30,7 +33,7 @@ def create_session(model: bytes | str, threads: int, **settings: object) -> onnx
 def measure_interleaved(
     variants: Mapping[str, tuple[Predict, Batch]], seconds: float, rounds: int
 ) -> dict[str, list[float]]:
-    """Images per second by variant, one value per round, after a round of warm-up."""
+    """Return images per second by variant, one value per round, after a round of warm-up."""
     throughputs: dict[str, list[float]] = {name: [] for name in variants}
     for round_number in range(rounds + 1):
         for name, (predict, batch) in variants.items():
@@ -51,6 +54,6 @@ def _measure(predict: Predict, batch: Batch, seconds: float) -> float:
 
 
 def format_ratio(throughputs: list[float], reference: list[float]) -> str:
-    """The median of the rounds' ratios, with the lowest and the highest."""
+    """Format the median of the rounds' ratios with the lowest and the highest."""
     ratios = sorted(a / b for a, b in zip(throughputs, reference, strict=True))
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"

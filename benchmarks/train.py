@@ -1,16 +1,18 @@
-"""Training throughput: the stage `train` against PyTorch's tutorial and a plain DataLoader loop.
+"""Compare the throughput of the stage `train` with PyTorch's tutorial and a plain DataLoader loop.
 
     python benchmarks/train.py [--rounds 5] [--epochs 2] [--batch-size N] [--device cuda] [--to-best]
 
 All variants train the talk's network with Adam on CIFAR-10's training split, in interleaved rounds; the table
 has images per second, median with minimum and maximum. `train` is the whole stage: loading the splits,
-validation and a checkpoint per epoch, and offline tracking where it says so; on a CPU with the operators of
-`FusedNet`, and with PyTorch's. Of the others only the loop is measured: two that load images one by one, and
-one over batches of a normalized tensor on the device, as in airbench's loader
-(github.com/KellerJordan/cifar10-airbench). Last comes a lower bound of the time (roofline):
-the operations of a training step and the bytes that it has to move (an image, and weights, gradients and
-Adam's state once in and out), each divided by the device's rate in a large matrix product and in a copy,
-measured in the same run; the slower of the two counts.
+validation and a checkpoint per epoch, and offline tracking where the row says so. On a CPU it is measured
+with the operators of `FusedNet` and with PyTorch's. Of the other variants only the loop is measured: two load
+images one by one, and one takes batches of a normalized tensor on the device, as airbench's loader does
+(github.com/KellerJordan/cifar10-airbench).
+
+The last line is a lower bound of the time (roofline). A training step needs a number of operations, and moves
+a number of bytes: an image, and weights, gradients and Adam's state once in and out. They are divided by the
+device's rates in a large matrix product and in a copy, measured in the same run; the slower of the two
+counts.
 
 `--to-best` also trains the whole recipe of params.yaml and reports the seconds to its best validation epoch,
 and how long each variant takes for as many images. Run it on an idle machine, after `cifarflow run`.
@@ -51,7 +53,7 @@ TO_TENSOR = transforms.Compose(
 
 
 class PillowDataset(Dataset[tuple[torch.Tensor, int]]):
-    """As torchvision's CIFAR10: one Pillow image at a time, through the tutorial's transforms."""
+    """A data set that transforms one Pillow image at a time, like torchvision's CIFAR10 in the tutorial."""
 
     def __init__(self, subset: Split, count: int) -> None:
         self.images, self.labels = subset.images[:count].numpy(), subset.labels[:count].tolist()
@@ -64,7 +66,7 @@ class PillowDataset(Dataset[tuple[torch.Tensor, int]]):
 
 
 def dataloader_loop(subset: Split, count: int, batch_size: int, workers: int, device: torch.device) -> float:
-    """Images per second of the loop of PyTorch's tutorial "Training a Classifier"."""
+    """Return images per second of the loop of PyTorch's tutorial "Training a Classifier"."""
     count = min(count, len(subset.labels))
     loader = DataLoader(
         PillowDataset(subset, count), batch_size=batch_size, shuffle=True, num_workers=workers
@@ -83,7 +85,7 @@ def dataloader_loop(subset: Split, count: int, batch_size: int, workers: int, de
 
 
 def resident_loop(subset: Split, batch_size: int, device: torch.device) -> float:
-    """Images per second over batches of normalized images on the device, without the last, smaller one."""
+    """Return images per second of a loop over normalized images on the device, in whole batches only."""
     images = ((subset.images.to(device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).contiguous()
     labels = subset.labels.to(device)
     net = Net().to(device)
@@ -105,7 +107,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure_fastest(function: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of ten calls, after two."""
+    """Return the seconds of the fastest of ten calls, after two untimed ones."""
     seconds = []
     for _ in range(12):
         synchronize(device)
@@ -117,12 +119,12 @@ def measure_fastest(function: Callable[[], object], device: torch.device) -> flo
 
 
 def estimate_roofline(batch_size: int, device: torch.device) -> tuple[float, str]:
-    """Images per second that the device cannot exceed, and how that is derived."""
+    """Return the images per second that the device cannot exceed, and how the number is derived."""
     net, inputs = Net(), torch.zeros(batch_size, 3, 32, 32)
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(net(inputs), torch.zeros(batch_size, dtype=torch.int64)).backward()
     operations = counter.get_total_flops() / batch_size
-    state = 8 * 4 * sum(parameter.numel() for parameter in net.parameters())  # of 4 tensors, in and out
+    state = 8 * 4 * sum(parameter.numel() for parameter in net.parameters())  # four tensors, in and out
     num_bytes = 32 * 32 * 3 + state / batch_size
     size = 4096 if device.type == "cuda" else 1024
     matrix: Tensor = torch.randn(size, size, device=device)
@@ -139,7 +141,7 @@ def estimate_roofline(batch_size: int, device: torch.device) -> tuple[float, str
 
 
 def measure_to_best(params: Params, splits: Path, device: torch.device) -> tuple[int, float]:
-    """The epoch with the best validation, and the seconds of all epochs up to it."""
+    """Train once; return the epoch with the best validation, and the seconds of all epochs up to it."""
     config = params.train.model_copy(update={"device": device.type})
     data = load_splits(splits)
     normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
@@ -156,7 +158,7 @@ def measure_to_best(params: Params, splits: Path, device: torch.device) -> tuple
 
 
 def measure_stage(params: Params, splits: Path, images: int, mode: str, changes: dict[str, object]) -> float:
-    """Images per second of the whole stage `train`, in a temporary folder."""
+    """Return images per second of the whole stage `train`, run in a temporary folder."""
     config = type(params.train).model_validate(params.train.model_dump() | changes)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         values = params.model_dump()
@@ -174,7 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, help="of the stage; default: that of params.yaml")
+    parser.add_argument(
+        "--batch-size", type=int, help="batch size of the stage (default: that of params.yaml)"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--to-best", action="store_true")
     parser.add_argument("--splits", type=Path, help="other splits than those of params.yaml")
@@ -209,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
         variants["train, tracked, with augmentation, PyTorch's operators"] = stage("offline", **augmented)
     if args.device == "cuda":
         variants["train, not tracked, compiled"] = stage("disabled", compile=True, deterministic=False)
-    stage("offline", epochs=1)()  # warm-up: W&B's own process, PyTorch's kernels
+    stage("offline", epochs=1)()  # This warms up W&B's process and PyTorch's kernels.
     throughputs: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(args.rounds):
         for name, measure in variants.items():
