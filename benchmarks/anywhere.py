@@ -139,7 +139,7 @@ def time_run(worker: DeploymentServer, deployment: str, state: str, **parameters
     run = worker.start_run(deployment, **parameters)
     wait_until(lambda: worker.read_state(run)[0] in FINAL | {"Skipped"}, 600)
     if worker.read_state(run)[0] != state:
-        sys.exit(f"{deployment} ended in another state than {state}: {worker.read_state(run)}")
+        sys.exit(f"{deployment} did not end in the state {state}: {worker.read_state(run)}")
     states = worker.request(f"flow_run_states/?flow_run_id={run}")
     started, ended = (
         min(datetime.fromisoformat(each["timestamp"]) for each in states if each["type"] == kind)

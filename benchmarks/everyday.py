@@ -33,9 +33,8 @@ def measure_commands(rounds: int) -> dict[str, list[float]]:
     """Time every command; return the seconds per round by the name of the row."""
     with tempfile.TemporaryDirectory(dir=ROOT.parent) as folder:
         workspace = copy_project(Path(folder), EPOCHS)
-        os.environ["PREFECT_HOME"] = str(
-            Path(folder, "prefect")
-        )  # This keeps the user's own server out of it.
+        # The user's own Prefect server takes no part.
+        os.environ["PREFECT_HOME"] = str(Path(folder, "prefect"))
         image = Path(folder, "image.png")
         Image.new("RGB", (64, 64)).save(image)
         temporary = ["env", "CIFARFLOW_SERVER=temporary"]

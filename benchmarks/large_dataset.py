@@ -43,9 +43,8 @@ def measure_here(splits: Path, config: TrainConfig) -> None:
         result = train(
             splits, Path(folder, "weights"), Path(folder, "history"), config, progress=lambda *_: None
         )
-    status = Path("/proc/self/status").read_text(
-        encoding="ascii"
-    )  # ru_maxrss would start at the parent's peak.
+    # `ru_maxrss` would start at the parent's peak.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
     peak_kb = int(status.partition("VmHWM:")[2].split()[0])
     print(json.dumps([result["training_s"], peak_kb * 1024 / 1e6]))
 

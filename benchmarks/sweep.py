@@ -65,6 +65,8 @@ def standing_cluster(jobs: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Sweep:
+    """One sweep, which each engine runs in turn."""
+
     params: Params
     splits: Path
     seeds: int

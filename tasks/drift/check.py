@@ -110,7 +110,7 @@ def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
 
 
 def _require_held_out(file: Path, model: OnnxClassifier, data: Splits, splits: str) -> None:
-    """`RunError` where the model may have been trained on the validation images."""
+    """Raise `RunError` where the model may have been trained on the validation images."""
     champion = ledger.current_champion(ledger.read_ledger())
     if champion is None:
         is_same = model.metadata.get("data_md5") == data.metadata["data_md5"]

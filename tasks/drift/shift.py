@@ -75,7 +75,7 @@ class Drift:
     def describe(self, classes: Sequence[str]) -> str:
         """Describe the result in one line."""
         if not self.tests:
-            return f"too few images to tell drift: {self.images:,}, from {self.min_images:,} on"
+            return f"too few images to test for drift: {self.images:,}, from {self.min_images:,} on"
         if not self.shifts:
             outputs = self.tests[0]
             return (
@@ -166,7 +166,7 @@ def min_images(num_reference: int, threshold: float) -> int:
     sizes = range(1, num_reference)
     size = next((size for size in sizes if _critical_value(threshold, size) <= LARGE_EFFECT), None)
     if size is None:
-        raise RunError(f"{num_reference:,} validation images are too few to tell drift")
+        raise RunError(f"{num_reference:,} validation images are too few to test for drift")
     return math.ceil(size * num_reference / (num_reference - size))
 
 

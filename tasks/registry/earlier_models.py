@@ -64,7 +64,7 @@ def resolve_candidate(entries: list[LedgerEntry], model: str) -> LedgerEntry:
     if promoted and find_rollback(entries, candidate) is None:
         version = promoted[-1].version
         raise InputError(
-            f"{model} was promoted as version {version}; cifarflow rollback {version} does it again"
+            f"{model} was promoted as version {version}; cifarflow rollback {version} promotes it again"
         )
     return candidate
 

@@ -132,7 +132,7 @@ def _parse(row: bytes) -> dict[str, Any]:
     try:
         values, end = json.JSONDecoder().raw_decode(text)
     except RecursionError:
-        raise DamagedLineError("its JSON is nested without end") from None
+        raise DamagedLineError("its JSON is nested too deeply") from None
     except ValueError as error:
         raise DamagedLineError(str(error)) from None
     if not isinstance(values, dict):

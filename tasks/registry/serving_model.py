@@ -50,7 +50,7 @@ def resolve_serving_model(fallback: Path) -> tuple[Path, str]:
 
 
 def require_known_champion() -> None:
-    """`RunError` where lines are missing in the ledger, so that it may not name the champion."""
+    """Raise `RunError` where lines are missing in the ledger, so that it may not name the champion."""
     content = read_content()
     doubt = find_doubt(content)
     if doubt:
@@ -78,7 +78,7 @@ def read_recorded_champion() -> str:
 
 
 def check_recorded_by_dvc(file: Path) -> None:
-    """`RunError` where dvc.lock has another MD5 for the file."""
+    """Raise `RunError` where dvc.lock has another MD5 for the file."""
     if not (file.is_file() and DVC_LOCK.is_file()):
         return
     try:
@@ -98,6 +98,6 @@ def _doubt_remedy(content: LedgerContent) -> str:
     command = format_restore_command(shlex.quote(str(LEDGER)), shlex.quote(f"{LEDGER}.damaged"))
     kept = f" (what is left of the line moves to {LEDGER}{TRUNCATED_SUFFIX})" if content.truncated else ""
     return (
-        f"decide what serves with: cifarflow rollback VERSION{kept}; "
+        f"choose the model that serves with: cifarflow rollback VERSION{kept}; "
         f"or, where Git has the whole ledger, restore it with: {command}"
     )

@@ -47,12 +47,12 @@ class ReportInputs:
 
     @property
     def test_images(self) -> NDArray[np.uint8]:
-        """The test images `(N, S, S, 3)`, RGB."""
+        """Return the test images `(N, S, S, 3)`, RGB."""
         return self.data.test.images.numpy()
 
     @property
     def test_labels(self) -> NDArray[np.int64]:
-        """The class numbers `(N,)` of the test images."""
+        """Return the class numbers `(N,)` of the test images."""
         return self.data.test.labels.numpy()
 
 

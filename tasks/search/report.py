@@ -67,7 +67,7 @@ def result_markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"# {len(result['trials'])} trials, best on validation: {result['val_accuracy']:.2%}",
         "",
-        f"Test accuracy of trial {result['best']}, looked at once: **{result['test_accuracy']:.2%}**",
+        f"Test accuracy of trial {result['best']}, measured once: **{result['test_accuracy']:.2%}**",
         "",
         format_row(("trial", "validation", *names)),
         f"| ---: | ---: |{' --- |' * len(names)}",

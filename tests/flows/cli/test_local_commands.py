@@ -36,7 +36,7 @@ def test_drift_of_recorded_predictions_is_one_line(project: Path, capsys: pytest
     assert line.endswith(": reports/drift.html")
     assert (project / "reports/drift.html").is_file()
     assert run_command(["drift"]) == 0
-    assert capsys.readouterr().out.startswith("incoming: too few images to tell drift: 0, from ")
+    assert capsys.readouterr().out.startswith("incoming: too few images to test for drift: 0, from ")
 
 
 def test_drift_of_what_is_no_record_exits_2_with_one_line(

@@ -104,12 +104,12 @@ def test_recorded_predictions_are_the_newest_of_this_model(params: Params) -> No
 
 
 def test_no_or_few_images_are_too_few_to_tell(params: Params) -> None:
-    assert "too few images to tell drift: 0, from" in str(check_drift(params))
+    assert "too few images to test for drift: 0, from" in str(check_drift(params))
     save_images(params, Path("few"), erase, labeled=False)
     for file in [*Path("few").iterdir()][10:]:
         file.unlink()
     check = check_drift(params, Path("few"))
-    assert "few: too few images to tell drift: 10, from" in str(check)
+    assert "few: too few images to test for drift: 10, from" in str(check)
     assert drift_markdown(check).startswith("# No drift was found\n")
 
 

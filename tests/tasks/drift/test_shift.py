@@ -119,7 +119,7 @@ def test_false_alarms_are_as_rare_as_promised(labeled: bool, shares: tuple[float
 def test_too_few_images_are_not_tested(reference: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     drift = detect_drift(reference[0][:10], reference[0], 0.95)
     assert not drift.tests
-    assert drift.describe(CLASSES) == f"too few images to tell drift: 10, from {drift.min_images} on"
+    assert drift.describe(CLASSES) == f"too few images to test for drift: 10, from {drift.min_images} on"
     sizes = [(drift.min_images - less) * 900 / (900 + drift.min_images - less) for less in (0, 1)]
     enough, few = (kstwo.isf(drift.threshold, math.floor(size)) for size in sizes)
     assert enough <= LARGE_EFFECT < few

@@ -30,7 +30,7 @@ def test_save_result_writes_every_trial_a_picture_and_a_page(tmp_path: Path, stu
     result = save_result(tmp_path / "search.json", study, study.best(), WINNER, DESCRIPTION)
     assert read_json(tmp_path / "search.json") == result
     page = (tmp_path / "search.html").read_text(encoding="utf-8")
-    assert "On test, looked at once: <b>70.00" in page
+    assert "On test, measured once: <b>70.00" in page
     assert page.count("<figure>") == 2
     assert (result["best"], result["dataset"], result["test_accuracy"]) == (1, "sample", 0.7)
     assert [trial["val_accuracy"] for trial in result["trials"]] == [0.5, 0.8, None, 0.6]
@@ -44,7 +44,7 @@ def test_result_markdown_lists_the_best_first(tmp_path: Path, study: Study) -> N
     result = save_result(tmp_path / "search.json", study, study.best(), WINNER, DESCRIPTION)
     lines = result_markdown(result).splitlines()
     assert lines[0] == "# 4 trials, best on validation: 80.00%"
-    assert "Test accuracy of trial 1, looked at once: **70.00%**" in lines
+    assert "Test accuracy of trial 1, measured once: **70.00%**" in lines
     assert [line.split(" | ")[0] for line in lines if line.startswith(("| 0", "| 1", "| 2", "| 3"))] == [
         "| 1",
         "| 3",
