@@ -167,16 +167,17 @@ def _find_levels(image: Image.Image, square: tuple[int, int, int, int]) -> tuple
         return None
     if image.mode.startswith("I;16"):
         return 0.0, 65535.0
-    if image.mode == "F":
-        height = max(1, STRIP_PIXELS // image.width)
-        for y in range(0, image.height, height):
-            strip = image.crop((0, y, image.width, min(y + height, image.height)))
-            if not np.isfinite(np.asarray(strip)).all():
-                raise InputError("has pixel values that are not finite (NaN or infinity)")
-    low, high = image.crop(square).getextrema()
-    assert isinstance(low, int | float)
-    assert isinstance(high, int | float)
-    return float(low), float(high)
+    low, high = np.inf, -np.inf
+    left, top, right, bottom = square
+    height = max(1, STRIP_PIXELS // image.width)
+    for y in range(0, image.height, height):
+        values = np.asarray(image.crop((0, y, image.width, min(y + height, image.height))))
+        if not np.isfinite(values).all():
+            raise InputError("has pixel values that are not finite (NaN or infinity)")
+        inside = values[max(top - y, 0) : max(bottom - y, 0), left:right]
+        if inside.size:
+            low, high = min(low, float(inside.min())), max(high, float(inside.max()))
+    return low, high
 
 
 def _to_uint8(image: Image.Image, low: float, high: float) -> Image.Image:
