@@ -1,4 +1,4 @@
-"""`python -m tasks STAGE`: run one stage without Prefect and DVC. `dvc repro` runs this."""
+"""`python -m tasks STAGE` runs one stage without Prefect and DVC; `dvc repro` calls it for each stage."""
 
 import sys
 from pathlib import Path
@@ -19,6 +19,7 @@ except SyntaxError as error:
 
 
 def main(arguments: list[str]) -> int:
+    """Run the stage that `arguments` names; return 0, 1 if it failed, 2 for wrong input, 130 for Ctrl-C."""
     if len(arguments) != 1 or arguments[0] not in STAGES:
         print(f"usage: python -m tasks STAGE, where STAGE is one of {', '.join(STAGES)}", file=sys.stderr)
         return InputError.exit_code

@@ -1,7 +1,8 @@
-"""The stage `benchmark`: speed of the exported model on each backend, and its parity with PyTorch.
+"""The stage `benchmark` measures the exported model's speed on each backend, and its parity with PyTorch.
 
-The scenarios are those of MLPerf Inference (Reddi et al. 2020, https://arxiv.org/abs/1911.02549):
-SingleStream is one image after the other, Offline all of them at once, Server images that arrive at random.
+The scenarios are those of MLPerf Inference (Reddi et al. 2020, https://arxiv.org/abs/1911.02549): in
+SingleStream one image follows the other, in Offline all images are there at once, and in Server images arrive
+at random times.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.workspace.splits import Split
 
 PREDICT_BATCH_SIZE = 250
-MAX_BACKGROUND_PERCENT = 5
+MAX_BACKGROUND_PERCENT = 5  # the CPU that other programs may use before the stage warns
 EXPORTED, REFERENCE = Backend("onnxruntime", "fp32", CPU), Backend("pytorch", "fp32", "cpu")
 
 
@@ -48,14 +49,18 @@ def benchmark(
     benchmarks: Path,
     config: BenchmarkConfig,
 ) -> dict[str, Any]:
-    """Write `benchmarks` (JSON, as docs/files.md says), measured on the test images."""
+    """Write `benchmarks` (JSON, as docs/files.md says), measured on the test images.
+
+    A backend that is not available is reported as skipped. `RunError` if none is.
+    """
     data = load_splits(splits)
     labels = data.test.labels.numpy()
     models = ModelPaths(str(weights), str(onnx_model), str(int8_model))
     background = BackgroundLoad()
     with ExitStack() as processes:
         loaded, skipped = _load_backends(processes, models, data.test, config)
-        # Always compared, whichever backends are measured: a promotion depends on it (registry/compare.py).
+        # The exported model and PyTorch are compared whichever backends are measured, since a promotion
+        # depends on their parity (tasks/registry/compare.py).
         predicted = {
             backend: measurement.process.call("predict", max(measurement.threads), PREDICT_BATCH_SIZE)
             for backend, measurement in loaded.items()
@@ -101,9 +106,9 @@ def _configured_backends(config: BenchmarkConfig) -> list[Backend]:
 def _load_backends(
     processes: ExitStack, models: ModelPaths, test: Split, config: BenchmarkConfig
 ) -> tuple[dict[Backend, BackendMeasurement], dict[str, str]]:
-    """The backends that are available, side by side, and why the others are not measured.
+    """Load the backends that are available, at the same time, and say why others are not measured.
 
-    On a GPU, threads make no difference.
+    On a GPU the number of threads makes no difference, so one is measured.
     """
     assert test.location is not None
     file, offset = test.location
@@ -155,7 +160,7 @@ def _scenario_results(
     models: ModelPaths,
     config: BenchmarkConfig,
 ) -> dict[str, Any]:
-    """Each scenario at the batch size and number of threads that are best for the backend in it."""
+    """Return each scenario's result, at the batch size and number of threads that are the backend's best."""
     batch1_rows = [row for row in measurement.summarize_all() if row["batch_size"] == 1]
     single = min(batch1_rows, key=lambda row: row["latency_ms"]["p90"])
     return {

@@ -1,7 +1,7 @@
-"""The stage `download`: CIFAR in a folder that appears only when it is complete and verified.
+"""The stage `download` puts CIFAR into a folder, which appears only when it is complete and verified.
 
-Sources, in order: the folder itself; `CIFAR10_URL` or `CIFAR100_URL`; those of `params.yaml`. An interrupted
-download is kept beside the data, and the next run resumes it.
+These sources are tried in order: the folder itself; `CIFAR10_URL` or `CIFAR100_URL`; the sources in
+`params.yaml`. An interrupted download is kept beside the data, and the next run resumes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.params import DownloadConfig
 
-STAGING_DIR = ".cifar10-download"  # beside the data: downloads that are not complete
+STAGING_DIR = ".cifar10-download"  # folder beside the data, for incomplete downloads
 
 
 class DataUnavailableError(RunError):
@@ -33,12 +33,11 @@ class DataUnavailableError(RunError):
 
 
 def download(data: Path, dataset: str, config: DownloadConfig) -> dict[str, Any]:
-    """Put the data set into the folder `data`, every file verified against its checksum.
+    """Put the data set into the folder `data`, and verify every file against its checksum.
 
-    Images of one's own (`folder`) must be there: `InputError`.
-
-    Returns the `source`, None if the data was there. A folder that is there but differs is never touched:
-    `ChecksumError`.
+    Returns the `source`, None if the data was there already. The user's own images (`folder`) are not
+    downloaded: `InputError` if there are none. A data set that is there but differs from the published one is
+    never changed: `ChecksumError`. `DataUnavailableError` if no source provides the data.
     """
     if dataset == "folder":
         list_images(data)
@@ -81,7 +80,7 @@ def download(data: Path, dataset: str, config: DownloadConfig) -> dict[str, Any]
 
 @contextlib.contextmanager
 def _staging_dir(data: Path) -> Iterator[Path]:
-    """The folder of unfinished downloads, on the data's file system so that moving the data is atomic."""
+    """Open the folder for unfinished downloads, on the data's file system, so that moving data is atomic."""
     staging = data.absolute().parent / STAGING_DIR
     staging.mkdir(parents=True, exist_ok=True)
     try:
@@ -91,7 +90,10 @@ def _staging_dir(data: Path) -> Iterator[Path]:
 
 
 def _fetch(source: str, staging: Path, config: DownloadConfig, reserve_bytes: int) -> Path:
-    """The archive as a local file; one that is local already is used where it is."""
+    """Return the archive as a local file; one that is local already is not copied.
+
+    `DownloadError` if the source does not provide it.
+    """
     try:
         address = urlsplit(source)
     except ValueError as error:
@@ -108,12 +110,12 @@ def _fetch(source: str, staging: Path, config: DownloadConfig, reserve_bytes: in
             return archive
     except OSError as error:
         raise DownloadError(f"cannot be read ({error.strerror})") from error
-    except (RuntimeError, ValueError) as error:  # ~someone, who has no home; a null byte
+    except (RuntimeError, ValueError) as error:  # `~` of a user without a home folder; a null byte
         raise DownloadError(f"invalid path ({error})") from error
 
 
 def _redact_url(source: str) -> str:
-    """The URL without user, password and query, which may hold a signature."""
+    """Remove user, password and query from a URL: they may hold a secret or a signature."""
     try:
         address = urlsplit(source)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The stage `evaluate`: metrics of the trained network on the validation and test split."""
+"""The stage `evaluate` measures the trained network on the validation and test splits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CLASS_METRICS = ["precision", "recall", "f1"]
 ERROR_COLUMNS = ["image", "actual", "predicted", "probability"]
-NUM_LOGGED_ERRORS = 24  # images, in W&B
+NUM_LOGGED_ERRORS = 24  # number of wrongly classified images that W&B gets
 
 
 def evaluate(
@@ -46,9 +46,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write `metrics` (JSON) and `predictions` (CSV, one row per test image); docs/files.md has the formats.
 
-    Evaluates the classifier that is exported, from uint8 images to probabilities, on the CPU in float32. With
-    test-time augmentation, the accuracy without it is reported as well. `RunError` if the weights were
-    trained on different data.
+    The classifier that is evaluated is the one that is exported, from uint8 images to probabilities, on the
+    CPU in float32. With test-time augmentation, the accuracy without it is reported as well. `RunError` if
+    the weights were trained on different data.
     """
     data = load_splits(splits)
     classifier, metadata = load_classifier(weights)
@@ -67,7 +67,7 @@ def evaluate(
     without_tta = Classifier(classifier.network, metadata["mean"], metadata["std"]).eval()
     if tta != "none":
         results["tta"] = tta
-    probabilities = predicted = torch.empty(0)  # of the last one, the test split
+    probabilities = predicted = torch.empty(0)  # after the loop, those of the test split
     for name, subset in (("val", data.val), ("test", data.test)):
         probabilities = predict_proba(classifier, subset.images, config.batch_size)
         results[name] = compute_metrics(probabilities, subset.labels, classes, config.calibration_bins)
@@ -130,23 +130,24 @@ def _most_confident_errors(test: Split, probabilities: Tensor, classes: list[str
 
 @torch.inference_mode()
 def predict_proba(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
-    """Probabilities `(N, classes)` of uint8 images `(N, S, S, 3)`."""
+    """Predict uint8 images `(N, S, S, 3)` in batches, and return probabilities `(N, classes)`."""
     return torch.cat([classifier(batch) for batch in torch.split(images, batch_size)])
 
 
 def compute_metrics(
     probabilities: Tensor, labels: Tensor, classes: list[str], calibration_bins: int
 ) -> dict[str, Any]:
-    """The metrics of one split.
+    """Compute the metrics of one split, from probabilities `(N, classes)` and labels `(N,)`.
 
-    `balanced_accuracy` is the mean recall of the classes; `ece` the expected calibration error of the
+    `balanced_accuracy` is the mean recall of the classes; `ece` is the expected calibration error of the
     predicted class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
     """
     count = len(classes)
     precision = multiclass_precision(probabilities, labels, num_classes=count, average="none")
     recall = multiclass_recall(probabilities, labels, num_classes=count, average="none")
     f1 = multiclass_f1_score(probabilities, labels, num_classes=count, average="none")
-    tiny = torch.finfo(probabilities.dtype).tiny  # a probability of 0 costs 87, not infinity
+    # float32 rounds small probabilities to 0, whose loss would be infinite; with this bound it is 87.
+    tiny = torch.finfo(probabilities.dtype).tiny
     return {
         "loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(),
         "accuracy": multiclass_accuracy(probabilities, labels, num_classes=count, average="micro").item(),
@@ -163,6 +164,6 @@ def compute_metrics(
 
 
 def wilson_interval(num_correct: int, total: int) -> list[float]:
-    """Wilson's 95% interval of a proportion (Wilson 1927), which is also valid near 0 and 1."""
+    """Compute Wilson's 95% interval of a proportion (Wilson 1927), which is also valid near 0 and 1."""
     bounds = binomtest(num_correct, total).proportion_ci(0.95, method="wilson")
     return [float(bounds.low), float(bounds.high)]

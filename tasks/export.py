@@ -1,4 +1,4 @@
-"""The stage `export`: the trained network as an ONNX file that runs without this project."""
+"""The stage `export` writes the trained network as an ONNX file that runs without this project."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def export(
 ) -> dict[str, Any]:
     """Write `onnx_model`, once the file itself agrees with PyTorch on all test images.
 
-    Equal weights give equal bytes: the file says what it was made from, not when or where. `RunError` where a
-    class differs, or a probability by more than `config.parity_atol`.
+    Equal weights give equal bytes: the file says what it was made from, not when or where. `RunError` if a
+    predicted class differs, or a probability by more than `config.parity_atol`.
     """
     data = load_splits(splits)
     classifier, metadata = load_classifier(weights)
@@ -78,9 +78,9 @@ def export(
 
 
 def to_onnx(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> onnx.ModelProto:
-    """The classifier as ONNX for any number of images, of that operator set or of the lowest possible.
+    """Convert the classifier to ONNX for any number of images; `auto` is the lowest opset possible.
 
-    The talk's network has a graph of its own, which is faster than what PyTorch's exporter writes.
+    The talk's network has a hand-made graph, which is faster than what PyTorch's exporter writes.
     """
     if has_custom_graph(classifier):
         return build_fp32_graph(classifier, resolve_opset(opset))
@@ -107,5 +107,5 @@ def _build_metadata(
 
 
 def _describe_license(project: ProjectConfig) -> dict[str, str]:
-    """The line of the metadata, or none: what is in somebody's images is theirs to license."""
+    """Return the metadata's entry for the license, or none: users decide on the license of their models."""
     return {"license": project.license} if project.license else {}

@@ -1,8 +1,8 @@
-"""Values that replace those of `params.yaml`: `--set`, recipes, Prefect's form.
+"""Overrides are values that replace those of `params.yaml`: by `--set`, a recipe or Prefect's form.
 
-A recipe sets all training parameters, so it does the same whichever recipe came before: what its file leaves
-out is at the default in `TrainConfig`. Seed, device, threads and determinism have no default there; a recipe
-leaves them as they are.
+A recipe sets all training parameters, so its effect does not depend on the values before: a parameter that
+its file leaves out gets its default in `TrainConfig`. Seed, device, threads and determinism have no default
+there; a recipe leaves them as they are.
 """
 
 import io
@@ -35,10 +35,10 @@ def _make_optional(section: Any) -> type[StrictModel]:
 if TYPE_CHECKING:
 
     class Overrides(BaseModel):
-        """Other values for some parameters."""
+        """Overrides have the sections and keys of `Params`, all of them optional."""
 
 else:
-    # Every section but the paths, each key optional: what Prefect's form offers.
+    # Prefect's form offers every section but the paths, with each key optional.
     Overrides = create_model(
         "Overrides",
         __base__=StrictModel,
@@ -51,7 +51,7 @@ else:
 
 
 def parse_overrides(assignments: Iterable[str]) -> Overrides:
-    """From texts such as `train.epochs=5`, with values in YAML."""
+    """Parse texts such as `train.epochs=5`, with values in YAML. `InputError` if one is wrong."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -63,7 +63,7 @@ def parse_overrides(assignments: Iterable[str]) -> Overrides:
 
 
 def parse_value(assignment: str, text: str) -> Any:
-    """The YAML value `text` of the assignment that `--set` was given."""
+    """Parse the YAML value `text`; an `InputError` names the `assignment` that `--set` was given."""
     try:
         return YAML(typ="safe").load(text)
     except (YAMLError, ValueError, RecursionError) as error:
@@ -71,7 +71,11 @@ def parse_value(assignment: str, text: str) -> Any:
 
 
 def read_recipe(name: str, folder: Path = RECIPES) -> Overrides:
-    """The recipe `folder/NAME.yaml`, or that of a YAML file; what it does not say is at its default."""
+    """Read the recipe `folder/NAME.yaml`, or a recipe by the path of its YAML file.
+
+    A training parameter that the recipe does not name gets its default. `InputError` if the recipe is unknown
+    or wrong.
+    """
     path = Path(name)
     file = path if path.suffix in {".yaml", ".yml"} else folder / f"{name}.yaml"
     if not file.is_file():
@@ -82,13 +86,13 @@ def read_recipe(name: str, folder: Path = RECIPES) -> Overrides:
 
 
 def recipe_defaults() -> dict[str, Any]:
-    """What `TrainConfig` names as defaults: the values of a recipe that says nothing."""
+    """Return the defaults in `TrainConfig`, which are the values of an empty recipe."""
     fields = TrainConfig.model_json_schema()["properties"]
     return {name: field["default"] for name, field in fields.items() if "default" in field}
 
 
 def merge_overrides(first: Overrides, second: Overrides) -> Overrides:
-    """Both; where both give a parameter, the second's value."""
+    """Merge two sets of overrides; for a parameter in both, the value of `second` counts."""
     values = first.model_dump(exclude_none=True)
     for section, changes in second.model_dump(exclude_none=True).items():
         values.setdefault(section, {}).update(changes)
@@ -96,7 +100,7 @@ def merge_overrides(first: Overrides, second: Overrides) -> Overrides:
 
 
 def with_overrides(params: Params, overrides: Overrides) -> Params:
-    """A copy of the parameters with these values; no file is changed."""
+    """Copy the parameters and apply the overrides. `InputError` if the values do not fit together."""
     values = params.model_dump()
     for section, changes in overrides.model_dump(exclude_none=True).items():
         values[section].update(changes)
@@ -104,8 +108,8 @@ def with_overrides(params: Params, overrides: Overrides) -> Params:
 
 
 def write_overrides(file: Path, overrides: Overrides) -> None:
-    """Write the values into `file`, keeping its comments and layout."""
-    yaml = YAML()  # round-trip
+    """Write the values into `file`, a `params.yaml`, and keep its comments and layout."""
+    yaml = YAML()  # the default type keeps comments
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 1000
     read_params(file)
@@ -114,12 +118,14 @@ def write_overrides(file: Path, overrides: Overrides) -> None:
         document[section].update(values)
     text = io.StringIO()
     yaml.dump(document, text)
-    validate(Params, YAML(typ="safe").load(text.getvalue()), "--set")  # each value may be right, and not all
+    validate(
+        Params, YAML(typ="safe").load(text.getvalue()), "--set"
+    )  # each value may be valid, and all together not
     write_text(file, text.getvalue())
 
 
 def copy_params(source: Path, target: Path, dataset: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
-    """Copy a `params.yaml` with its comments, for another data set and with these values by section."""
+    """Copy a `params.yaml` with its comments; set the data set and the values in `sections`."""
     yaml = YAML()
     params = yaml.load(source)
     params["dataset"] = dataset

@@ -1,4 +1,4 @@
-"""The stage `quantize`: the exported model in int8, as a file of its own."""
+"""The stage `quantize` converts the exported model to int8, in a file of its own."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tasks.params import ExportConfig, QuantizeConfig
     from tasks.tracking import Tracker
 
-# Below this difference of the two highest probabilities either class is right: what is computed in floats
-# between two int8 layers is rounded differently with another batch size, and may then be another integer.
+# If the two highest probabilities differ by less than this, either class counts as right: with another batch
+# size, floats between two int8 layers are rounded differently, and may become another integer.
 TIE_MARGIN = 0.02
 
 
@@ -41,11 +41,12 @@ def quantize(
 ) -> dict[str, Any]:
     """Write `int8_model`, once the file itself predicts the same in each configuration of `export.parity_…`.
 
-    The network of `weights` and the metadata of `onnx_model`; the ranges of the activations are measured on
-    training images. Equal weights, images and config give equal bytes. `RunError` where the class of a test
-    image depends on the configuration, ties within `TIE_MARGIN` aside.
+    The network is that of `weights`, the metadata that of `onnx_model`; the ranges of the activations are
+    measured on training images. Equal weights, images and config give equal bytes. `RunError` if the class of
+    a test image depends on the configuration, ties within `TIE_MARGIN` aside, or if `onnx_model` was exported
+    from other weights.
 
-    The talk's network has a graph of its own, which is fast in int8; of any other network the convolutions
+    The talk's network has a hand-made graph, which is fast in int8. For any other network, the convolutions
     and dense layers of `onnx_model` are quantized in place.
     """
     data = load_splits(splits)

@@ -1,4 +1,4 @@
-"""The stage `report`: render the HTML report, and its figures as files."""
+"""The stage `report` renders the HTML report, and its figures as files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,10 @@ def report(
 
 
 def draw_figures(inputs: ReportInputs, calibration_bins: int) -> tuple[dict[str, str], bytes | None]:
-    """Draw the charts, as SVG by file name, and the first layer's filters as PNG, where it takes RGB."""
+    """Draw the charts, as SVG by file name, and the first layer's filters, as PNG or None.
+
+    Filters are drawn if the first layer takes RGB.
+    """
     probabilities, labels = inputs.probabilities, inputs.test_labels
     shown = sort_by_f1(inputs)[-MAX_LABELED_CLASSES:]
     per_class = inputs.results["test"]["per_class"]

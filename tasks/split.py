@@ -1,4 +1,4 @@
-"""The stage `split`: the data set as three splits in one file, which training maps into memory."""
+"""The stage `split` writes the data set as three splits into one file, which training maps into memory."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def split(
 ) -> dict[str, Any]:
     """Write `splits`, a safetensors file that `tasks.workspace.splits.load_splits` loads.
 
-    The test split is the data set's own, and so is validation where there is one; else it is a stratified
-    sample of the training images. Added images follow the data set's own, in training and in validation.
+    The test split is the data set's own. So is the validation split, if there is one; otherwise it is a
+    stratified sample of the training images. Images that retraining added follow the data set's own, in
+    training and in validation. `RunError` if a class has no images for training or testing.
     """
     published = load_dataset(data, dataset, config, progress)
     for name, part in (("training", published.train), ("test", published.test)):
@@ -82,7 +83,11 @@ def _concatenate(first: LabeledImages, second: LabeledImages) -> LabeledImages:
 def stratified_split(
     labels: NDArray[np.int64], val_fraction: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of training and of validation images, each in ascending order; the same on every machine."""
+    """Return the indices of training and of validation images, in ascending order, equal on every machine.
+
+    Every class has the same fraction of validation images. `InputError` if one of the splits then has no
+    image of a class.
+    """
     # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
     rng = np.random.RandomState(seed)
     held_out = np.zeros(len(labels), dtype=bool)
@@ -98,9 +103,10 @@ def stratified_split(
 
 
 def channel_mean_std(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, of values in 0 to 1, from exact sums."""
+    """Compute mean and standard deviation per channel, of values in 0 to 1, from uint8 `(N, S, S, 3)`."""
     mean, std = [], []
     for channel in range(3):
+        # Sums over a histogram are exact in Python's integers, and so are the same on every machine.
         counts = np.bincount(images[..., channel].ravel(), minlength=256).tolist()
         n = sum(counts)
         total = sum(value * count for value, count in enumerate(counts))

@@ -1,4 +1,4 @@
-"""The stages by name, and how each gets the arguments that its signature names."""
+"""`run_stage` runs a stage by its name, with the arguments that the stage's signature names."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ from tasks.tracking import Tracker
 
 
 def _is_stage(name: str) -> bool:
-    """Whether `tasks/NAME.py` defines the function NAME; as text, since imports take seconds."""
+    """Whether `tasks/NAME.py` defines the function NAME; its text tells, since an import takes seconds."""
     file = Path(__file__).with_name(f"{name}.py")
     return file.is_file() and bool(
         re.search(rf"^def {name}\(", file.read_text(encoding="utf-8"), re.MULTILINE)
@@ -27,9 +27,10 @@ def run_stage(
 ) -> dict[str, Any]:
     """Call the function `stage` of the module `tasks.<stage>` and return its metrics.
 
-    Its arguments are wired by name: `config` is the stage's own section of `params.yaml`, `tracker` opens its
-    W&B run, `progress` is passed on, names in `paths` are passed as `Path`, names of top-level entries
-    as these; what remains keeps its default.
+    The names of the function's parameters say what it gets: `config` is the stage's own section of
+    `params.yaml`, `tracker` opens its W&B run, `progress` is passed on, a name in the section `paths` is
+    passed as a `Path`, and the name of another section or entry as its value. Other parameters keep their
+    default.
     """
     function = getattr(import_module(f"tasks.{stage}"), stage)
     arguments: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""Weights & Biases as a view of a run. The files in `reports/` are the results; W&B never fails a stage.
+"""Stages log to Weights & Biases, which shows results; the files in `reports/` are the results.
 
-A run of the pipeline is one W&B run, even if its stages are separate processes: `train` starts it, and later
-stages resume the run of the training that produced their weights.
+A failure of W&B never fails a stage. A run of the pipeline is one W&B run, even if its stages are separate
+processes: `train` starts it, and later stages resume the run of the training that produced their weights.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 
     from tasks.params import Params, TrackingConfig
 
-TIMEOUT_S = 5.0  # for the server to accept the run; after that it is logged offline
-UPLOAD_TIMEOUT_S = 30.0  # at a stage's end
-STATE_FILE = "tracking.json"  # beside the weights
+TIMEOUT_S = 5.0  # time for the server to accept the run, which is logged offline otherwise
+UPLOAD_TIMEOUT_S = 30.0  # time to finish the upload at a stage's end
+STATE_FILE = "tracking.json"  # file beside the weights that links the stages of a run
 WANDB_CLOUD_URL = "https://api.wandb.ai"
 MODEL_ARTIFACT = "image-classifier"
 
 
 def resolve_mode(tracking: TrackingConfig) -> str:
-    """`disabled`, `offline` or `online`; for `auto`, `WANDB_MODE` decides, then whether a key is set."""
+    """Return `disabled`, `offline` or `online`.
+
+    For `auto`, `WANDB_MODE` decides; if it is not set, the mode is `online` if there is an API key.
+    """
     if tracking.mode == "auto":
         return os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
     return tracking.mode
@@ -50,7 +53,11 @@ def has_api_key() -> bool:
 
 
 class Tracker:
-    """Starts and resumes the W&B run for a stage; for a training of many, with its `group` and `name`."""
+    """A tracker starts and resumes the W&B run of a stage.
+
+    If it is one of many trainings, `grouping` has the `group` and `name` of its W&B run, and `weights` its
+    weights file.
+    """
 
     def __init__(self, params: Params, weights: Path | None = None, **grouping: str) -> None:
         self._params = params
@@ -60,7 +67,7 @@ class Tracker:
 
     @contextmanager
     def start_run(self, stage: str, metadata: dict[str, Any], *, resume: bool = False) -> Iterator[WandbRun]:
-        """A new run for the stage that trains; with `resume`, the run of the interrupted training.
+        """Open a new run for the stage that trains or, with `resume`, the run of the interrupted training.
 
         `metadata` is added to the run's configuration, which holds all parameters.
         """
@@ -73,7 +80,7 @@ class Tracker:
 
     @contextmanager
     def resume_run(self, weights: Path, stage: str, metadata: dict[str, Any]) -> Iterator[WandbRun]:
-        """The run of the training that produced the weights; a new one if it is unknown."""
+        """Open the run of the training that produced the weights, or a new run if that one is unknown."""
         digest = hash_file(weights, "sha256")
         state = self._load_state()
         if state.get("weights") != digest:
@@ -125,7 +132,7 @@ class Tracker:
         try:
             state = read_json(self._state_file)
         except (OSError, ValueError):
-            return {}  # only the link between stages is lost
+            return {}  # the stage then logs to a run of its own
         return state if isinstance(state, dict) else {}
 
     def _save_state(self, state: dict[str, Any]) -> None:
@@ -134,7 +141,7 @@ class Tracker:
 
 
 class WandbRun:
-    """An open W&B run, or none: calls then do nothing.
+    """Stages log to this W&B run; if it could not be opened or has failed, its methods do nothing.
 
     A failure in W&B prints one line and ends the tracking, never the stage.
     """
@@ -152,7 +159,7 @@ class WandbRun:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                host="-",  # otherwise the name of this machine
+                host="-",  # the default is the name of this machine
                 init_timeout=TIMEOUT_S,
                 login_timeout=TIMEOUT_S,
                 finish_timeout=UPLOAD_TIMEOUT_S,
@@ -172,7 +179,7 @@ class WandbRun:
         self._call("summary dropped", lambda: self._run.summary.update(values))
 
     def log_table(self, name: str, columns: list[str], rows: list[list[Any]], step: int) -> None:
-        """A table; cells that are uint8 arrays `(H, W, 3)` are shown as images."""
+        """Log a table; cells that are uint8 arrays `(H, W, 3)` are shown as images."""
 
         def log() -> None:
             import wandb
@@ -196,7 +203,7 @@ class WandbRun:
         self._call("confusion matrix dropped", log)
 
     def log_model(self, file: Path, metadata: dict[str, Any], name: str = MODEL_ARTIFACT) -> None:
-        """The file as the next version of the model artifact `name`."""
+        """Log the file as the next version of the model artifact `name`."""
 
         def log() -> None:
             import wandb
@@ -214,7 +221,7 @@ class WandbRun:
         self._run = None
 
     def guard(self, on_failure: str, call: Callable[[], None]) -> None:
-        """Call; an exception marks this run as `failed` and is not raised."""
+        """Call the function; if it raises, mark this run as `failed` and do not raise."""
         try:
             call()
         except Exception as error:  # noqa: BLE001 - tracking must not stop a training
@@ -231,7 +238,7 @@ class WandbRun:
 
 
 def import_wandb() -> Any:
-    """W&B's client, silent and with a place for its cache."""
+    """Import W&B's client, which is then silent and has a folder for its cache."""
     os.environ.setdefault("WANDB_SILENT", "true")  # read at import; otherwise W&B prints the server's URL
     _ensure_cache_dir()
     import wandb
@@ -240,13 +247,16 @@ def import_wandb() -> Any:
 
 
 def _ensure_cache_dir() -> None:
-    """Give W&B's own process a cache in `wandb/` if there is no home for one; it prints its log otherwise."""
+    """Let W&B's own process use `wandb/` for its cache if the home folder cannot be used.
+
+    Without a cache, that process prints its log.
+    """
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wandb")
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):
             return
-    except (OSError, RuntimeError):  # the latter: no home at all
+    except (OSError, RuntimeError):  # RuntimeError means that there is no home folder
         os.environ["XDG_CACHE_HOME"] = str(Path("wandb", "cache").absolute())
 
 

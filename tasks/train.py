@@ -1,4 +1,4 @@
-"""The stage `train`: train the network and save the weights of the best validation epoch."""
+"""The stage `train` trains the network and saves the weights of the best validation epoch."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def train(
 
     `progress` receives the fraction done, 0 to 1, and a description; without it, a terminal shows a bar.
 
-    `pretrained` is the folder with the file that `config.weights` names, to start from.
+    `pretrained` is the folder of the file that `config.weights` names, the weights to start from.
 
-    With `until`, it stops after that epoch and writes checkpoints only; a later call goes on.
+    With `until`, the training stops after that epoch and writes checkpoints only; a later call continues it.
 
     An interrupted training resumes after its last complete epoch and gives bit-identical files. `RunError` if
-    the loss is not finite or the device runs out of memory, or if one of several processes dies.
+    the loss is not finite, if the device runs out of memory, or if one of several processes dies.
     """
     arguments = (splits, weights, history, config, tracker, progress, pretrained, until)
     device = resolve_device(config.device)
@@ -70,7 +70,7 @@ def _train(
     pretrained: Path | None,
     until: int | None,
 ) -> dict[str, Any]:
-    """As `train`, on one of its ranks. Only rank 0 writes, tracks and reports."""
+    """Train as one of several processes. Rank 0 alone writes files, logs to W&B and shows progress."""
     if ranks.rank:
         tracker, progress = None, lambda *_: None
     data = load_splits(splits)
@@ -147,10 +147,10 @@ def _train(
 
 @contextmanager
 def _explain_out_of_memory(batch_size: int) -> Iterator[None]:
-    """`RunError` where the GPU has too little memory: for the images, the network, or a step."""
+    """Raise a `RunError` that says what to do if the GPU's memory is too small in the block."""
     try:
         yield
-    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:  # the latter: not even for CUDA itself
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:  # the second: too small for CUDA itself
         if "out of memory" not in str(error) and isinstance(error, torch.AcceleratorError):
             raise
         raise RunError(

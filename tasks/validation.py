@@ -1,4 +1,7 @@
-"""Load and validate what users write: one line per error, with the key, its value and what is allowed."""
+"""What users write is loaded and validated here.
+
+A message has a line per error, with the key, its value and what is allowed.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,19 +18,19 @@ from tasks.workspace.errors import InputError, suggest
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Schema = Mapping[str, Any]
 
-MAX_SHOWN = 60  # characters of a value in a message
-MAX_VALUES = 6  # of an enumeration
+MAX_SHOWN = 60  # number of characters of a value that a message shows
+MAX_VALUES = 6  # number of allowed names that a message lists
 
 
 def load_yaml(file: Path, yaml: YAML | None = None) -> Any:
-    """The content of `file`; `InputError` where it cannot be read, is empty or is not YAML."""
+    """Load a YAML file. `InputError` if it cannot be read, is empty or is not YAML."""
     try:
         content = (yaml or YAML(typ="safe")).load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {file}: it is not UTF-8 text (byte {error.start + 1})") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # the last two: numbers or nesting without end
+    except (YAMLError, ValueError, RecursionError) as error:  # the last two: huge numbers or deep nesting
         raise InputError(f"{file}{describe_yaml_error(error)}") from None
     if content is None:
         raise InputError(f"{file} is empty; restore it, for example from Git")
@@ -35,7 +38,7 @@ def load_yaml(file: Path, yaml: YAML | None = None) -> Any:
 
 
 def describe_yaml_error(error: Exception) -> str:
-    """`, line 3: the key seed is given twice`, in one line and without the parser's advice."""
+    """Return one line that follows a file's name, such as `, line 3: the key seed is given twice`."""
     if not isinstance(error, MarkedYAMLError) or error.problem_mark is None:
         return f" is not YAML: {' '.join(str(error).split())[:200] or type(error).__name__}"
     place = f", line {error.problem_mark.line + 1}"
@@ -46,7 +49,7 @@ def describe_yaml_error(error: Exception) -> str:
 
 
 def validate(model: type[ModelT], values: Any, origin: str) -> ModelT:
-    """The values as `model`; `InputError` with one line per key that is wrong, each after `origin`."""
+    """Build the `model` from the values. `InputError` has a line per wrong key, beginning with `origin`."""
     if not isinstance(values, Mapping):
         raise InputError(f"{origin} should hold sections of keys, such as `train:`, not {_show(values)}")
     try:
@@ -82,7 +85,7 @@ def _format_error(schema: Schema, values: Any, error: Mapping[str, Any]) -> str:
 
 
 def _locate(values: Any, location: Sequence[str | int]) -> list[str | int]:
-    """The part of an error's location that is in the file; the rest names branches of a union."""
+    """Return the part of an error's location that is in the file; the rest names branches of a union."""
     found: list[str | int] = []
     for part in location:
         if not (
@@ -96,7 +99,7 @@ def _locate(values: Any, location: Sequence[str | int]) -> list[str | int]:
 
 
 def _find(schema: Schema, location: Sequence[str | int]) -> Schema:
-    """The JSON schema at a location, with references followed and optional values taken as required."""
+    """Return the JSON schema at a location, with references resolved and None removed from unions."""
     node = _resolve(schema, schema)
     for part in location:
         node = _resolve(node["items"] if isinstance(part, int) else node["properties"][part], schema)
@@ -111,7 +114,7 @@ def _resolve(node: Schema, root: Schema) -> Schema:
 
 
 def describe_allowed(node: Schema, root: Schema) -> str:
-    """What a JSON schema allows, in words: `an integer from 1 to 1000`, `true, false or 'alternating'`."""
+    """Say what a JSON schema allows: `an integer from 1 to 1000`, `true, false or 'alternating'`."""
     node = _resolve(node, root)
     if "anyOf" in node:
         return _join(
@@ -156,7 +159,7 @@ def _describe_range(node: Schema) -> str:
 
 
 def _show(value: Any) -> str:
-    """A value as YAML writes it, shortened."""
+    """Return a value as YAML writes it, shortened."""
     if value is None:
         return "empty"
     if isinstance(value, bool):
@@ -165,6 +168,6 @@ def _show(value: Any) -> str:
         return ".nan" if math.isnan(value) else f"{'-' * (value < 0)}.inf"
     try:
         text = repr(value)
-    except ValueError:  # an integer of thousands of digits
+    except ValueError:  # Python refuses to print an integer of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -22,14 +22,14 @@ from tasks.params.types import (
 from tasks.validation import load_yaml, validate
 
 PARAMS = Path("params.yaml")
-"""in the workspace, which is the current directory of a run"""
+"""path in the workspace, which is the current directory of a run"""
 
 
 class ProjectConfig(StrictModel):
-    """What the files that leave the project say about it."""
+    """Files that leave the project, such as exported models, name these facts about it."""
 
     license: str = Field(
-        description="of the exported models, such as an SPDX identifier; empty: they name none"
+        description="license of the exported models, such as an SPDX identifier; empty: they name none"
     )
 
     @field_validator("license")
