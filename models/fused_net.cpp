@@ -110,7 +110,6 @@ class Layer {
     float* to = out.mutable_data_ptr<float>();
     uint8_t* to_argmax = argmax.mutable_data_ptr<uint8_t>();
     parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
-      // The copy of an image has room for two planes of columns, and for vectors that reach beyond its end.
       std::vector<float> image(2 * size + PADDING);
       for (int64_t n = begin; n < end; n++) {
         if constexpr (BY_COLUMN)
@@ -196,7 +195,6 @@ class Layer {
       for (int64_t ky = 0; ky < K; ky++)
         for (int64_t k = 0; k < ROW; k++) {
           const float* even = planes + 2 * (k % IN) * plane + (2 * y + ky) * half + x;
-          // Four vectors of the image serve all channels of the block, so each is loaded once.
           Vector values[4];
           for (int64_t index = 0; index < 4; index++) {
             const int64_t column = index % 2 + k / IN;
@@ -225,14 +223,12 @@ class Layer {
       const float* values = image + (2 * y + ky) * stride + 2 * x * IN;
       for (int64_t k = 0; k < ROW; k++)
         for (int64_t part = 0; part < parts; part++) {
-          // One vector of weights serves all places of the block, so it is loaded once.
           const Vector filter = load(filters + (ky * ROW + k) * OUT + part * LANES);
           for (int64_t row = 0; row < 2; row++)
             for (int64_t column = 0; column < COLUMNS; column++)
               sums[row][column][part] += values[row * stride + column * IN + k] * filter;
         }
     }
-    // Two rows of two columns each are pooled into one output.
     for (int64_t c = 0; c < std::min(COLUMNS, 2 * (out_width - x)); c += 2)
       for (int64_t part = 0; part < parts; part++) {
         const int64_t at = (y * out_width + x + c / 2) * OUT + part * LANES;

@@ -114,6 +114,7 @@ def _per_class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
 
 
 def _most_confident_errors(test: Split, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
+    """Return a row, as in `ERROR_COLUMNS`, for each of the errors with the highest probability."""
     confidence, predicted = probabilities.max(1)
     errors = (predicted != test.labels).nonzero().flatten()
     most_confident = errors[confidence[errors].argsort(descending=True, stable=True)][:NUM_LOGGED_ERRORS]

@@ -90,6 +90,7 @@ def to_onnx(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> on
 def _build_metadata(
     model: onnx.ModelProto, metadata: dict[str, Any], weights: Path, test_accuracy: float
 ) -> dict[str, str]:
+    """Return the metadata of the ONNX file: what it takes and gives, and the run that made it."""
     shapes = describe_signature(model)
     run = {key: metadata[key] for key in PROVENANCE_KEYS if key in metadata}
     run["weights_sha256"] = hash_file(weights, "sha256")

@@ -1,4 +1,4 @@
-"""How processes of the same code start and end: by signals, and with their parent."""
+"""These functions decide how the project's processes start and end: by signals, and with their parent."""
 
 import ctypes
 import os
@@ -13,8 +13,8 @@ from typing import IO
 from tasks.workspace.code import ROOT
 
 POLL_INTERVAL_S = 0.5
-PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
-TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # SIGHUP: the terminal was closed
+PR_SET_PDEATHSIG = 1  # as in <linux/prctl.h>
+TERMINATION_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")  # SIGHUP comes when the terminal is closed
 
 REPOSITORY_VARIABLES = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_PREFIX"),
@@ -22,14 +22,14 @@ REPOSITORY_VARIABLES = (
     *("GIT_SHALLOW_FILE", "GIT_GRAFT_FILE", "GIT_REPLACE_REF_BASE"),
     *("GIT_GLOB_PATHSPECS", "GIT_NOGLOB_PATHSPECS", "GIT_ICASE_PATHSPECS"),
 )
-"""Variables with which a shell or a hook points Git at another repository than the one of the folder."""
+"""variables by which a shell or a hook makes Git use another repository than the current folder's"""
 
 
 def normalize_environment() -> None:
-    """Set for this process, and those that it starts, what libraries rely on.
+    """Set environment variables on which libraries rely, for this process and those that it starts.
 
-    Git and DVC use the repository of the folder. A user id of a container may have neither a name, for which
-    DVC and PyTorch ask, nor a home directory; Docker makes it `/` then.
+    Git and DVC then use the repository of the current folder. In a container, a user id may have neither a
+    name, which DVC and PyTorch need, nor a home directory, for which Docker sets `/`.
     """
     for name in REPOSITORY_VARIABLES:
         os.environ.pop(name, None)
@@ -41,9 +41,9 @@ def normalize_environment() -> None:
 
 
 def interrupt_on_termination() -> None:
-    """Let termination signals end this process as Ctrl-C does: it says so, and releases its locks.
+    """Let termination signals end this process as Ctrl-C does, with a message and without leaving locks.
 
-    A signal that is ignored, as SIGHUP by `nohup`, stays ignored.
+    A signal that is ignored, such as SIGHUP under `nohup`, stays ignored.
     """
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -56,9 +56,9 @@ def interrupt_on_termination() -> None:
 
 
 def exit_with_parent(parent: int | None = None) -> None:
-    """Send this process SIGTERM once its parent has ended, so that nothing runs on unseen after a kill.
+    """Send this process SIGTERM once its parent has ended, so that nothing goes on unseen after a kill.
 
-    `parent` is its process id, where it may have ended before this is called.
+    `parent` is the parent's process id, needed if the parent may have ended before this call.
     """
     parent = parent or os.getppid()
 
@@ -71,7 +71,7 @@ def exit_with_parent(parent: int | None = None) -> None:
 
 
 def kill_with_parent(parent: int) -> None:
-    """On Linux, end this process with the thread of `parent` that started it, even while it is suspended."""
+    """On Linux, kill this process when the thread of `parent` that started it ends, even if suspended."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -79,12 +79,12 @@ def kill_with_parent(parent: int) -> None:
 
 
 def python_path() -> str:
-    """`PYTHONPATH` for a process that runs the same code, wherever its folder is."""
+    """Return a `PYTHONPATH` with which a process runs this project's code in any working directory."""
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def describe_exit(code: int, errors: IO[bytes]) -> str:
-    """Why a process ended that should not have, in one line, by its exit code and its standard error."""
+    """Say in one line why a process ended unexpectedly, from its exit code and its standard error."""
     if code < 0:
         reason = ", possibly out of memory" if -code == signal.SIGKILL else ""
         return f"was killed by {signal.Signals(-code).name}{reason}"

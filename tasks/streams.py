@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or of another encoding."""
+"""Standard streams may be closed, full, or in an encoding that lacks characters; a run must not fail then."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ DEFAULT_MODES = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
 
 def repair_standard_streams() -> set[str]:
-    """Give closed standard streams the null device, and let none fail for a character that it cannot encode.
+    """Connect closed standard streams to the null device, and escape characters that cannot be encoded.
 
-    A closed descriptor would be taken by the next file that is opened, and prints would go into it. Returns
-    the names of the streams that were closed.
+    Otherwise the next file that is opened would get the closed descriptor, and prints would go into it.
+    Returns the names of the streams that were closed.
     """
     closed = set()
     for descriptor, name, mode in DEFAULT_MODES:
@@ -31,7 +31,7 @@ def repair_standard_streams() -> set[str]:
 
 
 def flush_standard_output() -> None:
-    """Write what is buffered. On `OSError` the rest is discarded, so that the interpreter's exit is quiet."""
+    """Write what is buffered. On `OSError`, discard the rest, so that Python prints no error at its exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -40,6 +40,7 @@ def flush_standard_output() -> None:
 
 
 def discard_standard_output() -> None:
+    """Connect standard output to the null device, for a stream that can take no more."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

@@ -95,6 +95,7 @@ class Tracker:
 
     @contextmanager
     def _open_run(self, stage: str, state: dict[str, Any], metadata: dict[str, Any]) -> Iterator[WandbRun]:
+        """Open the run in `state`: online if possible, else offline, else one that logs nothing."""
         run = WandbRun()
         if self._mode != "disabled":
             config = self._params.model_dump() | metadata
@@ -107,7 +108,8 @@ class Tracker:
                     self._save_state(state | {"unreachable": True})  # later stages do not try again
                     online = False
                     run = WandbRun()
-                    run.guard("teardown", lambda: import_wandb().teardown())  # releases the run's id
+                    # The offline run has the same id, which W&B holds until then.
+                    run.guard("teardown", lambda: import_wandb().teardown())
             if not online:
                 run.guard("offline run", lambda: run.open(self._settings(state, stage, "offline"), config))
                 if run.failed:
@@ -239,7 +241,8 @@ class WandbRun:
 
 def import_wandb() -> Any:
     """Import W&B's client, which is then silent and has a folder for its cache."""
-    os.environ.setdefault("WANDB_SILENT", "true")  # read at import; otherwise W&B prints the server's URL
+    # W&B reads this at import, and would print the server's URL without it.
+    os.environ.setdefault("WANDB_SILENT", "true")
     _ensure_cache_dir()
     import wandb
 
@@ -261,6 +264,7 @@ def _ensure_cache_dir() -> None:
 
 
 def _git_commit() -> str | None:
+    """Return the hash of the current commit; None without Git, or outside a repository."""
     git = shutil.which("git")
     if git is None:
         return None

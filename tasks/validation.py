@@ -61,6 +61,7 @@ def validate(model: type[ModelT], values: Any, origin: str) -> ModelT:
 
 
 def _format_error(schema: Schema, values: Any, error: Mapping[str, Any]) -> str:
+    """Say in one line what is wrong, from one of pydantic's errors."""
     location = _locate(values, error["loc"])
     key = ".".join(map(str, location))
     match error["type"]:
@@ -71,7 +72,7 @@ def _format_error(schema: Schema, values: Any, error: Mapping[str, Any]) -> str:
         case "missing":
             key = ".".join(map(str, error["loc"]))
             return f"{key} is missing; it should be {describe_allowed(_find(schema, error['loc']), schema)}"
-        case "value_error" if "ctx" in error and error["loc"]:  # it may be a default that is wrong
+        case "value_error" if "ctx" in error and error["loc"]:  # a default may be wrong, which `values` lacks
             return f"{key or error['loc'][0]}: {error['ctx']['error']}"
     value = values
     for part in location:

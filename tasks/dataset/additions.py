@@ -28,6 +28,8 @@ VAL_SHARE = 0.1
 
 @dataclass(frozen=True)
 class AddedImages:
+    """The added images of both splits are loaded together."""
+
     train: LabeledImages
     val: LabeledImages
     md5: str

@@ -22,6 +22,8 @@ from tasks.workspace.errors import RunError
 
 @dataclass(frozen=True)
 class CifarFiles:
+    """A published data set has these files, and these keys in them."""
+
     folder: str
     """name of the folder in the archive and in `data/`"""
     train: tuple[str, ...]

@@ -44,6 +44,8 @@ MAX_PROBLEMS = 20  # number of problems that a message shows
 
 @dataclass(frozen=True)
 class ImageFile:
+    """The path of an image says its split and its class, `label`."""
+
     path: Path
     split: str
     """`train`, `val`, `test`, or empty if the folder has no splits"""
@@ -52,6 +54,8 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageFolder:
+    """A listing holds the images of the folder, in their order in the data set, and its classes."""
+
     files: list[ImageFile]
     classes: dict[str, set[str]]
     """names of the classes' folders, by split"""

@@ -89,6 +89,7 @@ class ResumableDownload:
         return retry
 
     def _attempt(self) -> None:
+        """Request the archive, or the rest of it, once; requests' exceptions say that another try may do."""
         offset = self.file.stat().st_size if self.file.exists() else 0
         validator = self._cached_validator() if offset else None
         headers = {"Accept-Encoding": "identity"}

@@ -117,6 +117,7 @@ def _too_large(limit: float) -> InputError:
 
 
 def _preprocess(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """Decode an opened image and return its square, uint8 `(size, size, 3)`, within the bounds on memory."""
     shorter, coefficients = min(image.size), 0
     if image.format in {"JPEG", "MPO"}:
         coefficients = JPEG_BYTES_PER_PIXEL * image.width * image.height

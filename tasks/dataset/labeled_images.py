@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class LabeledImages:
+    """Images of one split have labels, in the same order."""
+
     images: NDArray[np.uint8]
     """`(N, S, S, 3)`, RGB"""
     labels: NDArray[np.int64]
@@ -16,6 +18,8 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class Dataset:
+    """A loaded data set has up to three splits, its classes' names in the order of labels, and a hash."""
+
     train: LabeledImages
     val: LabeledImages | None
     """None if the stage `split` has to take it from the training images"""

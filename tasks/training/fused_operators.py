@@ -119,7 +119,7 @@ def _find_or_compile(folder: Path, name: str, compiler: list[str]) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temp_folder:
             built = Path(temp_folder) / "fused_net.so"
             _compile(compiler, built)
-            built.chmod(0o700)  # a wide umask would let others write to it
+            built.chmod(0o700)  # private under any umask
             return built.replace(folder / f"{name}-{hash_file(built, 'sha256')}.so")
     except OSError as error:
         raise RunError(describe_os_error(error)) from error
@@ -155,6 +155,7 @@ def _compile(compiler: list[str], library: Path) -> None:
 
 
 def _run(command: list[str], **env: str) -> str:
+    """Run the compiler and return what it prints. `BuildError` with its first error if it fails."""
     try:
         process = subprocess.run(  # noqa: S603
             command,

@@ -26,6 +26,8 @@ CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
 
 
 class Batch(NamedTuple):
+    """A batch is what one training step takes: with several ranks, this rank's share of it."""
+
     inputs: Tensor
     """normalized images, float32 `(B, 3, S, S)`, channels last in memory"""
     labels: Tensor

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Split
 
-WARM_UP_STEPS = 3  # per graph; `torch.compile` autotunes and records the CUDA graph in the first ones
+WARM_UP_STEPS = 3  # number per graph: `torch.compile` autotunes and records the CUDA graph in the first ones
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Trainer:
                     f"accuracy {metrics.val_accuracy:.4f}, {seconds:.1f} s, {seconds_left:.0f} s left"
                 )
         except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C or SIGTERM
+            if not isinstance(error, Exception):  # KeyboardInterrupt, which SIGTERM raises, too
                 print(f"interrupted; the next run resumes after epoch {num_saved}")
             raise
         assert self.best is not None

@@ -20,6 +20,8 @@ from tasks.workspace.files import atomic_write
 
 @dataclass(frozen=True)
 class Split:
+    """A split is images with labels; as loaded, the images are mapped from the file, not read."""
+
     images: Tensor
     """uint8 `(N, S, S, 3)`, RGB"""
     labels: Tensor
@@ -42,7 +44,7 @@ class Splits:
 
     @property
     def image_size(self) -> int:
-        """Width and height of every image, in pixels."""
+        """The width and the height of every image, in pixels."""
         return self.train.images.shape[1]
 
 

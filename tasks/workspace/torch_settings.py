@@ -30,13 +30,13 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Iterator
         return
     if not enabled:
         was_enabled = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = True  # benchmarks its algorithms at the first step of each shape
+        torch.backends.cudnn.benchmark = True  # cuDNN measures its algorithms at the first step of each shape
         try:
             yield
         finally:
             torch.backends.cudnn.benchmark = was_enabled
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it for this
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True)
     try:

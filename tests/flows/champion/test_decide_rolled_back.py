@@ -130,7 +130,9 @@ def test_only_a_person_decides_where_a_promotion_may_be_missing(length: int) -> 
         for use in (sync_champion, restore_champion):
             with pytest.raises(RunError, match="where Git has the whole ledger, restore it with: cp"):
                 use(repo)
-    with pytest.raises(RunError, match="choose the model that serves with: cifarflow rollback VERSION") as raised:
+    with pytest.raises(
+        RunError, match="choose the model that serves with: cifarflow rollback VERSION"
+    ) as raised:
         _roll_back(None)
     assert len(str(raised.value).splitlines()) == 1
     assert (LEDGER.read_bytes(), CHAMPION.read_text()) == (first + second[:length], "two")

@@ -59,7 +59,9 @@ def test_rejected_model_is_found_by_version_or_file(tmp_path: Path) -> None:
     rejected = replace(make_entry("rejected", "b"), model_md5=hash_file(file, "md5"))
     entries = [append(make_entry("promoted", "a")), append(rejected)]
     assert resolve_candidate(entries, "2") == resolve_candidate(entries, str(file)) == entries[1]
-    with pytest.raises(InputError, match="1 was promoted as version 1; cifarflow rollback 1 promotes it again"):
+    with pytest.raises(
+        InputError, match="1 was promoted as version 1; cifarflow rollback 1 promotes it again"
+    ):
         resolve_candidate(entries, "1")
     with pytest.raises(InputError, match="7 has not been compared with the champion"):
         resolve_candidate(entries, "7")
