@@ -91,7 +91,7 @@ def evaluate(
         f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
     )
     if tta != "none":
-        print(f"with test-time augmentation ({tta}); without: {test['accuracy_no_tta']:.4f}")
+        print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.4f}")
     if tracker is not None:
         step = metadata["epochs"] + 1
         with tracker.resume_run(weights, "evaluate", {"data_md5": metadata["data_md5"]}) as run:

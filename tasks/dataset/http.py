@@ -102,7 +102,7 @@ class ResumableDownload:
                 if response.headers.get("Content-Range") == f"bytes */{offset}":
                     return  # the file was complete already
                 self.file.unlink()
-                raise requests.ConnectionError("its length changed")
+                raise requests.ConnectionError("the archive's length changed")
             response.raise_for_status()
             if response.status_code not in {requests.codes.ok, requests.codes.partial_content}:
                 raise DownloadError(f"responded {response.status_code} {response.reason}")

@@ -166,7 +166,9 @@ class TrainConfig(StrictModel):
                 f"processes {self.processes} must not be greater than batch_size ({self.batch_size})"
             )
         if self.fused is True and not self.can_be_fused:
-            raise ValueError("fused needs network net and precision 32-true; auto or false for others")
+            raise ValueError(
+                "fused needs network net and precision 32-true; otherwise set it to auto or false"
+            )
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")
         if not self.network.startswith("airbench") and self.whiten_bias_epochs:

@@ -29,14 +29,16 @@ def load_pretrained(network: nn.Module, file: Path, name: str) -> None:
     expected = network.state_dict()
     for problem, keys in (
         ("lacks", expected.keys() - tensors.keys()),
-        ("has more than the network:", tensors.keys() - expected.keys()),
+        ("has keys that the network lacks:", tensors.keys() - expected.keys()),
     ):
         if keys:
             raise InputError(f"{file} does not fit {name}: it {problem} {_join(keys)}")
     other_shape = {key for key, tensor in tensors.items() if tensor.shape != expected[key].shape}
     replaceable = {key for key in other_shape if key.startswith((*_stem(name), _head(network)))}
     if other_shape - replaceable:
-        raise InputError(f"{file} does not fit {name}: other shapes of {_join(other_shape - replaceable)}")
+        raise InputError(
+            f"{file} does not fit {name}: it has other shapes of {_join(other_shape - replaceable)}"
+        )
     network.load_state_dict({key: tensors[key] for key in tensors.keys() - other_shape}, strict=False)
     kept = f"; initialized anew: {', '.join(sorted(other_shape))}" if other_shape else ""
     print(f"starting from the weights in {file}{kept}")

@@ -41,7 +41,7 @@ def open_cache_or_temporary(name: str) -> Path:
     try:
         return open_private_cache(name)
     except RunError as error:
-        print(f"{error}; so what is kept in it is kept for this run alone", file=sys.stderr)
+        print(f"{error}; so this run uses a temporary folder instead", file=sys.stderr)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     check_private(folder)

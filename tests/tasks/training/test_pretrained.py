@@ -52,7 +52,7 @@ def test_load_pretrained_takes_torchvisions_weights_for_large_images(tmp_path: P
     ("change", "message"),
     [
         ({"fc2.weight": torch.zeros(84, 121)}, r"other shapes of fc2\.weight"),
-        ({"fc4.weight": torch.zeros(1)}, r"more than the network: fc4\.weight"),
+        ({"fc4.weight": torch.zeros(1)}, r"keys that the network lacks: fc4\.weight"),
         ({"fc2.weight": None}, r"lacks fc2\.weight"),
     ],
 )
