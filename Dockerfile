@@ -1,5 +1,5 @@
-# The code and its packages as an image, for Docker and Kubernetes work pools. Runs work in a clone of their own
-# (docs/anywhere.md), or in a mounted workspace with data, DVC's cache and the registry (docs/deployment.md). They are the
+# This image has the code and its packages, for Docker and Kubernetes work pools. A run works in a clone of its own
+# (docs/anywhere.md), or in a mounted workspace with data, DVC's cache and the registry (docs/deployment.md). It runs as the
 # user 1000, who owns /workspace and /cache and can change nothing else.
 FROM python:3.11.16-slim-bookworm
 
@@ -19,9 +19,9 @@ RUN VIRTUAL_ENV=.venv .venv/bin/uv pip install --no-cache --no-deps --no-build-i
 ENV PATH=/opt/cifarflow/.venv/bin:$PATH \
     PREFECT_SERVER_ANALYTICS_ENABLED=false \
     DVC_NO_ANALYTICS=1
-# A job with DVC_SYSTEM_CONFIG_DIR=/etc/dvc-in-cache has DVC's cache in a volume at /cache.
+# A job with DVC_SYSTEM_CONFIG_DIR=/etc/dvc-in-cache keeps DVC's cache in a volume at /cache.
 RUN mkdir /etc/dvc-in-cache && printf '[cache]\n    dir = /cache\n' > /etc/dvc-in-cache/config
-# Git trusts a workspace that is mounted, whoever owns it there.
+# With safe.directory, Git trusts a mounted workspace whoever owns it.
 RUN useradd --uid 1000 --create-home cifarflow && mkdir /workspace /cache && chown 1000:1000 /workspace /cache \
     && git config --system --add safe.directory /workspace
 USER 1000:1000

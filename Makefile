@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
-# The URL of an index with PyTorch's CPU builds, for machines without a GPU. The lock has no hashes of these.
+# TORCH_INDEX is the URL of an index with PyTorch's CPU builds, for machines without a GPU. requirements.lock has no hashes
+# of these builds.
 TORCH_INDEX ?=
 SIZE := $(if $(TORCH_INDEX),2 GB,6 GB with CUDA)
 CUDA_BUILD := ^(torch|torchvision|triton)==|^(nvidia|cuda)-
@@ -19,9 +20,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(SETUP)  ## .venv from requirements.lock, again only if that changed
+setup: $(SETUP)  ## make .venv from requirements.lock, again only if that changed
 
-# uv itself comes from the lock too, by hash, through the venv's own pip; uv then installs the rest.
+# The venv's own pip installs uv, by its hash in the lock; uv then installs the rest.
 $(SETUP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "cifarflow needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
@@ -44,7 +45,7 @@ $(SETUP): requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# What was downloaded so far: on a terminal in one line that is rewritten, in a log once per minute.
+# SHOW_PROGRESS prints how much was downloaded so far: on a terminal in one line that is rewritten, in a log once per minute.
 define SHOW_PROGRESS
 pid=$$!; trap 'kill $$pid; exit 130' INT TERM; cache=$$($(BIN)/uv cache dir); SECONDS=0; next=60; mb=0; \
 	size() { du -sm $$cache 2>/dev/null | cut -f1; }; before=$$(size); \
@@ -55,25 +56,25 @@ pid=$$!; trap 'kill $$pid; exit 130' INT TERM; cache=$$($(BIN)/uv cache dir); SE
 	done; wait $$pid && { if [ -t 1 ]; then echo; fi; echo "      done in $$SECONDS s"; }
 endef
 
-run: $(SETUP)  ## the whole pipeline on CIFAR-10 (if it cannot be downloaded: on a generated sample)
+run: $(SETUP)  ## run the whole pipeline on CIFAR-10 (if it cannot be downloaded: on a generated sample)
 	$(BIN)/cifarflow run --sample-fallback
 
-check: lint  ## lint, types and the fast tests
+check: lint  ## check lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or distributed or faults)"
 
-test: $(SETUP)  ## all tests but those of the next two
+test: $(SETUP)  ## run all tests except those of `distributed` and `faults`
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(MARKS),-m "$(MARKS)")
 
-distributed: $(SETUP)  ## tests of workers, clusters, remotes and runs at once
+distributed: $(SETUP)  ## test workers, clusters, remotes and runs at once
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "distributed and not faults"
 
-faults: $(SETUP)  ## fault injection: under 3 minutes
+faults: $(SETUP)  ## test by fault injection: under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 -m faults
 
-bench: $(SETUP)  ## what people wait for, beside the last saved table (alone on the machine)
+bench: $(SETUP)  ## measure what people wait for, beside the last saved table (with nothing else on the machine)
 	$(BIN)/python benchmarks/everyday.py
 
-lint: $(SETUP)  ## formatting, lint and types
+lint: $(SETUP)  ## check formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
