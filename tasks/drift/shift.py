@@ -127,10 +127,10 @@ def detect_drift(
         confidence: lowest acceptable chance of a year of daily batches without a false alarm
         labels: class numbers of the batch and of the reference, if known
     """
-    # A year has no false alarm where none of 365 batches has one (hence the root), and a batch has none where
-    # none of its tests has one (hence Bonferroni's division).
     num_images, num_classes = outputs.shape
     num_tests = num_classes * (1 if labels is None else 2)
+    # A year has no false alarm where none of 365 batches has one (hence the root), and a batch has none where
+    # none of its tests has one (hence Bonferroni's division).
     threshold = -math.expm1(math.log(confidence) / BATCHES_PER_YEAR) / num_tests
     least = min_images(len(reference), threshold)
     outliers = np.empty(0, np.int64)
@@ -197,7 +197,7 @@ def _rank_outputs(
     pooled. The ranks of the reference are not in the order of its images, but in rows of the same stratum.
     """
     ranks, reference_ranks = np.empty(outputs.shape), np.empty(reference.shape)
-    # Dogs are ranked among dogs only: that more of them are there is no covariate shift.
+    # Dogs are ranked among dogs only, so more dogs in a batch are no covariate shift.
     for stratum in np.unique(strata[1]):
         rows, reference_rows = (np.flatnonzero(numbers == stratum) for numbers in strata)
         # Sorting once per output lets a binary search rank every image.

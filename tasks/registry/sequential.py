@@ -102,9 +102,8 @@ def dunnett_level(looks: float, error: float) -> float:
     def excess(critical: float) -> float:
         return _any_crossing(looks * log_ndtr(np.sqrt(2) * critical + _LUCK)) - error
 
-    level = max(
-        error / looks, np.finfo(float).tiny
-    )  # Bonferroni's level is too strict, and bounds the search.
+    # Bonferroni's level is too strict, and bounds the search.
+    level = max(error / looks, np.finfo(float).tiny)
     return float(ndtr(-brentq(excess, -ndtri(error) - 1e-6, -ndtri(level) + 1e-6, xtol=1e-10)))
 
 
