@@ -70,6 +70,7 @@ class BackendMeasurement:
         best = self.best_throughput()
         result = {name: best[name] for name in ("images_per_second", "batch_size", "threads")}
         for batch_size, rates in self.offline.items():
+            # Many requests at once may also be slower than the best row.
             if (rate := float(np.median(rates))) > result["images_per_second"]:
                 requests = self.offline_requests
                 result = {"images_per_second": rate, "batch_size": batch_size, "requests": requests}

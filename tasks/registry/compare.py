@@ -127,7 +127,7 @@ def compare(
     """
     data = load_splits(splits)
     num_own = len(data.val.labels) - int(data.metadata.get("val_added", 0))
-    # These figures are known of the challenger alone, also where nothing is compared.
+    # `values` becomes the evidence. It begins with what is known of the challenger alone.
     values: dict[str, Any] = {
         "val_sha256": hash_own_val(data),
         "val_images": len(data.val.labels),
@@ -136,7 +136,6 @@ def compare(
         "parity_max_abs_diff": float(parity["max_abs_diff"]),
         "parity_argmax_agreement": float(parity["argmax_agreement"]),
     }
-    # Each comparison counts as a look, and the evidence keeps its number and its threshold.
     incomparable_reason = None
     if champion is not None and champion.classes != challenger.classes:
         incomparable_reason = f"its classes differ from the champion's: {', '.join(challenger.classes)}"
@@ -148,8 +147,9 @@ def compare(
     elif champion is not None:
         look = allocate_look(earlier_looks, now or dt.datetime.now(dt.UTC), config.confidence)
         values |= _paired_comparison(challenger, champion, data, num_own, config.confidence)
+        # The threshold depends on when earlier looks were, so it is recorded beside the p-value.
         values |= {"look": look.number, "threshold": look.threshold, "error_spent": look.error_spent}
-    # Figures that were not measured stay None in the evidence.
+    # Without a comparison, the figures of a comparison stay None.
     evidence = Comparison(**values)
     rejection = next(_rejection_reasons(evidence, incomparable_reason, config), None)
     if rejection is not None:
@@ -182,7 +182,7 @@ def _paired_comparison(
         "p_value": mcnemar_exact(found.discordant_challenger, found.discordant_champion),
         "latency_ratio": _latency_ratio(challenger, champion, data.val.images[:1].numpy()),
     }
-    # The gain may come from added images alone, so the evidence shows both parts.
+    # The gain on all images may come from added images alone, so the evidence shows both parts as well.
     if num_own < found.images:
         own, added = (
             paired_accuracy(challenger_correct[part], champion_correct[part], confidence)
@@ -201,6 +201,7 @@ def find_uneven_classes(
     Return both shares. The accuracy counts such a class for more, or for less, than it did before.
     """
     own, now = (np.bincount(part, minlength=len(classes)) / len(part) for part in (labels[:num_own], labels))
+    # The ratio is compared, and not the difference, so that rare classes count as much as frequent ones.
     return {
         name: (float(before), float(after))
         for name, before, after in zip(classes, own, now, strict=True)
@@ -219,6 +220,7 @@ def _rejection_reasons(
         )
     if incomparable_reason is not None:
         yield incomparable_reason
+    # Without a comparison there is nothing else to check.
     if evidence.accuracy_gain is None:
         return
     assert evidence.p_value is not None
