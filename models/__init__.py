@@ -1,1 +1,1 @@
-"""The networks. They need PyTorch and the standard library only, and know no file, Prefect, DVC or W&B."""
+"""The networks need PyTorch and the standard library only; they know no file, Prefect, DVC or W&B."""

@@ -1,4 +1,4 @@
-"""A training step, written as in the talk's code demo and in the toy `training_cycle`."""
+"""`training_step` is written as in the talk's code demo and in the toy `training_cycle`."""
 
 from collections.abc import Callable
 

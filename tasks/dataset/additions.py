@@ -28,7 +28,7 @@ VAL_SHARE = 0.1
 
 @dataclass(frozen=True)
 class AddedImages:
-    """The added images of both splits are loaded together."""
+    """Images that retraining added are for training or for validation."""
 
     train: LabeledImages
     val: LabeledImages

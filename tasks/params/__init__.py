@@ -1,4 +1,4 @@
-"""`params.yaml` as typed models: what each key means and what is allowed, validated before anything runs."""
+"""Typed models say what each key of `params.yaml` means and allows; it is validated before anything runs."""
 
 from pathlib import Path
 from typing import Annotated, Literal

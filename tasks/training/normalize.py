@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class Normalize:
-    """It maps uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, with the channels last in memory.
+    """Normalization maps uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, with the channels last in memory.
 
     S is `image_size`; `mean` and `std` are per channel, for values in 0 to 1. The values equal those of
     `Classifier.normalize`, which the export traces, up to rounding. A multiplication and an addition over

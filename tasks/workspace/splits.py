@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """The output of the stage `split`; `metadata` has `dataset`, `classes`, `data_md5`, `mean` and `std`.
+    """The stage `split` writes these; `metadata` has `dataset`, `classes`, `data_md5`, `mean` and `std`.
 
     `mean` and `std` are those of the training images, per channel, for values in 0 to 1.
     """
