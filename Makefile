@@ -15,7 +15,7 @@ CUDA_BUILD := ^(torch|torchvision|triton)==|^(nvidia|cuda)-
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run check test distributed faults bench lint format lock clean
+.PHONY: help setup run check lowest test distributed faults bench lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,14 @@ run: $(SETUP)  ## run the whole pipeline on CIFAR-10 (if it cannot be downloaded
 
 check: lint  ## check lint, types and the fast tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not (slow or server or browser or data or node or postgres or distributed or faults)"
+
+lowest: $(SETUP)  ## run the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest: 6 GB
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python --all-extras pyproject.toml \
+		--output-file .venv-lowest/requirements.txt
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip sync --quiet .venv-lowest/requirements.txt
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --no-deps --editable .
+	.venv-lowest/bin/python -m pytest -q -m "not (slow or server or browser or data or node or postgres or distributed or faults)"
 
 test: $(SETUP)  ## run all tests except those of `distributed` and `faults`
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(MARKS),-m "$(MARKS)")
