@@ -17,7 +17,7 @@ from flows.versions.dvc_repro import open_repo
 from tasks.params import PARAMS, read_params
 from tasks.registry import ledger
 from tasks.registry.earlier_models import find_rollback, resolve_candidate, resolve_rollback_target
-from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry
+from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry, to_line
 from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import RunError
 
@@ -84,7 +84,7 @@ def _override(model: str, reason: str) -> LedgerEntry:
     taken_back = find_rollback(entries, earlier)
     if taken_back is not None:
         before += f"; version {taken_back.version} rolled it back"
-    return _promote_again(earlier, "overridden", f"{reason} ({before})")
+    return _promote_again(earlier, "overridden", f"{to_line(reason)} ({before})")
 
 
 def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) -> LedgerEntry:
