@@ -34,7 +34,6 @@ from tasks.params.train import TrainConfig
 from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, make_standalone, render_svg_element
 from tasks.train import train
 from tasks.training.fused_operators import resolve_fused
-from tasks.training.normalize import Normalize
 from tasks.training.trainer import Trainer
 from tasks.workspace.files import read_json
 from tasks.workspace.splits import Split, Splits, load_splits
@@ -51,11 +50,8 @@ def build_config(params: Params, recipe: str, **changes: object) -> TrainConfig:
 
 
 def build_trainer(data: Splits, config: TrainConfig) -> Trainer:
-    metadata = data.metadata
-    normalize = Normalize(metadata["mean"], metadata["std"], data.image_size, torch.device("cpu"))
-    fused = resolve_fused(config, normalize.scale.device)
-    classes = len(metadata["classes"])
-    return Trainer(data.train, data.val, classes, normalize, config, lambda *_: None, fused=fused)
+    cpu = torch.device("cpu")
+    return Trainer(data, config, cpu, progress=lambda *_: None, fused=resolve_fused(config, cpu))
 
 
 def measure_epoch(data: Splits, config: TrainConfig, num_images: int) -> float:

@@ -41,7 +41,6 @@ from tasks.params import Params, read_params
 from tasks.tracking import Tracker
 from tasks.train import train
 from tasks.training.fused_operators import resolve_fused
-from tasks.training.normalize import Normalize
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, load_splits
 from tasks.workspace.torch_settings import deterministic_algorithms
@@ -144,9 +143,8 @@ def measure_to_best(params: Params, splits: Path, device: torch.device) -> tuple
     """Train once; return the epoch with the best validation, and the seconds of all epochs up to it."""
     config = params.train.model_copy(update={"device": device.type})
     data = load_splits(splits)
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
     fused = resolve_fused(config, device)
-    trainer = Trainer(data.train, data.val, 10, normalize, config, lambda *_: None, fused=fused)
+    trainer = Trainer(data, config, device, progress=lambda *_: None, fused=fused)
     settings = deterministic_algorithms(device, enabled=config.deterministic)
     with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull), settings:
         if device.type == "cuda":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.params import EvaluateConfig
-    from tasks.tracking import Tracker
+    from tasks.tracking import Tracker, WandbRun
     from tasks.workspace.splits import Split
 
 
@@ -80,11 +80,7 @@ def evaluate(
     )
 
     write_json(metrics, results)
-    with atomic_write(predictions) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as table:
-        rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(["actual", "predicted"])
-        rows.writerows((classes[a], classes[p]) for a, p in zip(data.test.labels, predicted, strict=True))
-
+    _write_predictions(predictions, data.test.labels, predicted, classes)
     test = results["test"]
     low, high = test["accuracy_ci95"]
     print(
@@ -93,20 +89,34 @@ def evaluate(
     if tta != "none":
         print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.4f}")
     if tracker is not None:
-        step = metadata["epochs"] + 1
         with tracker.resume_run(weights, "evaluate", {"data_md5": metadata["data_md5"]}) as run:
-            run.log_summary({split: results[split] for split in ("val", "test")})
-            run.log_confusion_matrix(data.test.labels.tolist(), predicted.tolist(), classes, step)
-            run.log_table(
-                "per class", ["class", *CLASS_METRICS], _per_class_rows(results["test"]["per_class"]), step
-            )
-            run.log_table(
-                "most confident errors",
-                ERROR_COLUMNS,
-                _most_confident_errors(data.test, probabilities, classes),
-                step,
-            )
+            _log_results(run, results, data.test, probabilities, classes, step=metadata["epochs"] + 1)
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
+
+
+def _write_predictions(file: Path, labels: Tensor, predicted: Tensor, classes: list[str]) -> None:
+    """Write actual and predicted class of each test image, in the order of the split."""
+    with atomic_write(file) as temp_path, temp_path.open("w", newline="", encoding="utf-8") as table:
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["actual", "predicted"])
+        rows.writerows((classes[a], classes[p]) for a, p in zip(labels, predicted, strict=True))
+
+
+def _log_results(
+    run: WandbRun,
+    results: dict[str, Any],
+    test: Split,
+    probabilities: Tensor,
+    classes: list[str],
+    *,
+    step: int,
+) -> None:
+    """Log the metrics of both splits, and tables of the test split, to W&B."""
+    run.log_summary({split: results[split] for split in ("val", "test")})
+    run.log_confusion_matrix(test.labels.tolist(), probabilities.argmax(1).tolist(), classes, step)
+    run.log_table("per class", ["class", *CLASS_METRICS], _per_class_rows(results["test"]["per_class"]), step)
+    errors = _most_confident_errors(test, probabilities, classes)
+    run.log_table("most confident errors", ERROR_COLUMNS, errors, step)
 
 
 def _per_class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:

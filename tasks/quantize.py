@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from tasks.workspace.weights import load_classifier
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from onnx import ModelProto
+
+    from models.classifier import Classifier
     from tasks.params import ExportConfig, QuantizeConfig
     from tasks.tracking import Tracker
 
@@ -61,12 +64,7 @@ def quantize(
         config.method,
         config.percentile,
     )
-    if has_custom_graph(classifier):
-        graph = build_int8_graph(classifier, resolve_opset(export.opset))
-        model = quantize_custom_graph(graph, calibration, config.weight_bits)
-    else:
-        model = quantize_static_qdq(onnx_model, calibration, config.weight_bits)
-    model.producer_version = ""
+    model = _quantize_graph(classifier, onnx_model, export.opset, calibration, config.weight_bits)
     properties = exported.session.get_modelmeta().custom_metadata_map | {
         "precision": "int8",
         "calibration": json.dumps(_describe_calibration(calibration, config.seed)),
@@ -96,6 +94,24 @@ def quantize(
         with tracker.resume_run(weights, "quantize", {"data_md5": metadata["data_md5"]}) as run:
             run.log_model(int8_model, {"precision": "int8", **metrics}, "image-classifier-int8")
     return metrics
+
+
+def _quantize_graph(
+    classifier: Classifier,
+    onnx_model: Path,
+    opset: int | Literal["auto"],
+    calibration: Calibration,
+    weight_bits: int,
+) -> ModelProto:
+    """Quantize the network's hand-made graph, if it has one, or else the exported graph in place."""
+    if has_custom_graph(classifier):
+        model = quantize_custom_graph(
+            build_int8_graph(classifier, resolve_opset(opset)), calibration, weight_bits
+        )
+    else:
+        model = quantize_static_qdq(onnx_model, calibration, weight_bits)
+    model.producer_version = ""
+    return model
 
 
 def _describe_calibration(calibration: Calibration, seed: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,6 @@ from tasks.training.device import resolve_device
 from tasks.training.distributed import join_ranks
 from tasks.training.fused_operators import resolve_fused
 from tasks.training.history import write_history
-from tasks.training.normalize import Normalize
 from tasks.training.pretrained import find_pretrained
 from tasks.training.remote_checkpoints import RemoteCheckpoints
 from tasks.training.trainer import Trainer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tasks.tracking import Tracker
     from tasks.training.distributed import Ranks
     from tasks.training.progress import ProgressCallback
+    from tasks.workspace.splits import Splits
 
 
 def train(
@@ -52,69 +53,61 @@ def train(
     An interrupted training resumes after its last complete epoch and gives bit-identical files. `RunError` if
     the loss is not finite, if the device runs out of memory, or if one of several processes dies.
     """
-    arguments = (splits, weights, history, config, tracker, progress, pretrained, until)
-    device = resolve_device(config.device)
-    others = (splits, weights, history, config, None, None, pretrained, until)
-    with join_ranks(config.processes, device, _train, others) as ranks:
-        return _train(ranks, *arguments)
+    run = TrainingRun(splits, weights, history, config, pretrained, until)
+    with join_ranks(config.processes, resolve_device(config.device), _train, (run,)) as ranks:
+        return _train(ranks, run, tracker, progress)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training reads and writes: the same for each of its processes."""
+
+    splits: Path
+    weights: Path
+    history: Path
+    config: TrainConfig
+    pretrained: Path | None
+    until: int | None
 
 
 def _train(
-    ranks: Ranks,
-    splits: Path,
-    weights: Path,
-    history: Path,
-    config: TrainConfig,
-    tracker: Tracker | None,
-    progress: ProgressCallback | None,
-    pretrained: Path | None,
-    until: int | None,
+    ranks: Ranks, run: TrainingRun, tracker: Tracker | None = None, progress: ProgressCallback | None = None
 ) -> dict[str, Any]:
     """Train as one of several processes. Rank 0 alone writes files, logs to W&B and shows progress."""
     if ranks.rank:
         tracker, progress = None, lambda *_: None
-    data = load_splits(splits)
+    config = run.config
+    data = load_splits(run.splits)
     device = ranks.place(resolve_device(config.device))
     fused = resolve_fused(config, device)
     if len(data.val.labels) < ranks.world_size:
         raise InputError(
             f"{len(data.val.labels)} validation images are too few for {ranks.world_size} processes"
         )
-    initial = find_pretrained(pretrained, config.weights)
-    fingerprint = training_fingerprint(splits, config.model_dump(), device, initial, fused=fused)
+    initial = find_pretrained(run.pretrained, config.weights)
+    fingerprint = training_fingerprint(run.splits, config.model_dump(), device, initial, fused=fused)
     ranks.check_equal(fingerprint)
-    checkpoints = None if ranks.rank else _open_checkpoints(weights, fingerprint, config)
-    threads = max(1, config.num_threads // ranks.world_size)
+    checkpoints = None if ranks.rank else _open_checkpoints(run.weights, fingerprint, config)
     with (
-        num_threads(threads),
+        num_threads(max(1, config.num_threads // ranks.world_size)),
         deterministic_algorithms(device, enabled=config.deterministic),
         _explain_out_of_memory(config.batch_size),
     ):
-        normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
-        trainer = Trainer(
-            data.train,
-            data.val,
-            len(data.metadata["classes"]),
-            normalize,
-            config,
-            progress,
-            initial,
-            ranks,
-            fused=fused,
-        )
+        trainer = Trainer(data, config, device, initial, ranks, progress=progress, fused=fused)
         trainer.resume(checkpoints)
         run_config = {"data_md5": data.metadata["data_md5"], "device": device.type, "fused": fused}
         resumes = bool(trainer.history)
-        with (
-            nullcontext()
-            if tracker is None
-            else tracker.start_run("train", run_config, resume=resumes) as run
-        ):
+        with tracker.start_run("train", run_config, resume=resumes) if tracker else nullcontext() as logged:
             if device.type == "cuda":
                 trainer.warm_up()
-            best = trainer.fit(checkpoints, run, until)
-
-    result = {
+            best = trainer.fit(checkpoints, logged, run.until)
+    if checkpoints is not None and len(trainer.history) == config.epochs:
+        save_tensors(run.weights, best.tensors, _describe_weights(run, data, trainer, initial))
+        write_history(run.history, trainer.history)
+        checkpoints.clear()
+        if tracker is not None:
+            tracker.link_weights(run.weights)
+    return {
         "val_accuracy": best.accuracy,
         "best_epoch": best.epoch,
         "epochs": len(trainer.history),
@@ -122,27 +115,27 @@ def _train(
         "set_up_s": trainer.set_up_seconds,
         "warm_up_s": trainer.warm_up_seconds,
     }
-    if checkpoints is None or len(trainer.history) < config.epochs:
-        return result
+
+
+def _describe_weights(
+    run: TrainingRun, data: Splits, trainer: Trainer, initial: Path | None
+) -> dict[str, Any]:
+    """Return the metadata of the weights' file: what they were trained on, and how."""
+    assert trainer.best is not None
     metadata = {
         **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
-        "network": config.network,
+        "network": run.config.network,
         "image_size": data.image_size,
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "epoch": best.epoch,
-        "device": device.type,
-        "fused": fused,
-        "train": config.model_dump(),
+        "seed": run.config.seed,
+        "epochs": run.config.epochs,
+        "epoch": trainer.best.epoch,
+        "device": trainer.device.type,
+        "fused": trainer.fused,
+        "train": run.config.model_dump(),
     }
     if initial is not None:
         metadata["pretrained_sha256"] = hash_file(initial, "sha256")
-    save_tensors(weights, best.tensors, metadata)
-    write_history(history, trainer.history)
-    checkpoints.clear()
-    if tracker is not None:
-        tracker.link_weights(weights)
-    return result
+    return metadata
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from tasks.training.network import (
     initialize_network,
     set_train_mode,
 )
+from tasks.training.normalize import Normalize
 from tasks.training.optimizer import build_optimizer
 from tasks.training.progress import print_estimate, show_progress
 from tasks.training.step_metrics import StepMetrics
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
     from tasks.tracking import WandbRun
     from tasks.training.checkpoints import CheckpointStore
     from tasks.training.loader import Batch
-    from tasks.training.normalize import Normalize
     from tasks.training.progress import ProgressCallback
-    from tasks.workspace.splits import Split
+    from tasks.workspace.splits import Splits
 
 WARM_UP_STEPS = 3  # number per graph: `torch.compile` autotunes and records the CUDA graph in the first ones
 
@@ -69,22 +69,21 @@ class Trainer:
 
     def __init__(
         self,
-        train: Split,
-        val: Split,
-        num_classes: int,
-        normalize: Normalize,
+        data: Splits,
         config: TrainConfig,
-        progress: ProgressCallback | None = None,
+        device: torch.device,
         weights: Path | None = None,
         ranks: Ranks | None = None,
         *,
+        progress: ProgressCallback | None = None,
         fused: bool = False,
     ) -> None:
-        self.config = config
+        self.config, self.device, self.fused = config, device, fused
         self.ranks = ranks or Ranks()
         self.progress = progress
-        self.normalize = normalize
-        self.device = normalize.scale.device
+        train, val, num_classes = data.train, data.val, len(data.metadata["classes"])
+        self.normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
+        normalize = self.normalize
         self.val_images, self.val_labels = ImageStore(val, self.device), val.labels.to(self.device)
         self.generator = Generator().manual_seed(config.seed)
         began = time.perf_counter()

@@ -127,7 +127,7 @@ def test_train_explains_that_cuda_cannot_start_for_want_of_memory(
     def fail(*_: Any) -> Any:
         raise torch.AcceleratorError(said)
 
-    monkeypatch.setattr("tasks.train.Normalize", fail)
+    monkeypatch.setattr("tasks.training.trainer.Normalize", fail)
     with pytest.raises(expected, match=message):
         run_train(splits)
 

@@ -18,7 +18,6 @@ from tasks.params import read_params
 from tasks.stages import run_stage
 from tasks.train import train
 from tasks.training.distributed import Ranks, join_ranks
-from tasks.training.normalize import Normalize
 from tasks.training.trainer import Trainer
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits
@@ -156,9 +155,8 @@ EQUAL_TO_ONE_PROCESS = ["mixed", "frozen"]  # no batch normalization, no dropout
 
 def build_trainer(ranks: Ranks, splits: Path, name: str) -> Trainer:
     data = load_splits(splits)
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], 32, CPU)
     config = build_config(processes=ranks.world_size, **RECIPES[name])
-    return Trainer(data.train, data.val, 10, normalize, config, lambda *_: None, None, ranks)
+    return Trainer(data, config, CPU, None, ranks, progress=lambda *_: None)
 
 
 def train_recipes(ranks: Ranks, splits: Path) -> dict[str, tuple[Trainer, Trainer]]:

@@ -9,10 +9,10 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from models.cifarnet import CifarNet
 from models.classifier import Classifier
+from tasks.params.train import TrainConfig
 from tasks.training.checkpoints import CheckpointStore
-from tasks.training.normalize import Normalize
 from tasks.training.trainer import Trainer
-from tasks.workspace.splits import Split, load_splits
+from tasks.workspace.splits import Split, Splits, load_splits
 from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, METADATA, build_config, save_brightness_splits
 
@@ -32,9 +32,17 @@ def one_thread() -> Iterator[None]:
 
 
 def build_trainer(splits: Path, **changes: object) -> Trainer:
-    data = load_splits(splits)
-    normalize = Normalize(data.metadata["mean"], data.metadata["std"], 32, torch.device("cpu"))
-    return Trainer(data.train, data.val, 10, normalize, build_config(**changes), lambda *_: None)
+    return make_trainer(load_splits(splits), build_config(**changes))
+
+
+def make_trainer(data: Splits, config: TrainConfig) -> Trainer:
+    return Trainer(data, config, torch.device("cpu"), progress=lambda *_: None)
+
+
+def use_for_all(split: Split) -> Splits:
+    """Make the same images the training, validation and test images of ten classes."""
+    metadata = {"classes": [str(k) for k in range(10)], "mean": [0.5] * 3, "std": [0.25] * 3}
+    return Splits(split, split, split, metadata)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +99,10 @@ def test_whitening_layer_sees_all_classes_of_images_that_are_in_the_order_of_the
     generator = torch.Generator().manual_seed(1)
     flat, noise = torch.full((100, 32, 32, 3), 128), torch.randint(256, (100, 32, 32, 3), generator=generator)
     split = Split(torch.cat([flat, noise]).to(torch.uint8), torch.arange(200) // 100)
-    normalize = Normalize([0.5] * 3, [0.25] * 3, 32, torch.device("cpu"))
     seeds: list[torch.Tensor] = []
     for seed in (1, 1, 2):
         config = build_config(**AIRBENCH94 | {"seed": seed})
-        trainer = Trainer(split, split, 10, normalize, config, lambda *_: None)
+        trainer = make_trainer(use_for_all(split), config)
         seeds.append(trainer.model.get_parameter("whiten.weight").data)
     # Of flat images alone, the variance is 0 and each filter's norm the inverse of the root of epsilon.
     assert seeds[0].flatten(1).norm(dim=1).max() < 2
@@ -159,10 +166,9 @@ def test_last_smaller_batch_counts_by_its_size() -> None:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(256, (50, 32, 32, 3), generator=generator).to(torch.uint8)
     split = Split(images, torch.arange(50) % 10)
-    normalize = Normalize([0.5] * 3, [0.25] * 3, 32, torch.device("cpu"))
-    trainer = Trainer(split, split, 10, normalize, build_config(batch_size=32, lr=1e-30), lambda *_: None)
+    trainer = make_trainer(use_for_all(split), build_config(batch_size=32, lr=1e-30))
     with torch.inference_mode():
-        expected = F.cross_entropy(trainer.model(normalize(images)), split.labels).item()
+        expected = F.cross_entropy(trainer.model(trainer.normalize(images)), split.labels).item()
     metrics = trainer.run_epoch(1)
     assert metrics.train_loss == pytest.approx(expected, rel=1e-5)
     assert metrics.train_accuracy == metrics.val_accuracy
