@@ -20,7 +20,7 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
     """Make the folder `target`: code, parameters, and a copy of `images`, recorded by DVC and in Git.
 
     `images` is as `tasks.dataset.folder` describes. `InputError` if it is not, or if `target` is there
-    already. Returns what could not be done. A failure leaves no `target`.
+    already. Returns what could not be done or was left out. A failure leaves no `target`.
     """
     listing = list_images(images)
     _refuse_links_to_elsewhere(listing, images)
@@ -52,7 +52,13 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
         raise RunError(f"cannot make {target}: {describe_os_error(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return note
+    return "\n".join(filter(None, [_describe_empty_classes(listing), note]))
+
+
+def _describe_empty_classes(listing: ImageFolder) -> str:
+    """Name the classes of which there is no image: their folders are not copied."""
+    empty = set().union(*listing.classes.values()) - {image.label for image in listing.files}
+    return f"left out, since there is no image of it: {', '.join(sorted(empty))}" if empty else ""
 
 
 def _refuse_links_to_elsewhere(listing: ImageFolder, images: Path) -> None:

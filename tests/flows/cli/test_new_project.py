@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dvc.repo import Repo
+from PIL import Image
 
 from flows.cli.new_project import create_project
 from tasks.workspace.errors import InputError
@@ -41,3 +44,19 @@ def test_new_project_takes_links_within_the_folder(images: Path, tmp_path: Path)
     (images / "ant" / "again.png").symlink_to(next((images / "ant").glob("*.png")).name)
     create_project(ROOT, tmp_path / "new", images, 8)
     assert (tmp_path / "new/data/ant/again.png").is_file()
+
+
+@pytest.mark.slow
+def test_class_that_an_ignore_file_could_hide_is_recorded_and_an_empty_one_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "__pycache__"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    (tmp_path / "images/fish").mkdir()
+    note = create_project(ROOT, tmp_path / "project", tmp_path / "images", 32)
+    assert note.splitlines()[0] == "left out, since there is no image of it: fish"
+    with Repo(str(tmp_path / "project")) as repo:
+        (data,) = (stage.outs[0] for stage in repo.index.stages if stage.path_in_repo == "data.dvc")
+        assert data.meta.nfiles == 8
