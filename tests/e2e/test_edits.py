@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
+from tasks.stages import STAGES
 from tests.conftest import ROOT
 
 PACKAGES = sorted(
@@ -34,7 +35,8 @@ def test_edit_of_each_package_re_runs_what_contributing_says(project: Path) -> N
     assert sorted(table) == PACKAGES, "the table has a row for each package"
     found = {}
     for package in PACKAGES:
-        module = min((project / package).glob("[a-z]*.py"), default=project / package / "__init__.py")
+        modules = (file for file in (project / package).glob("[a-z]*.py") if file.stem not in STAGES)
+        module = min(modules, default=project / package / "__init__.py")
         before = module.read_bytes()
         module.write_bytes(before + b"# edited\n")
         with Repo(str(project)) as repo:
