@@ -105,8 +105,11 @@ def test_javascript_client_equals_predict(small_run: Params, model: Path, packag
 def test_javascript_client_equals_predict_on_cifar10(model: Path, packages: Path, cifar10: Path) -> None:
     images = load(cifar10, "CIFAR-10").test.images
     actual, expected = run_javascript(model, packages, images), predict(model, images)
-    assert [name for name, _ in actual] == [name for name, _ in expected]
     assert np.abs([a - b for (_, a), (_, b) in zip(actual, expected, strict=True)]).max() < 1e-5
+    second, first = np.sort(load_model(model).predict_proba(images), axis=1)[:, -2:].T
+    other = [k for k, (a, b) in enumerate(zip(actual, expected, strict=True)) if a[0] != b[0]]
+    assert (first - second)[other].max(initial=0) < 1e-5, "another class only where rounding decides"
+    assert len(other) < 5
 
 
 def test_package_lock_has_hashes_and_no_registry() -> None:
