@@ -12,6 +12,7 @@ from tasks.overrides import RECIPES, Overrides, with_overrides
 from tasks.params import PARAMS, read_params
 from tasks.registry.earlier_models import resolve_candidate, resolve_rollback_target
 from tasks.registry.ledger import read_ledger, to_line
+from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import InputError
 
 
@@ -138,6 +139,8 @@ class RollbackParameters(FlowParameters):
         if self.restore and self.version is not None:
             raise InputError("restore brings back the current champion: give a version or restore, not both")
         if not self.restore and not self.branch:
+            if self.version is None:
+                require_known_champion()
             resolve_rollback_target(read_ledger(), self.version)
 
 

@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL
 
 import flows.retrain
 from flows.champion.approval import ask
+from flows.champion.model import CHAMPION_DVC_FILE
 from flows.rollback import promote
 from flows.versions.dvc_repro import open_repo
 from tasks.overrides import parse_overrides, write_overrides
@@ -68,6 +69,7 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
     assert "awaits approval of this model until" in str(state.message)
     assert read_decisions() == ["promoted", "pending_approval"]
     first, second = ledger.LEDGER.read_bytes().splitlines(keepends=True)
+    champion = {file: file.read_bytes() for file in (ledger.CHAMPION, CHAMPION_DVC_FILE)}
 
     assert promote("2", "ada says so", return_state=True).is_completed()
     (*_, entry) = ledger.read_ledger()
@@ -81,6 +83,8 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
     late = dataclasses.replace(question, approval={**question.approval, "deadline": past})
     after = json.loads(second)["after"]
     ledger.LEDGER.write_bytes(first + seal_line(late.as_dict(), after))
+    for file, content in champion.items():
+        file.write_bytes(content)
     state = run_retrain()
     assert state.name == "Skipped"
     assert "not approved (no answer by " in str(state.message)
