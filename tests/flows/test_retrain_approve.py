@@ -20,12 +20,11 @@ from prefect.settings import PREFECT_API_URL
 
 import flows.retrain
 from flows.champion.approval import ask
-from flows.champion.model import CHAMPION_DVC_FILE
 from flows.rollback import promote
 from flows.versions.dvc_repro import open_repo
 from tasks.overrides import parse_overrides, write_overrides
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, LedgerEntry
 from tasks.registry.ledger_lines import seal_line
 from tasks.workspace.files import hash_file
 from tests.flows.conftest import IMPROVE, read_artifacts, run_retrain
