@@ -63,7 +63,7 @@ def search(
 
         space = (*space, *read_space_file(space_file.absolute()))
     if not space:
-        raise click.UsageError("say what to search: --over train.lr=log:0.001..0.02, for example, or --file")
+        raise click.UsageError("nothing to search; give --over train.lr=log:0.001..0.02, or a --file")
     enter_project()
     overrides = load_overrides(set_params, recipe)
     run_flow("flows.search", "search", SearchParameters, **values, space=list(space), overrides=overrides)

@@ -65,7 +65,7 @@ def test_parameters_need_neither_prefect_nor_pytorch() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["search"], "say what to search"),
+        (["search"], "nothing to search"),
         (["search", "--over", "train.lr=abc"], "train.lr should be a number"),
         (["promote", "99", "--reason", "x"], "99"),
         (["rollback", "99"], "nothing to roll back to"),
