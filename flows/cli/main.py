@@ -98,8 +98,8 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
         *LACKS,
     ) as error:
         lack = describe_lack_of_memory(error)
-        if lack is None and isinstance(error, LACKS):
-            raise
+        if lack is None and isinstance(error, LACKS) and not isinstance(error, click.Abort):
+            raise  # an Abort is a RuntimeError, too
         code, message = _describe(RunError(lack) if lack else error)
         if message:
             with contextlib.suppress(OSError):  # the terminal may be gone

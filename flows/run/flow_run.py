@@ -211,8 +211,9 @@ class TaskChain:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.runs:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        interrupted = error_type is not None and not issubclass(error_type, Exception)
+        if self.runs and not interrupted:
             get_run_logger().info("Stages:\n%s", markdown.tabulate_runs(self.runs).as_text())
 
     def run(self, name: str, task: Task[..., State[Any]], *arguments: Any) -> None:
