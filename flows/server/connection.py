@@ -1,7 +1,6 @@
 """The Prefect server of a command: the one that Prefect's settings name, or a local one."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ import httpx
 from flows.server.api import check_api, load_settings
 from flows.server.local import local_server
 from flows.server.proxies import LOOPBACK, drop_unusable_proxies
+from tasks.processes import set_environment
 from tasks.workspace.errors import RunError
 
 TAG = "cifarflow"
@@ -39,23 +39,13 @@ def connect_to_server(preload: Sequence[str] = (), port: int | None = None) -> I
         local = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.credential}
         # Processes that are started in the block, such as runs and Dask's workers, read them there.
         variables = {setting.name: value for setting, value in local.items()}
-        with _environment(variables), temporary_settings(local), tags(TAG), _lost_connection_as_run_error():
+        with (
+            set_environment(variables),
+            temporary_settings(local),
+            tags(TAG),
+            _lost_connection_as_run_error(),
+        ):
             yield server.api_url
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

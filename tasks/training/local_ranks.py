@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
-from tasks.processes import describe_exit, exit_with_parent, python_path
+from tasks.processes import describe_exit, exit_with_parent, python_path, set_environment
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
@@ -159,16 +159,8 @@ def loopback_only() -> Iterator[None]:
         if any(address.address == LOOPBACK for address in addresses)
     )
     names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, interface))
-    try:
+    with set_environment(dict.fromkeys(names, interface)):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _ready_key(rank: int) -> str:
