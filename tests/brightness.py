@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from tasks.params import read_params
 from tasks.params.train import TrainConfig
 from tasks.workspace.splits import save_tensors
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 METADATA = {
     "dataset": "sample",
@@ -34,7 +34,7 @@ def save_brightness_splits(file: Path, train: int = 400, val: int = 100, test: i
 
 def build_config(**changes: object) -> TrainConfig:
     """The parameters of params.yaml, with a short training on one CPU thread and these changes."""
-    default = read_params(ROOT / "params.yaml").train.model_dump()
+    default = read_params(PARAMS_FILE).train.model_dump()
     short = {"device": "cpu", "num_threads": 1, "epochs": 3, "batch_size": 32}
     return TrainConfig.model_validate(default | short | changes)
 

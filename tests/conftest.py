@@ -128,8 +128,9 @@ def small_run(once: Callable[[str, Callable[[Path], None]], Path], sample_data: 
     """The parameters of a run on the sample that went as far as the benchmark; its paths are absolute."""
     from tasks.params import Params, read_params
     from tasks.stages import run_stage
+    from tests.shipped_params import PARAMS_FILE
 
-    values = read_params(ROOT / "params.yaml").model_dump()
+    values = read_params(PARAMS_FILE).model_dump()
     values["dataset"] = "sample"
     values["train"] |= {"epochs": 2, "batch_size": 32, "device": "cpu", "num_threads": 1}
     values["benchmark"] |= {
@@ -198,10 +199,13 @@ def browser() -> Iterator["Browser"]:
 
 
 def copy_of_project(folder: Path) -> Path:
+    """Copy what `dvc repro` needs; the parameters are those that cifarflow comes with."""
+    from tests.shipped_params import PARAMS_FILE
+
     for name in ("tasks", "models", "pretrained"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (".dvcignore", "dvc.yaml", "params.yaml", "data.dvc"):
-        shutil.copy(ROOT / name, folder)
+    for file in (ROOT / ".dvcignore", ROOT / "dvc.yaml", ROOT / "data.dvc", PARAMS_FILE):
+        shutil.copy(file, folder)
     return folder
 
 

@@ -79,13 +79,13 @@ from tasks.params import read_params
 from tasks.stages import STAGES
 from tasks.summarize import summarize
 from tasks.workspace.files import write_json
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 def test_summarize_writes_the_accuracy(tmp_path: Path) -> None:
     assert STAGES[-1] == "summarize"
     write_json(tmp_path / "metrics.json", {"test": {"accuracy": 0.75}})
-    config = read_params(ROOT / "params.yaml").summarize
+    config = read_params(PARAMS_FILE).summarize
     summarize(tmp_path / "metrics.json", tmp_path / "summary.txt", config)
     assert (tmp_path / "summary.txt").read_text() == "75.00%"
 """,
@@ -120,11 +120,11 @@ import pytest
 
 from tasks.params import Params, read_params
 from tasks.stages import run_stage
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 def test_tiny_trains_and_exports(sample_data: Path, tmp_path: Path) -> None:
-    values = read_params(ROOT / "params.yaml").model_dump()
+    values = read_params(PARAMS_FILE).model_dump()
     values["dataset"] = "sample"
     values["train"] |= {"network": "tiny", "epochs": 1, "device": "cpu"}
     values["paths"] = {name: str(tmp_path / path) for name, path in values["paths"].items()}
@@ -153,10 +153,11 @@ PARAMETER = [
         """from tasks.overrides import read_recipe
 from tasks.params import read_params
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 def test_grad_clip_is_a_parameter_that_no_recipe_has_to_name() -> None:
-    assert read_params(ROOT / "params.yaml").train.grad_clip == 0
+    assert read_params(PARAMS_FILE).train.grad_clip == 0
     for recipe in (ROOT / "recipes").glob("*.yaml"):
         assert read_recipe(str(recipe)).model_dump()["train"]["grad_clip"] == 0
 """,

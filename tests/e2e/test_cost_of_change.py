@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.additions import ADDITIONS
+from tests.shipped_params import PARAMS_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +28,7 @@ def test_project_with_all_additions_passes_its_own_rules(tmp_path: Path) -> None
         if (ROOT / name).is_file():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, project / name)
+    shutil.copy(PARAMS_FILE, project)  # whose values the edits expect
     for edits, _ in ADDITIONS.values():
         for edit in edits:
             edit.apply(project)

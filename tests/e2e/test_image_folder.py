@@ -20,6 +20,7 @@ from tasks.workspace.splits import load_splits, save_tensors
 from tests.brightness import build_config
 from tests.conftest import QUICK, ROOT
 from tests.images import save_image_folder
+from tests.shipped_params import PARAMS_FILE
 
 CLASSES = ("daisy", "iris", "lily", "rose", "tulip")
 COUNTS = {"train": 2000, "val": 500, "test": 500}
@@ -122,7 +123,7 @@ def test_cifar10_as_png_gives_the_same_metrics_to_the_bit(
         repo.add("data")
     split(Path("data"), Path("png-splits"), "folder", config, lambda *_: None)
 
-    params = read_params(ROOT / "params.yaml")
+    params = read_params(PARAMS_FILE)
     metrics = []
     for splits in (Path("splits"), Path("png-splits")):
         weights, result = Path(f"{splits}.weights"), Path(f"{splits}.json")

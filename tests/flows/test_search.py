@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tasks.overrides import parse_overrides, read_recipe, with_overrides
 from tasks.params import read_params
 from tests.brightness import save_brightness_splits
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 SPACE = ["train.lr=log:0.0005..0.02", "train.optimizer=adam,adamw"]
 OVERRIDES = ["train.epochs=3", "train.device=cpu", "train.num_threads=1", "train.batch_size=20"]
@@ -29,8 +31,9 @@ OPTIONS = [text for change in OVERRIDES for text in ("--set", change)]
 def make_workspace(folder: Path) -> Path:
     save_brightness_splits(folder / "artifacts/splits.safetensors", 200, 60, 50)
     (folder / "recipes").mkdir()
-    for name in ("params.yaml", "dvc.yaml", "recipes/talk.yaml"):
-        (folder / name).write_bytes((ROOT / name).read_bytes())
+    shutil.copy(PARAMS_FILE, folder)
+    for name in ("dvc.yaml", "recipes/talk.yaml"):
+        shutil.copy(ROOT / name, folder / name)
     return folder
 
 
@@ -66,12 +69,12 @@ def test_search_writes_the_best_trial_as_a_recipe_that_run_takes(
     best = max(result["trials"], key=lambda trial: (trial["val_accuracy"], -trial["number"]))
     assert result["best"] == best["number"]
     overrides = read_recipe("found", workspace / "recipes")
-    config = with_overrides(read_params(ROOT / "params.yaml"), overrides).train
+    config = with_overrides(read_params(PARAMS_FILE), overrides).train
     assert (config.lr, config.optimizer) == (best["values"]["lr"], best["values"]["optimizer"])
     assert config.epochs == 3
     assert 0 <= result["test_accuracy"] <= 1
     assert (workspace / "reports/search.svg").read_text().startswith("<svg")
-    assert read_params(workspace / "params.yaml") == read_params(ROOT / "params.yaml")
+    assert read_params(workspace / "params.yaml") == read_params(PARAMS_FILE)
     kept = [file.parent.name for file in workspace.rglob("model.safetensors")]
     assert kept == []
 

@@ -10,7 +10,7 @@ from tasks.overrides import parse_overrides, with_overrides
 from tasks.params import read_params
 from tasks.workspace.errors import InputError
 from tests.brightness import save_brightness_splits
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.mark.server
@@ -21,7 +21,7 @@ def test_sweep_flow_does_not_touch_the_pipelines_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_brightness_splits(Path("artifacts/splits.safetensors"), 200, 60, 50)
-    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    Path("params.yaml").write_bytes((PARAMS_FILE).read_bytes())
     before = {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()}
     overrides = parse_overrides(["train.epochs=1", "train.device=cpu", "train.num_threads=1"])
     state = sweep(num_seeds=2, overrides=overrides, return_state=True)
@@ -62,8 +62,8 @@ def test_sweep_command_rejects_wrong_options_in_one_line(
 
 
 def test_with_overrides_changes_no_file() -> None:
-    params = read_params(ROOT / "params.yaml")
+    params = read_params(PARAMS_FILE)
     assert with_overrides(params, parse_overrides(["train.epochs=77"])).train.epochs == 77
-    assert read_params(ROOT / "params.yaml") == params
+    assert read_params(PARAMS_FILE) == params
     with pytest.raises(InputError, match=r"leaves nothing of|must be smaller than epochs"):
         with_overrides(params, parse_overrides(["train.warmup_epochs=24.0"]))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flows.watch import watch
-from tests.conftest import ROOT
 from tests.flows import git_clones
 from tests.flows.conftest import git
+from tests.shipped_params import PARAMS_FILE
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -43,7 +43,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
     (tmp_path / "workspace").mkdir()
     monkeypatch.chdir(tmp_path / "workspace")
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__NAME", f"watch-{tmp_path.name.replace('_', '-')}")
-    shutil.copy(ROOT / "params.yaml", ".")
+    shutil.copy(PARAMS_FILE, ".")
     git("init", "--quiet", "--initial-branch=main")
     git("config", "user.name", "T")
     git("config", "user.email", "t@example.org")

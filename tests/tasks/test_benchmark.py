@@ -11,7 +11,7 @@ from tasks.benchmark import benchmark
 from tasks.params import BenchmarkConfig, Params, read_params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_benchmark_of_foreign_model_raises_one_line(small_run: Params, tmp_path:
     ],
 )
 def test_benchmark_params_out_of_range_raise(tmp_path: Path, before: str, after: str, message: str) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = (PARAMS_FILE).read_text(encoding="utf-8")
     section, rest = text.split("\nbenchmark:", 1)
     assert before in rest
     (tmp_path / "params.yaml").write_text(

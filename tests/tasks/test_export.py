@@ -18,6 +18,7 @@ from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 from tasks.workspace.weights import load_classifier
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_export_writes_nothing_if_parity_fails(
     ],
 )
 def test_export_params_out_of_range_raise(tmp_path: Path, before: str, after: str, message: str) -> None:
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    text = (PARAMS_FILE).read_text(encoding="utf-8")
     section, rest = text.split("\nexport:", 1)
     assert before in rest
     (tmp_path / "params.yaml").write_text(

@@ -20,8 +20,8 @@ from tasks.params import read_params
 from tasks.params.train import TrainConfig, _recipe_field
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
-SHIPPED = ROOT / "params.yaml"
 RECIPES = ROOT / "recipes"
 NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 
@@ -29,7 +29,7 @@ NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 @pytest.fixture
 def params_file(tmp_path: Path) -> Path:
     file = tmp_path / "params.yaml"
-    file.write_bytes(SHIPPED.read_bytes())
+    file.write_bytes(PARAMS_FILE.read_bytes())
     return file
 
 
@@ -47,13 +47,13 @@ def test_write_overrides_changes_only_the_values(params_file: Path) -> None:
 
 def test_write_overrides_of_nothing_leaves_the_same_bytes(params_file: Path) -> None:
     write_overrides(params_file, parse_overrides([]))
-    assert params_file.read_bytes() == SHIPPED.read_bytes()
+    assert params_file.read_bytes() == PARAMS_FILE.read_bytes()
 
 
 def test_write_overrides_with_incompatible_values_writes_nothing(params_file: Path) -> None:
     with pytest.raises(InputError, match=r"train: warmup_epochs 24 must be smaller than epochs \(24\)"):
         write_overrides(params_file, parse_overrides(["train.warmup_epochs=24.0"]))
-    assert params_file.read_bytes() == SHIPPED.read_bytes()
+    assert params_file.read_bytes() == PARAMS_FILE.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,9 @@ def test_recipe_file_says_only_what_differs_from_defaults(name: str) -> None:
 @pytest.mark.parametrize("before", NAMES)
 def test_recipe_after_another_sets_every_key(before: str, name: str) -> None:
     """A recipe does the same whichever was there before, and changes neither seed nor machine."""
-    shipped = with_overrides(read_params(SHIPPED), parse_overrides(["train.seed=7", "train.num_threads=1"]))
+    shipped = with_overrides(
+        read_params(PARAMS_FILE), parse_overrides(["train.seed=7", "train.num_threads=1"])
+    )
     recipe = read_recipe(name, RECIPES)
     directly = with_overrides(shipped, recipe)
     assert with_overrides(with_overrides(shipped, read_recipe(before, RECIPES)), recipe) == directly
@@ -127,7 +129,7 @@ def test_recipe_talk_after_net76_restores_shipped_params(params_file: Path) -> N
     write_overrides(params_file, read_recipe("net76", RECIPES))
     assert read_params(params_file).train.lr_schedule == "cosine"
     write_overrides(params_file, read_recipe("talk", RECIPES))
-    assert read_params(params_file) == read_params(SHIPPED)
+    assert read_params(params_file) == read_params(PARAMS_FILE)
 
 
 def test_recipe_with_new_parameter_takes_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,13 @@ import pytest
 from tasks.overrides import recipe_defaults
 from tasks.params import Params, read_params
 from tasks.workspace.errors import InputError
-from tests.conftest import ROOT
-
-SHIPPED = ROOT / "params.yaml"
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture
 def params_file(tmp_path: Path) -> Path:
     file = tmp_path / "params.yaml"
-    file.write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
+    file.write_text(PARAMS_FILE.read_text(encoding="utf-8"), encoding="utf-8")
     return file
 
 
@@ -179,4 +177,4 @@ def test_read_params_missing_file_names_it(tmp_path: Path) -> None:
 
 
 def test_shipped_params_have_the_defaults_of_recipes() -> None:
-    assert read_params(SHIPPED).train.model_dump().items() >= recipe_defaults().items()
+    assert read_params(PARAMS_FILE).train.model_dump().items() >= recipe_defaults().items()

@@ -21,6 +21,7 @@ from tasks.quantize import quantize
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 HIGHEST_OPSET = onnx.defs.onnx_opset_version()
 
@@ -238,7 +239,7 @@ def test_each_opset_gives_both_files_and_the_same_probabilities(
     ],
 )
 def test_quantize_params_out_of_range_raise(tmp_path: Path, before: str, after: str, message: str) -> None:
-    head, rest = (ROOT / "params.yaml").read_text(encoding="utf-8").split("\nquantize:")
+    head, rest = (PARAMS_FILE).read_text(encoding="utf-8").split("\nquantize:")
     assert before in rest
     (tmp_path / "params.yaml").write_text(
         f"{head}\nquantize:{rest.replace(before, after, 1)}", encoding="utf-8"

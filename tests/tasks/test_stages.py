@@ -13,6 +13,7 @@ from tasks.params import Params, read_params
 from tasks.stages import STAGES, run_stage
 from tasks.workspace.code import stage_code
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 BUILT_ARGUMENTS = {"tracker", "progress", "until"}  # by run_stage, from no file and no parameter
@@ -56,7 +57,7 @@ def test_dvc_yaml_files_and_params_match_the_signature(stage: str) -> None:
     names = (
         set(inspect.signature(getattr(import_module(f"tasks.{stage}"), stage)).parameters) - BUILT_ARGUMENTS
     )
-    paths = {name for name in names if name in type(read_params(ROOT / "params.yaml").paths).model_fields}
+    paths = {name for name in names if name in type(read_params(PARAMS_FILE).paths).model_fields}
     assert {f"${{paths.{name}}}" for name in paths} == {*deps, *outs}
     assert set(entry["params"]) == {stage if name == "config" else name for name in names - paths}
 
@@ -81,6 +82,6 @@ def test_run_stage_wires_arguments_by_name(monkeypatch: pytest.MonkeyPatch) -> N
         return {"images": 3}
 
     monkeypatch.setattr("tasks.split.split", split)
-    params = read_params(ROOT / "params.yaml")
+    params = read_params(PARAMS_FILE)
     assert run_stage("split", params) == {"images": 3}
     assert received == {"data": Path(params.paths.data), "dataset": params.dataset, "config": params.split}

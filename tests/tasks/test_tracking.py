@@ -19,7 +19,7 @@ from tasks import tracking
 from tasks.params import Params
 from tasks.stages import run_stage
 from tasks.tracking import Tracker, resolve_mode
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -233,7 +233,7 @@ def test_start_run_without_a_home_prints_nothing(tmp_path: Path, home: str | Non
     if home is None:
         del env["HOME"]
     done = subprocess.run(
-        [sys.executable, "-c", program, ROOT / "params.yaml"],
+        [sys.executable, "-c", program, PARAMS_FILE],
         cwd=tmp_path,
         env=env,
         capture_output=True,

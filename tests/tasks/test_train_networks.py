@@ -15,9 +15,9 @@ from tasks.train import train
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import read_json
 from tests.brightness import build_config, save_brightness_splits
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
-PARAMS = read_params(ROOT / "params.yaml")
+PARAMS = read_params(PARAMS_FILE)
 EXPORT = PARAMS.export.model_copy(update={"parity_batch_sizes": [7], "parity_threads": [1]})
 TINY = {"epochs": 1, "batch_size": 32, "lr": 0.001}
 

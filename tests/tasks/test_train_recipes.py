@@ -14,6 +14,7 @@ from tasks.workspace.files import read_json
 from tasks.workspace.splits import load_splits
 from tests.brightness import save_brightness_splits
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ from tests.conftest import ROOT
 def test_gpu_recipe_trains_evaluates_and_exports_on_cpu(tmp_path: Path, recipe: str) -> None:
     """Scaled down to a few steps, with the code of a full run. ONNX Runtime gives the evaluated accuracy."""
     splits = save_brightness_splits(tmp_path / "splits", train=40, val=10)
-    params = with_overrides(read_params(ROOT / "params.yaml"), read_recipe(recipe, ROOT / "recipes"))
+    params = with_overrides(read_params(PARAMS_FILE), read_recipe(recipe, ROOT / "recipes"))
     small = {"device": "cpu", "epochs": 1, "batch_size": 20, "warmup_epochs": 0.0}
     weights, metrics_file, onnx_model = tmp_path / "w", tmp_path / "m", tmp_path / "o"
     config = TrainConfig.model_validate(params.train.model_dump() | small)

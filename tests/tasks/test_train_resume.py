@@ -15,7 +15,7 @@ from models.step import training_step
 from tasks.overrides import parse_overrides, write_overrides
 from tasks.train import train
 from tests.brightness import ADAMW, AIRBENCH94, build_config, save_brightness_splits
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 from tests.tasks.train_process import start_train
 
 pytestmark = pytest.mark.slow
@@ -122,7 +122,7 @@ def test_train_resumes_after_kills_bit_identically(tmp_path: Path) -> None:
 def test_train_on_sigterm_says_where_it_resumes(tmp_path: Path) -> None:
     """The stage as `dvc repro` runs it; without a terminal there is no progress bar."""
     save_brightness_splits(tmp_path / "artifacts" / "splits.safetensors")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(PARAMS_FILE, tmp_path)
     overrides = ["train.epochs=1000", "train.batch_size=32", "train.device=cpu", "tracking.mode=disabled"]
     write_overrides(tmp_path / "params.yaml", parse_overrides(overrides))
     process = start_train(tmp_path)

@@ -12,6 +12,7 @@ from flows.champion.publish import check_publish
 from tasks.workspace.errors import InputError, RunError
 from tests.conftest import ROOT
 from tests.flows.git_clones import git
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A DVC repository in a Git repository with a commit, and without a DVC remote."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, ".")
+    for file in (ROOT / "dvc.yaml", PARAMS_FILE):
+        shutil.copy(file, ".")
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
     with Repo.init():
         pass

@@ -29,6 +29,7 @@ from tasks.params import Params
 from tasks.reporting.gallery import draw_evidence
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -73,8 +74,8 @@ def start_demo(folder: Path, *options: str, **environment: str) -> Iterator[str]
 @pytest.fixture(scope="module")
 def project(small_run: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, folder)
+    for file in (PARAMS_FILE, ROOT / "dvc.yaml"):
+        shutil.copy(file, folder)
     (folder / "artifacts").mkdir()
     for name in (small_run.paths.onnx_model, small_run.paths.splits):
         shutil.copy(name, folder / "artifacts")

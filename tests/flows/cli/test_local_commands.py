@@ -9,13 +9,14 @@ from PIL import Image
 from flows.cli.main import run_command
 from tasks.params import Params
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture
 def project(small_run: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the sample's model and splits, and a folder in it, which is the current one."""
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    for file in (PARAMS_FILE, ROOT / "dvc.yaml"):
+        shutil.copy(file, tmp_path)
     (tmp_path / "artifacts").mkdir()
     for name in (small_run.paths.onnx_model, small_run.paths.splits):
         shutil.copy(name, tmp_path / "artifacts")

@@ -25,6 +25,7 @@ from tasks.params import read_params
 from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 CONFIG = build_config()
@@ -104,7 +105,7 @@ def test_sweep_on_workers_elsewhere_fetches_the_splits_and_survives_a_killed_wor
     splits = save_brightness_splits(Path("splits"), 200, 60, 50)
     Path("pretrained").mkdir()
     save_file(build_network("net", 10, 32).state_dict(), "pretrained/start.safetensors")
-    evaluate_config = read_params(ROOT / "params.yaml").evaluate
+    evaluate_config = read_params(PARAMS_FILE).evaluate
     cache = tmp_path / "worker-cache"
 
     def sweep(folder: str, where: str | None) -> list[float]:

@@ -26,9 +26,10 @@ if __name__ == "__main__":
     from flows.trainings.sweep import run_sweep
     from tasks.params import read_params
     from tests.brightness import build_config
+    from tests.shipped_params import PARAMS_FILE
 
     config = build_config(epochs=100_000, batch_size=20)
-    evaluate = read_params(Path({root!r}, "params.yaml")).evaluate
+    evaluate = read_params(PARAMS_FILE).evaluate
     run_sweep(Path("splits"), Path("sweep"), Path("sweep.json"), config, evaluate, 2, 1, None, {address!r})
 """
 

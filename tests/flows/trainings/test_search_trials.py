@@ -10,14 +10,14 @@ from flows.trainings.search_trials import SearchTrials
 from tasks.overrides import parse_overrides, with_overrides
 from tasks.params import Params, read_params
 from tests.brightness import build_config
-from tests.conftest import ROOT
 from tests.flows.test_search import OVERRIDES, make_workspace
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(make_workspace(tmp_path))
-    return with_overrides(read_params(ROOT / "params.yaml"), parse_overrides(OVERRIDES))
+    return with_overrides(read_params(PARAMS_FILE), parse_overrides(OVERRIDES))
 
 
 def start_search(params: Params, monkeypatch: pytest.MonkeyPatch, machine: Machine) -> SearchTrials:

@@ -21,10 +21,11 @@ from tasks.train import train
 from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.usefixtures("prefect_server")]
 
-EVALUATE_CONFIG = read_params(ROOT / "params.yaml").evaluate
+EVALUATE_CONFIG = read_params(PARAMS_FILE).evaluate
 CONFIG: dict[str, object] = {"epochs": 2, "batch_size": 20, "seed": 3}
 LONG_EPOCHS = 40
 

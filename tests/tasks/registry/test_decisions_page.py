@@ -6,13 +6,13 @@ import pytest
 from tasks.params import Paths, read_params
 from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import LedgerEntry, append
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
 
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     monkeypatch.chdir(tmp_path)
-    return read_params(ROOT / "params.yaml").paths
+    return read_params(PARAMS_FILE).paths
 
 
 def test_page_without_decisions_says_so_and_links_to_the_report(paths: Paths) -> None:

@@ -6,9 +6,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from tasks.params import read_params
 from tasks.search.space import check_space, grid, parse_space, read_space_file
 from tasks.workspace.errors import InputError
-from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 
-PARAMS = read_params(ROOT / "params.yaml")
+PARAMS = read_params(PARAMS_FILE)
 
 
 def test_parse_space_gives_a_distribution_by_the_parameters_type() -> None:

@@ -24,6 +24,7 @@ from tasks.workspace.splits import load_splits
 from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT
+from tests.shipped_params import PARAMS_FILE
 from tests.tasks.train_process import start_train
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Splits, and parameters for two processes."""
     folder = tmp_path_factory.mktemp("workspace")
     save_brightness_splits(folder / "artifacts" / "splits.safetensors", train=101, val=21)
-    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (folder / "params.yaml").write_bytes((PARAMS_FILE).read_bytes())
     write_overrides(folder / "params.yaml", parse_overrides(OVERRIDES))
     return folder
 
