@@ -52,6 +52,19 @@ def test_split_has_each_training_image_once(sample_data: Path, tmp_path: Path) -
     assert dict(seen) == known
 
 
+def test_split_normalizes_by_the_training_images_alone(sample_data: Path, tmp_path: Path) -> None:
+    split(sample_data, tmp_path / "splits", "sample", OPTIONS)
+    splits = load_splits(tmp_path / "splits")
+    train, *others = (
+        part.images.numpy().reshape(-1, 3) / 255 for part in (splits.train, splits.val, splits.test)
+    )
+    assert splits.metadata["mean"] == pytest.approx(train.mean(0), rel=1e-12)
+    assert splits.metadata["std"] == pytest.approx(train.std(0), rel=1e-9)
+    for pixels in others:  # which are so different that the test would notice
+        assert splits.metadata["mean"] != pytest.approx(pixels.mean(0), rel=1e-6)
+        assert splits.metadata["std"] != pytest.approx(pixels.std(0), rel=1e-6)
+
+
 def test_split_is_deterministic_per_seed(sample_data: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("other", 1)):
         split(

@@ -77,6 +77,17 @@ def test_compare_without_champion_and_parity_rejects(splits: Path) -> None:
     assert decision.reason.startswith("ONNX/PyTorch parity failed: 90.00% of the classes agree")
 
 
+def test_compare_records_the_accuracies_of_each_model_on_each_split(tmp_path: Path) -> None:
+    """Of 200 images, one model errs on 0 to 14, the other on 10 to 49; on test, 0 to 4 have another label."""
+    test_labels = LABELS.copy()
+    test_labels[:5] = (test_labels[:5] + 1) % 10  # what the challenger says there
+    evidence = decide(save_splits(tmp_path / "splits", test_labels), CHAMPION).evidence
+    assert evidence.challenger_val_accuracy == (200 - 15) / 200
+    assert evidence.champion_val_accuracy == (200 - 40) / 200
+    assert evidence.challenger_test_accuracy == (200 - 10) / 200
+    assert evidence.champion_test_accuracy == (200 - 45) / 200
+
+
 def test_compare_significant_gain_promotes(splits: Path) -> None:
     decision = decide(splits, CHAMPION)
     assert decision.promote, decision.reason

@@ -161,6 +161,25 @@ def test_fit_runs_the_remaining_epochs_and_keeps_times_in_the_state(
     assert 0 < resumed.training_seconds == trainer.training_seconds < sum(trainer.epoch_seconds)
 
 
+def test_best_epoch_is_the_first_with_the_highest_accuracy_and_then_the_lowest_loss(
+    small_splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = iter([(0.5, 0.5), (0.5, 0.5), (0.4, 0.5), (0.6, 0.6), (0.6, 0.6), (0.1, 0.5)])
+    monkeypatch.setattr("tasks.training.trainer.validate", lambda *_: next(results))
+    trainer = build_trainer(small_splits, epochs=6)
+    weights: list[dict[str, torch.Tensor]] = []
+    for epoch, best in enumerate((1, 1, 3, 4, 4, 4), start=1):
+        trainer.run_epoch(epoch)
+        weights.append(copy.deepcopy(trainer.model.state_dict()))
+        assert trainer.best is not None
+        assert trainer.best.epoch == best
+        assert (trainer.best.loss, trainer.best.accuracy) == [(0.5, 0.5), (0.4, 0.5), (0.6, 0.6)][
+            max(best - 2, 0)
+        ]
+        for name, tensor in trainer.best.tensors.items():
+            assert torch.equal(tensor, weights[best - 1][name]), name
+
+
 def test_last_smaller_batch_counts_by_its_size() -> None:
     """The loss of an epoch is the mean over images: with lr near 0, that of the initial weights."""
     generator = torch.Generator().manual_seed(1)
