@@ -156,6 +156,23 @@ class DeploymentServer:
             "events", [{"id": str(uuid4()), "occurred": now, "event": n, "resource": resource} for n in names]
         )
 
+    def emit_heartbeat(self, run: str) -> None:
+        event = {
+            "id": str(uuid4()),
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": "prefect.flow-run.heartbeat",
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+            "related": [
+                {"prefect.resource.id": "prefect.tag.cifarflow", "prefect.resource.role": "tag"},
+            ],
+        }
+        self.request("events", [event])
+
+    def read_events(self, name: str, run: str) -> list[dict[str, Any]]:
+        """Events of this name that have to do with the run."""
+        events = self.request("events/filter", {"filter": {"event": {"name": [name]}}})["events"]
+        return [event for event in events if run in json.dumps([event["resource"], event["related"]])]
+
     def save_secret(self, name: str, value: str) -> None:
         """As a block; blocks of this type come with the server."""
         type_id = self.request("block_types/slug/secret")["id"]

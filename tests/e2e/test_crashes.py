@@ -1,5 +1,8 @@
 """Runs, workers and servers that are killed: runs end as Crashed, resume, or are not affected."""
 
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -11,7 +14,7 @@ from flows.cli.console import PREFECT_ENV
 from flows.run.lock import LOCK_FILE
 from flows.server.connection import TAG
 from tests.conftest import ROOT
-from tests.e2e.deployment_server import DeploymentServer, wait_until
+from tests.e2e.deployment_server import BIN, DeploymentServer, start_process, stop_process, wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
@@ -34,24 +37,63 @@ def test_killed_run_is_crashed_and_the_next_resumes(server: DeploymentServer, ow
     assert "resuming from checkpoint after epoch" in server.read_log(resumed)
 
 
-def test_run_without_heartbeats_is_crashed(server: DeploymentServer, own_workspace: Path) -> None:
-    """Worker and run die at once: nobody is left to report it, and the automation misses the heartbeats."""
-    with FileLock(own_workspace / LOCK_FILE):  # the run waits, which takes no processor time
+@pytest.fixture
+def start_command(
+    server: DeploymentServer, champion_copy: Path
+) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts `cifarflow run --wait` in a locked project: it waits, which takes no processor time."""
+    commands: list[subprocess.Popen[bytes]] = []
+    machine = server.at(champion_copy)
+
+    def start() -> subprocess.Popen[bytes]:
+        log = champion_copy / f"command-{len(commands)}.log"
+        commands.append(start_process([str(BIN / "cifarflow"), "run", "--wait"], machine, log))
+        return commands[-1]
+
+    with FileLock(champion_copy / LOCK_FILE):
+        yield start
+        for command in commands:
+            stop_process(command)
+
+
+def test_runs_that_miss_their_heartbeats_and_no_others_are_crashed(
+    server: DeploymentServer, own_workspace: Path, start_command: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """The automation sees four runs at once, and has to wait as long as heartbeats allow only once."""
+    finished = server.start_run("neuron/neuron")
+    known = {run["id"] for run in server.read_runs()}
+
+    def start_and_find() -> tuple[subprocess.Popen[bytes], str]:
+        command = start_command()
+        run = wait_until(lambda: {run["id"] for run in server.read_runs()} - known).pop()
+        known.add(run)
+        wait_until(lambda: server.read_events("prefect.flow-run.heartbeat", run))
+        return command, run
+
+    _, alive = start_and_find()
+    command, killed = start_and_find()
+    command.kill()
+    with FileLock(own_workspace / LOCK_FILE):
         run = server.start_run("pipeline/pipeline", workspace=str(own_workspace))
-        heartbeats = {
-            "filter": {
-                "event": {"name": ["prefect.flow-run.heartbeat"]},
-                "resource": {"id": [f"prefect.flow-run.{run}"]},
-            }
-        }
-        wait_until(lambda: server.request("events/filter", heartbeats)["total"] > 0)
-        server.kill_worker()
+        wait_until(lambda: server.read_events("prefect.flow-run.heartbeat", run))
+        server.wait_until_completed(finished)
+        server.emit_heartbeat(finished)  # as from a thread that ends too late
+        server.kill_worker()  # with its run: nobody is left to report it
         try:
-            assert server.read_state(run)[0] == "Running"
-            wait_until(lambda: server.read_state(run)[0] == "Crashed")
-            assert "no heartbeat" in server.read_state(run)[1]
+            assert {server.read_state(each)[0] for each in (alive, killed, run)} == {"Running"}
+            for each in (killed, run):
+                wait_until(partial(is_crashed, server, each))
+                assert "no heartbeat" in server.read_state(each)[1]
+            # The automation has looked at the finished run as well, and Prefect lets no run leave its end.
+            wait_until(lambda: server.read_events("prefect.automation.action.failed", finished))
         finally:
             server.start_worker()
+    assert server.read_state(finished)[0] == "Completed"
+    assert server.read_state(alive)[0] == "Running"  # its first heartbeat was the first of all
+
+
+def is_crashed(server: DeploymentServer, run: str) -> bool:
+    return server.read_state(run)[0] == "Crashed"
 
 
 def test_automation_allows_for_missed_heartbeats() -> None:
