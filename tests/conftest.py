@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,12 +81,38 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A temporary Prefect server with its own database; it takes seconds to start, so all tests share it."""
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_database(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """An empty database of Prefect's server, to copy: to make it takes longer than to start the server."""
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    def make(folder: Path) -> None:
+        command = [str(Path(sys.executable).parent / "prefect"), "server", "database", "upgrade", "-y"]
+        environment = os.environ | {"PREFECT_HOME": str(folder)}
+        environment.pop("PREFECT_API_DATABASE_CONNECTION_URL", None)
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=240)
+
+    return once("prefect-database", make) / "prefect.db"
+
+
+@pytest.fixture
+def prefect_home(prefect_database: Path, tmp_path: Path) -> Path:
+    """A folder for `PREFECT_HOME`, where a server has started before."""
+    home = tmp_path / "prefect-home"
+    home.mkdir()
+    shutil.copy(prefect_database, home)
+    return home
+
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary Prefect server with its own database; it takes seconds to start, so all tests share it."""
+    from prefect.testing import utilities
+
+    folder = tmp_path_factory.mktemp("prefect-server")
+    shutil.copy(prefect_database, folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=120):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,9 @@ def deployment_folder(
 
 
 @pytest.fixture(scope="session")
-def server(deployment_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeploymentServer]:
+def server(
+    deployment_folder: Path, prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DeploymentServer]:
     """A server with a work pool, every deployment, the automations and a worker.
 
     A run is Crashed after 35 s without heartbeats, as short as heartbeats every 30 s allow.
@@ -90,7 +92,9 @@ def server(deployment_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     assert "within: 100" in automations
     impatient = tmp_path_factory.mktemp("automations") / "automations.yaml"
     impatient.write_text(automations.replace("within: 100", "within: 35"))
-    with run_server(DeploymentServer(deployment_folder, tmp_path_factory.mktemp("home"))) as server:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(prefect_database, home)
+    with run_server(DeploymentServer(deployment_folder, home)) as server:
         server.request("work_pools/", {"name": "cifarflow", "type": "process", "concurrency_limit": 2})
         server.run_prefect("deploy", "--all")
         server.run_prefect("automation", "create", "--from-file", str(impatient))

@@ -56,9 +56,13 @@ def remotes(
 
 
 @pytest.fixture(scope="module")
-def server(remotes: Remotes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeploymentServer]:
+def server(
+    remotes: Remotes, prefect_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DeploymentServer]:
     """A server with the deployment and the secrets in blocks, and no worker."""
-    server = DeploymentServer(remotes.folder / "laptop", tmp_path_factory.mktemp("home"))
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(prefect_database, home)
+    server = DeploymentServer(remotes.folder / "laptop", home)
     with serve_git(remotes.folder, BLOCKS["git-token"]) as git_url, run_server(server):
         for name, value in BLOCKS.items():
             server.save_secret(name, value)

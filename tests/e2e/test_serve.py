@@ -24,10 +24,10 @@ pytestmark = [pytest.mark.server, pytest.mark.distributed, pytest.mark.slow]
 
 @pytest.fixture
 def serve(
-    deployment_folder: Path, tmp_path: Path
+    deployment_folder: Path, prefect_home: Path, tmp_path: Path
 ) -> Iterator[tuple[DeploymentServer, subprocess.Popen[bytes]]]:
     """`cifarflow serve` with a server of its own, which serves, and its process."""
-    server = DeploymentServer(deployment_folder, tmp_path)
+    server = DeploymentServer(deployment_folder, prefect_home)
     server.env.pop("PREFECT_API_URL")
     log = tmp_path / "serve.log"
     process = start_process([str(BIN / "cifarflow"), "serve", "--port", str(server.port)], server, log)

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prefect.context import SettingsContext, get_settings_context
+from prefect.settings import Settings
 
 from flows.server.api import describe_startup_failure
+from flows.server.connection import connect_to_server
+from tasks.workspace.errors import RunError
 
 CIFARFLOW = Path(sys.executable).parent / "cifarflow"
 
@@ -59,17 +63,10 @@ def run_toy(home: Path, *assignments: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("assignments", "code", "message"),
     [
-        (
-            "PREFECT_API_URL=http://127.0.0.1:9/api",
-            1,
-            "no Prefect server responds at 127.0.0.1:9 (PREFECT_API_URL)",
-        ),
         ("PREFECT_API_URL=notaurl", 2, "PREFECT_API_URL is not a URL: 'notaurl'"),
-        ("PREFECT_API_URL=http://[::1/api", 2, "PREFECT_API_URL is not a URL: 'http://[::1/api'"),
         ("PREFECT_API_URL=http://ADDRESS/nothing", 1, "is not a Prefect API (404; PREFECT_API_URL)"),
         ("PREFECT_API_URL=http://ADDRESS/page", 1, "is not a Prefect API (PREFECT_API_URL)"),
         ("PREFECT_API_URL=http://ADDRESS/broken", 1, "has an error of its own (500)"),
@@ -92,16 +89,52 @@ def run_toy(home: Path, *assignments: str) -> "subprocess.CompletedProcess[str]"
             2,
             "PREFECT_API_SSL_CERT_FILE names a file that does not exist",
         ),
-        ("PREFECT_CLIENT_MAX_RETRIES=many", 2, "setting PREFECT_CLIENT_MAX_RETRIES is invalid"),
         ("CIFARFLOW_SERVER=remote", 2, "CIFARFLOW_SERVER should be local or temporary, not 'remote'"),
         ("CIFARFLOW_SERVER_IDLE_MINUTES=soon", 2, "should be a number of minutes, not 'soon'"),
         ("PREFECT_HOME=/proc/nowhere", 1, "cannot write to Prefect's home, /proc/nowhere"),
     ],
 )
-def test_command_without_a_usable_server_prints_one_line(
-    tmp_path: Path, address: str, assignments: str, code: int, message: str
+def test_connection_without_a_usable_server_says_why_in_one_line(
+    tmp_path: Path,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    assignments: str,
+    code: int,
+    message: str,
 ) -> None:
-    done = run_toy(tmp_path, *assignments.replace("ADDRESS", address).split())
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for assignment in assignments.replace("ADDRESS", address).split():
+        monkeypatch.setenv(*assignment.split("=", 1))
+    with pytest.raises(RunError) as caught, new_settings(), connect_to_server():
+        pass
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.exit_code == code
+
+
+def new_settings() -> SettingsContext:
+    """Prefect's settings as a new process reads them."""
+    return SettingsContext(profile=get_settings_context().profile, settings=Settings())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("assignment", "code", "message"),
+    [
+        ("PREFECT_API_URL=http://[::1/api", 2, "PREFECT_API_URL is not a URL: 'http://[::1/api'"),
+        (
+            "PREFECT_API_URL=http://127.0.0.1:9/api",
+            1,
+            "no Prefect server responds at 127.0.0.1:9 (PREFECT_API_URL)",
+        ),
+        ("PREFECT_CLIENT_MAX_RETRIES=many", 2, "setting PREFECT_CLIENT_MAX_RETRIES is invalid"),
+    ],
+)
+def test_command_without_a_usable_server_prints_one_line(
+    tmp_path: Path, assignment: str, code: int, message: str
+) -> None:
+    done = run_toy(tmp_path, assignment)
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.returncode == code

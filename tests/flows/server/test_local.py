@@ -27,11 +27,11 @@ CIFARFLOW = Path(sys.executable).parent / "cifarflow"
 
 
 @pytest.fixture
-def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def env(prefect_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment without a server, with a proxy that does not respond."""
     monkeypatch.chdir(tmp_path)
     env = os.environ | {
-        "PREFECT_HOME": str(tmp_path / "home"),
+        "PREFECT_HOME": str(prefect_home),
         "CIFARFLOW_SERVER": "local",
         "HTTP_PROXY": "http://127.0.0.1:9",
         "ALL_PROXY": "http://127.0.0.1:9",
