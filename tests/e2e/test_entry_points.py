@@ -50,10 +50,10 @@ def test_dvc_repro_leaves_flow_nothing_to_do(project: Path) -> None:
 
 
 @pytest.mark.data
-def test_flow_and_dvc_repro_agree_on_cifar10(
+def test_flow_on_cifar10_learns_and_leaves_dvc_nothing_to_do(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One epoch on CIFAR-10: by the flow, then by `dvc repro` the stages that do not measure time."""
+    """One epoch on CIFAR-10; that `dvc repro` gives the same hashes is tested on the sample."""
     copy_of_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     with Repo.init(no_scm=True):
@@ -70,12 +70,4 @@ def test_flow_and_dvc_repro_agree_on_cifar10(
     assert Path("data.dvc").read_bytes() == recorded
     with Repo() as repo:
         assert repo.status() == {}
-    lock = read_lock(Path())
-
-    for folder in ("artifacts", "reports"):
-        shutil.rmtree(folder)
-    Path("dvc.lock").unlink()
-    with Repo() as repo:
-        repo.reproduce(["evaluate", "quantize"], force=True, run_cache=False)
-    assert read_lock(Path()) == {name: lock[name] for name in lock if name not in {"benchmark", "report"}}
     assert json.loads(Path("reports/metrics.json").read_text())["test"]["accuracy"] > 0.4
