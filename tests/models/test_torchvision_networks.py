@@ -27,6 +27,8 @@ FAMILIES = (
     *("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_s"),
     *("regnet_y_400mf", "vgg11_bn", "vit_b_16"),
 )
+LARGE = ("wide_resnet50_2", "vgg11_bn", "vit_b_16")
+"""networks whose random weights take seconds to draw, and are not needed for shapes and gradients"""
 RESNET18_CIFAR_PARAMETERS = (
     11_173_962  # torchvision's 11,181,642 with a 3x3 stem instead of 7x7: 3 x 64 x 40 fewer
 )
@@ -39,7 +41,12 @@ def test_names_are_those_of_torchvision_without_the_ones_left_out() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_build_torchvision_network_gives_logits_of_small_images_in_training_too(name: str) -> None:
-    network = build_torchvision_network(name, 7, 32)
+    with torch.device("meta" if name in LARGE else "cpu"):
+        network = build_torchvision_network(name, 7, 32)
+    if name in LARGE:
+        network.to_empty(device="cpu")
+        for tensor in network.state_dict().values():
+            tensor.fill_(1)
     images = torch.rand(2, 3, 32, 32)
     logits = network(images)
     assert logits.shape == (2, 7)
@@ -70,8 +77,9 @@ def test_build_torchvision_network_of_unfit_images_raises(name: str, size: int) 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "convnext_tiny", "vgg11"])
 def test_stem_parameters_are_all_that_differs_in_shape_from_torchvision(name: str) -> None:
-    small = build_torchvision_network(name, 10, 32).state_dict()
-    large = models.get_model(name, num_classes=10).state_dict()
+    with torch.device("meta"):
+        small = build_torchvision_network(name, 10, 32).state_dict()
+        large = models.get_model(name, num_classes=10).state_dict()
     assert small.keys() == large.keys()
     differing = {key for key in small if small[key].shape != large[key].shape}
     assert all(key.startswith(stem_parameters(name)) for key in differing)
