@@ -15,7 +15,7 @@ CUDA_BUILD := ^(torch|torchvision|triton)==|^(nvidia|cuda)-
 export DVC_NO_ANALYTICS := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup run check lowest test distributed faults bench lint format lock clean
+.PHONY: help setup run check lowest test distributed faults mutants bench lint format lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -78,6 +78,10 @@ distributed: $(SETUP)  ## test workers, clusters, remotes and runs at once
 
 faults: $(SETUP)  ## test by fault injection: under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 -m faults
+
+mutants: $(SETUP)  ## plant 300 faults in what decides, measures and splits, and list those that no test notices
+	$(BIN)/uv run --quiet --no-project --python $(BIN)/python --with cosmic-ray==8.7.0 tests/mutation/sample.py | \
+		$(BIN)/python tests/mutation/run.py
 
 bench: $(SETUP)  ## measure what people wait for, beside the last saved table (with nothing else on the machine)
 	$(BIN)/python benchmarks/everyday.py

@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist, fmean, pstdev
 
 import numpy as np
 import pytest
@@ -22,6 +23,23 @@ def test_mcnemar_exact_is_the_binomial_tail(challenger_only: int, champion_only:
     n = challenger_only + champion_only
     tail = sum(math.comb(n, k) for k in range(challenger_only, n + 1)) / 2**n
     assert mcnemar_exact(challenger_only, champion_only) == pytest.approx(tail)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.8, 0.95, 0.99]))
+def test_bonett_price_interval_is_walds_with_one_more_image_for_each_model(
+    challenger_only: int, champion_only: int, same: int, confidence: float
+) -> None:
+    differences = [1] * (challenger_only + 1) + [-1] * (champion_only + 1) + [0] * same
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    half_width = quantile * pstdev(differences) / math.sqrt(len(differences))
+    expected = max(fmean(differences) - half_width, -1), min(fmean(differences) + half_width, 1)
+    n = challenger_only + champion_only + same
+    assert bonett_price_interval(challenger_only, champion_only, n, confidence) == pytest.approx(expected)
+
+
+def test_bonett_price_interval_is_never_wider_than_a_difference_can_be() -> None:
+    assert bonett_price_interval(1, 0, 1, 0.95) == (pytest.approx(-0.7335, abs=1e-4), 1.0)
+    assert bonett_price_interval(0, 1, 1, 0.95) == (-1.0, pytest.approx(0.7335, abs=1e-4))
 
 
 def test_bonett_price_interval_covers_as_often_as_it_says() -> None:
