@@ -1,7 +1,8 @@
-"""Takes the README's pictures of the report and of a flow run in Prefect's UI: `python docs/screenshots.py`.
+"""Take the README's pictures of the report and of a flow run in Prefect's UI: `python docs/screenshots.py`.
 
-Needs the Chromium that is installed, and a finished `cifarflow run` for the report. The flow run is one on
-the sample, reported to a Prefect server of its own on a free port.
+This needs the Chromium that is installed, and a finished `cifarflow run` for the report. The flow run is one
+on the sample, reported to a Prefect server of its own on a free port. A picture also holds the texts that it
+shows, which a test compares with the page: so it notices a picture of an earlier page.
 """
 
 import os
@@ -16,11 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
+from PIL import Image, PngImagePlugin
 from playwright.sync_api import Page, sync_playwright
 
 PROJECT = Path(__file__).parents[1]
 IMAGES = PROJECT / "docs" / "images"
 BIN = Path(sys.executable).parent
+TEXTS = "Texts"  # the key in the picture's metadata, with a line per text
+FIND_TEXTS = """(height) => {
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), texts = [];
+    while (walker.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(walker.currentNode);
+        const box = range.getBoundingClientRect();
+        if (box.width && box.height && box.bottom > 0 && box.bottom < height) texts.push(range.toString());
+    }
+    return texts;
+}"""
 
 
 def main() -> None:
@@ -44,7 +57,17 @@ def browser_page() -> Iterator[Page]:
 
 def take_report(page: Page) -> None:
     page.goto((PROJECT / "reports" / "index.html").as_uri())
-    page.screenshot(path=IMAGES / "report.png")
+    take_picture(page, IMAGES / "report.png", 900)
+
+
+def take_picture(page: Page, file: Path, height: int) -> None:
+    """Save the upper part of the page, and the texts in it."""
+    page.screenshot(path=file, clip={"x": 0, "y": 0, "width": 1200, "height": height})
+    texts = [" ".join(text.split()) for text in page.evaluate(FIND_TEXTS, height)]
+    metadata = PngImagePlugin.PngInfo()
+    metadata.add_itxt(TEXTS, "\n".join(filter(None, texts)))
+    with Image.open(file) as picture:
+        picture.save(file, pnginfo=metadata, optimize=True)
 
 
 def take_flow_run(page: Page, home: Path) -> None:
@@ -68,7 +91,7 @@ def take_flow_run(page: Page, home: Path) -> None:
         page.goto(f"{address}/runs/flow-run/{found[0]['id']}")
         page.get_by_text("benchmark").first.wait_for(timeout=60_000)
         page.wait_for_timeout(4000)  # the timeline is drawn after its data is there
-        page.screenshot(path=IMAGES / "flow.png", clip={"x": 0, "y": 0, "width": 1200, "height": 640})
+        take_picture(page, IMAGES / "flow.png", 640)
     finally:
         server.terminate()
         server.wait()
