@@ -32,7 +32,9 @@ QUICK = [
 
 # Programs that tests start need not compile the project each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Tests run side by side: OpenMP threads that spin while they wait would slow each other many times.
+# Tests run side by side: a second thread gains no time, and costs a sixth of a training step's. A test about
+# threads sets their number itself; they must not spin while they wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["CIFARFLOW_SERVER"] = "temporary"  # leaves no server behind
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
