@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.params import read_params
+from tasks.stages import STAGES
 from tests.conftest import ROOT
 from tests.shipped_params import PARAMS_FILE
 
@@ -83,6 +84,11 @@ def test_picture_of_the_report_has_its_figures(report: Texts) -> None:
     if read_params(ROOT / "params.yaml") != read_params(PARAMS_FILE):
         pytest.skip("the results are of this project's own parameters")
     assert set(report.header) <= set(read_picture("report.png")), RENEW
+
+
+def test_picture_of_a_flow_run_has_a_task_run_per_stage() -> None:
+    """Prefect draws the names of the timeline on a canvas; beside it stands their number."""
+    assert f"{len(STAGES)} Task runs" in read_picture("flow.png"), RENEW
 
 
 def read_svg(name: str) -> list[str]:
