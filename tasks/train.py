@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tasks.training.checkpoints import CheckpointStore, training_fingerprint
+from tasks.training.checkpoints import CheckpointStore, RemoteCheckpoints, training_fingerprint
 from tasks.training.device import resolve_device
 from tasks.training.distributed import join_ranks
 from tasks.training.fused_operators import resolve_fused
-from tasks.training.history import write_history
-from tasks.training.pretrained import find_pretrained
-from tasks.training.remote_checkpoints import RemoteCheckpoints
+from tasks.training.metrics import write_history
+from tasks.training.network import find_pretrained
 from tasks.training.trainer import Trainer
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.params.train import TrainConfig
     from tasks.tracking import Tracker
     from tasks.training.distributed import Ranks
-    from tasks.training.progress import ProgressCallback
+    from tasks.training.trainer import ProgressCallback
     from tasks.workspace.splits import Splits
 
 

@@ -16,7 +16,7 @@ from tasks.params.train import TrainConfig
 from tasks.search.space import check_space, parse_space
 from tasks.search.study import Study, Trial, plan_rungs, promote_trials
 from tasks.training.checkpoints import training_fingerprint
-from tasks.training.pretrained import find_pretrained
+from tasks.training.network import find_pretrained
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json, write_json
 from tasks.workspace.splits import load_splits

@@ -12,7 +12,7 @@ import torch
 from flows.trainings.cluster import find_machine
 from flows.trainings.trainings import ROW, Tracking, Training, run_trainings, training_cluster
 from tasks.training.checkpoints import training_fingerprint
-from tasks.training.pretrained import find_pretrained
+from tasks.training.network import find_pretrained
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json, write_json
 from tasks.workspace.splits import load_splits

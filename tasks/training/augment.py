@@ -1,4 +1,4 @@
-"""`Augmentation` transforms many images at once: flip, translation, cutout, and torchvision's policies."""
+"""Augmentation transforms many images at once: flip, translation, cutout, torchvision's policies, mixing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
 
+    Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 GROUP_SIZE = 64  # number of images that share one random transform of torchvision's
+MIXING_GROUP_SIZE = 32  # number of images that share a blending factor, or a box
 
 
 class Share(NamedTuple):
@@ -179,3 +182,33 @@ def _reflect_indices(size: int, max_shift: int, starts: Tensor) -> Tensor:
     # Reflection is -i at the left border, and 2 (size - 1) - i at the right one.
     indices = (starts[:, None] + torch.arange(size, device=starts.device) - max_shift).abs()
     return torch.where(indices < size, indices, 2 * (size - 1) - indices)
+
+
+def build_mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
+    """Build a function from images and labels `(B,)` to mixed images and probabilities `(B, num_classes)`.
+
+    MixUp blends two images (Zhang et al., "mixup", 2017, https://arxiv.org/abs/1710.09412); CutMix pastes a
+    box of one into another (Yun et al., "CutMix", 2019, https://arxiv.org/abs/1905.04899).
+
+    Images are float32 `(B, 3, S, S)`, before and after. Returns None if `config` names neither MixUp nor
+    CutMix. If it names both, one of the two is sampled per group of `MIXING_GROUP_SIZE` images.
+    """
+    if not config.mixup_alpha and not config.cutmix_alpha:
+        return None
+    from torchvision.transforms import v2
+
+    alphas = {v2.MixUp: config.mixup_alpha, v2.CutMix: config.cutmix_alpha}
+    transform = v2.RandomChoice(
+        [mixing(alpha=alpha, num_classes=num_classes) for mixing, alpha in alphas.items() if alpha]
+    )
+
+    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        # An image is paired with its neighbor in the group; the loader has shuffled them.
+        groups = zip(
+            torch.split(images, MIXING_GROUP_SIZE), torch.split(labels, MIXING_GROUP_SIZE), strict=True
+        )
+        mixed = [transform(*group) for group in groups]
+        inputs, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
+        return inputs, targets
+
+    return mix

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from tasks.training.augment import Augmentation, Share
+from tasks.training.augment import Augmentation, Share, build_mixing
 from tasks.training.distributed import Ranks
-from tasks.training.image_store import ImageStore
-from tasks.training.mixing import build_mixing
+from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.params.train import TrainConfig
-    from tasks.training.normalize import Normalize
     from tasks.workspace.splits import Split
 
+MAX_DEVICE_SHARE = 0.5  # the part of the GPU's free memory that the images may take
+MAX_MAPPED_BYTES = 512 * 2**20  # the size up to which a mapped file may come to be in memory as a whole
 # The size of a chunk of whole batches, which is gathered and augmented at once. A GPU needs more images at
 # once than a CPU to be busy.
 CHUNK_BYTES = {"cpu": 32 * 2**20, "cuda": 2**30}
@@ -122,3 +123,66 @@ class BatchLoader:
     def _weigh(self, batch: Batch, batch_size: int) -> Batch:
         # DistributedDataParallel averages gradients over ranks, as if all had equally many images.
         return batch._replace(loss_weight=len(batch.labels) * self._ranks.world_size / batch_size)
+
+
+class ImageStore:
+    """The store keeps images in the memory of a GPU if they fit there, and else maps them from the file.
+
+    Where they are more than `MAX_MAPPED_BYTES`, it reads them from the file one by one, since a mapping does
+    not bound memory: for one image, Linux maps up to 2 MB around it.
+    """
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self._images, self._device = split.images, device
+        self._location = split.location if split.images.nbytes > MAX_MAPPED_BYTES else None
+        self.image_bytes = split.images[0].nbytes
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if split.images.nbytes <= MAX_DEVICE_SHARE * free:
+                self._images, self._location = split.images.to(device), None
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Copy images, uint8 `(len(indices), S, S, 3)`, to the device. `RunError` if the file has changed."""
+        if self._location is None:
+            return self._images[indices.to(self._images.device)].to(self._device)
+        file, offset = self._location
+        images = torch.empty(len(indices), *self._images.shape[1:], dtype=torch.uint8)
+        buffer = memoryview(images.numpy()).cast("B")  # type: ignore[arg-type]
+        size = self.image_bytes
+        with file.open("rb", buffering=0) as content:
+            for i, index in enumerate(indices.tolist()):
+                image = buffer[i * size : (i + 1) * size]
+                if os.preadv(content.fileno(), [image], offset + index * size) != size:
+                    raise RunError(f"{file} changed while it was read")
+        return images.to(self._device)
+
+
+def sample_split(split: Split, count: int, seed: int) -> Tensor:
+    """Sample `count` images of the split, or take all of them: uint8 `(count, S, S, 3)`, on the CPU.
+
+    Without sampling, the first images of a folder could be of one or two classes, since they are in the order
+    of their names.
+    """
+    order = torch.randperm(len(split.labels), generator=Generator().manual_seed(seed))
+    return ImageStore(split, torch.device("cpu")).gather(order[:count].sort().values)
+
+
+class Normalize:
+    """Normalization maps uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, with the channels last in memory.
+
+    S is `image_size`; `mean` and `std` are per channel, for values in 0 to 1. The values equal those of
+    `Classifier.normalize`, which the export traces, up to rounding. A multiplication and an addition over
+    rows of values are several times as fast as broadcasting one value per channel.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], image_size: int, device: torch.device) -> None:
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = -255 * torch.tensor(mean, dtype=torch.float64) * scale
+        self.scale = scale.float().repeat(image_size**2).to(device)
+        self.shift = shift.float().repeat(image_size**2).to(device)
+        self.mean_color = (255 * torch.tensor(mean)).round().to(torch.uint8).to(device)
+        """uint8 `(3,)`: the mean color, which is normalized to 0 up to rounding"""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        rows = torch.mul(images.flatten(1), self.scale).add_(self.shift)
+        return rows.view(images.shape).permute(0, 3, 1, 2)

@@ -6,21 +6,20 @@ import copy
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from models.cifarnet import WHITENING_IMAGES
 from models.init import seed_global_generator
 from models.step import training_step
 from tasks.training.distributed import Ranks
-from tasks.training.history import EpochMetrics
-from tasks.training.image_store import ImageStore, sample_split
-from tasks.training.loader import BatchLoader
-from tasks.training.lr_scheduler import build_lr_scheduler
+from tasks.training.loader import BatchLoader, ImageStore, Normalize, sample_split
+from tasks.training.metrics import EpochMetrics, StepMetrics, validate
 from tasks.training.network import (
     check_last_batch,
     compile_network,
@@ -29,24 +28,26 @@ from tasks.training.network import (
     initialize_network,
     set_train_mode,
 )
-from tasks.training.normalize import Normalize
-from tasks.training.optimizer import build_optimizer
-from tasks.training.progress import print_estimate, show_progress
-from tasks.training.step_metrics import StepMetrics
-from tasks.training.validate import validate
+from tasks.training.optimizer import build_lr_scheduler, build_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tasks.params.train import TrainConfig
     from tasks.tracking import WandbRun
     from tasks.training.checkpoints import CheckpointStore
     from tasks.training.loader import Batch
-    from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Splits
 
+    ProgressCallback = Callable[[float, str], None]
+
+T = TypeVar("T")
+
 WARM_UP_STEPS = 3  # number per graph: `torch.compile` autotunes and records the CUDA graph in the first ones
+REPORT_EVERY_N_BATCHES = 50
+TIMED_STEPS = range(1, 4)  # the first step is slower
+ESTIMATE_THRESHOLD_S = 600.0  # shorter trainings start without an estimate
 
 
 @dataclass
@@ -299,3 +300,37 @@ class Trainer:
         self.best = None if state["best"] is None else BestCheckpoint(**state["best"])
         self.epoch_seconds = state["epoch_seconds"]
         self.training_seconds = state["training_seconds"]
+
+
+def show_progress(
+    batches: Iterable[T], num_batches: int, epoch: int, num_epochs: int, callback: ProgressCallback | None
+) -> Iterator[T]:
+    """Yield the batches of an epoch and show how many are done.
+
+    `callback` receives the fraction of all epochs that is done, 0 to 1, and a description. Without it, a
+    terminal shows a bar.
+    """
+    description = f"epoch {epoch}/{num_epochs}"
+    if callback is None:
+        yield from tqdm(batches, description, num_batches, leave=False, unit=" batches", disable=None)
+        return
+    for i, batch in enumerate(batches):
+        yield batch
+        if i % REPORT_EVERY_N_BATCHES == 0:
+            fraction = i / num_batches
+            callback((epoch - 1 + fraction) / num_epochs, f"{description}, {fraction:.0%}")
+    callback(epoch / num_epochs, description)
+
+
+def print_estimate(batches: Iterable[T], num_steps: float, description: str) -> Iterator[T]:
+    """Yield the batches; after a few of them, print how long `num_steps` steps will take, if long."""
+    began = 0.0
+    for step, batch in enumerate(batches):
+        if step == TIMED_STEPS.start:
+            began = time.perf_counter()
+        yield batch
+        if step == TIMED_STEPS[-1]:
+            step_s = (time.perf_counter() - began) / len(TIMED_STEPS)
+            if num_steps * step_s > ESTIMATE_THRESHOLD_S:
+                hours = num_steps * step_s / 3600
+                print(f"estimated training time: {hours:.1f} hours ({description} of {step_s:.2f} s)")

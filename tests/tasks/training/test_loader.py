@@ -6,8 +6,7 @@ from torch import Generator, Tensor
 
 from tasks.training import loader
 from tasks.training.distributed import Ranks
-from tasks.training.loader import BatchLoader
-from tasks.training.normalize import Normalize
+from tasks.training.loader import BatchLoader, Normalize
 from tasks.workspace.splits import Split
 from tests.brightness import build_config
 

@@ -5,8 +5,7 @@ from torch import Generator
 from models.cifarnet import Airbench94Net
 from models.init import build_model
 from models.net import Net
-from tasks.training.muon import MuonWithAuxSGD
-from tasks.training.optimizer import SGD_MOMENTUM, build_optimizer
+from tasks.training.optimizer import SGD_MOMENTUM, MuonWithAuxSGD, build_optimizer
 from tests.brightness import build_config
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.training.progress import print_estimate, show_progress
+from tasks.training.trainer import print_estimate, show_progress
 
 BATCHES: Sequence[Tensor] = torch.arange(130).split(2)
 
@@ -44,7 +44,7 @@ def test_print_estimate_is_one_line_for_a_long_training(
 ) -> None:
     """Steps of 2 s, after a slow first one, on a clock that only the steps move."""
     now = 0.0
-    monkeypatch.setattr("tasks.training.progress.time.perf_counter", lambda: now)
+    monkeypatch.setattr("tasks.training.trainer.time.perf_counter", lambda: now)
     for step, _ in enumerate(print_estimate(BATCHES, 3600, "9 epochs of 400 steps")):
         now += 100.0 if step == 0 else 2.0
     assert capsys.readouterr().out == "estimated training time: 2.0 hours (9 epochs of 400 steps of 2.00 s)\n"
@@ -72,7 +72,7 @@ def test_print_estimate_names_epochs_and_steps_in_a_training(
 
     assert "estimated" not in "".join(run_train())
     weights = (folder / "weights").read_bytes()
-    monkeypatch.setattr("tasks.training.progress.ESTIMATE_THRESHOLD_S", 0.0)
+    monkeypatch.setattr("tasks.training.trainer.ESTIMATE_THRESHOLD_S", 0.0)
     lines = run_train()
     assert re.fullmatch(
         r"estimated training time: 0\.0 hours \(3 epochs of 13 steps of 0\.\d\d s\)", lines[0]

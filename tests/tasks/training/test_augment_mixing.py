@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from tasks.training.mixing import GROUP_SIZE, build_mixing
+from tasks.training.augment import MIXING_GROUP_SIZE, build_mixing
 from tests.brightness import build_config
 
-LABELS = torch.arange(3 * GROUP_SIZE + 5) % 7
+LABELS = torch.arange(3 * MIXING_GROUP_SIZE + 5) % 7
 IMAGES = LABELS[:, None, None, None].float().expand(-1, 3, 8, 8).contiguous()  # every pixel is its label
 
 

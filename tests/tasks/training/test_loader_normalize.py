@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from models.classifier import Classifier
-from tasks.training.normalize import Normalize
+from tasks.training.loader import Normalize
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from torchvision import models
 
 from models.net import Net
 from models.torchvision_networks import build_torchvision_network
-from tasks.training.pretrained import find_pretrained, load_pretrained
+from tasks.training.network import find_pretrained, load_pretrained
 from tasks.workspace.errors import InputError
 
 

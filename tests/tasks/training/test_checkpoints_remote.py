@@ -13,8 +13,7 @@ import pytest
 
 from tasks.params.train import TrainConfig
 from tasks.train import train
-from tasks.training.checkpoints import CheckpointStore
-from tasks.training.remote_checkpoints import RemoteCheckpoints
+from tasks.training.checkpoints import CheckpointStore, RemoteCheckpoints
 from tasks.validation import validate
 from tasks.workspace.errors import InputError
 from tests.brightness import build_config, save_brightness_splits
@@ -135,7 +134,7 @@ def test_url_is_in_no_record_of_the_parameters() -> None:
 def test_store_that_never_answers_holds_up_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tasks.training.remote_checkpoints.TIMEOUT_S", 0.1)
+    monkeypatch.setattr("tasks.training.checkpoints.TIMEOUT_S", 0.1)
     remote = RemoteCheckpoints("memory://silent", "training", 0.0)
     answer = threading.Event()
     monkeypatch.setattr(

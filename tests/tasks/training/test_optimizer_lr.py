@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.training.lr_scheduler import build_lr_scheduler, lr_lambda, whitening_lr_lambda
+from tasks.training.optimizer import build_lr_scheduler, lr_lambda, whitening_lr_lambda
 from tests.brightness import build_config
 
 

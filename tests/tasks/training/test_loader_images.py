@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.training import image_store
-from tasks.training.image_store import ImageStore
+from tasks.training import loader
+from tasks.training.loader import ImageStore
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_splits
 from tests.brightness import save_brightness_splits
@@ -19,7 +19,7 @@ INDICES = torch.tensor([5, 0, 399, 5])
 def test_gather_gives_the_images_mapped_or_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, max_mapped_bytes: int
 ) -> None:
-    monkeypatch.setattr(image_store, "MAX_MAPPED_BYTES", max_mapped_bytes)
+    monkeypatch.setattr(loader, "MAX_MAPPED_BYTES", max_mapped_bytes)
     split = getattr(load_splits(save_brightness_splits(tmp_path / "splits")), name)
     indices = INDICES % len(split.labels)
     assert torch.equal(ImageStore(split, CPU).gather(indices), split.images[indices])
@@ -28,7 +28,7 @@ def test_gather_gives_the_images_mapped_or_read(
 def test_gather_from_a_large_file_leaves_no_file_open(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(image_store, "MAX_MAPPED_BYTES", 0)
+    monkeypatch.setattr(loader, "MAX_MAPPED_BYTES", 0)
     store = ImageStore(load_splits(save_brightness_splits(tmp_path / "splits")).train, CPU)
     before = sorted(Path("/proc/self/fd").iterdir())
     store.gather(INDICES)
@@ -38,7 +38,7 @@ def test_gather_from_a_large_file_leaves_no_file_open(
 def test_gather_from_a_file_that_was_cut_short_is_a_run_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(image_store, "MAX_MAPPED_BYTES", 0)
+    monkeypatch.setattr(loader, "MAX_MAPPED_BYTES", 0)
     file = save_brightness_splits(tmp_path / "splits")
     store = ImageStore(load_splits(file).train, CPU)
     os.truncate(file, 1000)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tasks.training.history import EpochMetrics, write_history
+from tasks.training.metrics import EpochMetrics, write_history
 
 
 def test_write_history_gives_one_row_per_epoch(tmp_path: Path) -> None:

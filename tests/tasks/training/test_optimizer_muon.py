@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from tasks.training.muon import MuonWithAuxSGD, zeropower_via_newtonschulz
+from tasks.training.optimizer import MuonWithAuxSGD, zeropower_via_newtonschulz
 
 
 def sample_normal(*shape: int) -> Tensor:
