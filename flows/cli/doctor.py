@@ -152,7 +152,7 @@ def _disk(_: Params) -> Iterator[Check]:
 def _device(params: Params) -> Iterator[Check]:
     import torch
 
-    from tasks.training.fused_operators import find_compiler
+    from tasks.training.compile import find_compiler
 
     cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
@@ -166,7 +166,7 @@ def _device(params: Params) -> Iterator[Check]:
         )
     else:
         yield Check("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
-        if params.train.can_be_fused and params.train.fused is not False and find_compiler() is None:
+        if params.train.has_fast_path and params.train.fused is not False and find_compiler() is None:
             text = "no C++ compiler, with which net trains in half of the time"
             yield Check("compiler", "warning", text, "apt-get install g++")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,8 +11,7 @@ from distributed import Client, Status, Worker, WorkerPlugin, get_worker
 from filelock import FileLock
 
 from tasks.params.train import TrainConfig
-from tasks.training.device import resolve_device
-from tasks.training.fused_operators import resolve_fused
+from tasks.training.compile import Machine, resolve_machine
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write, cache_folder, hash_file
@@ -27,32 +25,11 @@ def describe_code() -> dict[str, str]:
     return {"code": code_sha256(*CODE_STAGES), "torch": torch.__version__}
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the bits of a training depend on besides code and PyTorch."""
-
-    device: str
-    """cpu or cuda"""
-    fused: bool
-    """whether what `FusedNet` can train is trained by it"""
-
-    def resolve(self, config: TrainConfig) -> TrainConfig:
-        """Say what `auto` means here, so that a worker on which it would mean something else fails."""
-        device = self.device if config.device == "auto" else config.device
-        fused = config.fused
-        if fused == "auto":
-            fused = self.fused and device == "cpu" and config.can_be_fused
-        return config.model_copy(update={"device": device, "fused": fused})
-
-
 def find_machine(config: TrainConfig, address: str | None) -> Machine:
     """Where a training would run: the workers of the cluster at `address`, which are checked, or here."""
-    return describe_machine(config) if address is None else check_workers(address, config)
-
-
-def describe_machine(config: TrainConfig) -> Machine:
-    device = resolve_device(config.device)
-    return Machine(device.type, resolve_fused(config, device))
+    if config.processes > 1:
+        raise InputError("train.processes must be 1 in a sweep or search: a worker of Dask starts no process")
+    return resolve_machine(config) if address is None else check_workers(address, config)
 
 
 def check_workers(address: str, config: TrainConfig) -> Machine:
@@ -63,22 +40,16 @@ def check_workers(address: str, config: TrainConfig) -> Machine:
                 f"warning: whoever reaches {address} can run code on it; docs/scale.md says how to protect it"
             )
         _check_code(client, address)
-        machines: dict[str, Any] = client.run(describe_machine, config, on_error="return")
+        machines: dict[str, Any] = client.run(resolve_machine, config, on_error="return")
     (first, expected), *others = sorted(machines.items())
     for worker, machine in ((first, expected), *others):
         if isinstance(machine, BaseException):
             error_type = type(machine) if isinstance(machine, RunError) else RunError
             raise error_type(f"the worker {worker}: {machine}")
-        if machine.device != expected.device:
+        if machine != expected:
             raise RunError(
-                f"the worker {first} would train on {expected.device}, but {worker} on {machine.device}; "
-                "set train.device"
-            )
-        if machine.fused != expected.fused:
-            with_operators, without = (first, worker) if expected.fused else (worker, first)
-            raise RunError(
-                f"the worker {with_operators} can compile the operators of train.fused, {without} cannot: "
-                "their results would differ; install a C++ compiler there, or set train.fused to false"
+                f"the worker {first} would train on {expected}, but {worker} on {machine}, and their results "
+                "would differ; set train.device and train.fused, or install a C++ compiler there"
             )
     assert isinstance(expected, Machine)
     return expected

@@ -3,10 +3,10 @@
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from optuna.distributions import BaseDistribution
 
 from flows.trainings.cluster import find_machine
@@ -37,7 +37,7 @@ class SearchTrials:
         distributions = parse_space(space)
         check_space(params, distributions)
         self._params = params
-        self._machine = find_machine(_fused_of_space(params.train, distributions), address)
+        self._machine = find_machine(_with_fast_path(params.train, distributions), address)
         splits = Path(params.paths.splits)
         dataset = load_splits(splits).metadata["dataset"]
         self._pretrained = Path(params.paths.pretrained)
@@ -46,8 +46,7 @@ class SearchTrials:
         config = params.train.model_dump()
         searched = {"space": sorted(space), "sampler": sampler, **fixed, "train": config}
         self.description = {"dataset": dataset, **searched}
-        device = torch.device(self._machine.device)
-        fingerprint = training_fingerprint(splits, searched, device, file, fused=self._machine.fused)
+        fingerprint = training_fingerprint(splits, searched, self._machine, file)
         folder = Path(params.paths.weights).with_name("search") / fingerprint
         self._folder = folder
         self.study = Study(
@@ -140,10 +139,10 @@ class SearchTrials:
         )
 
 
-def _fused_of_space(config: TrainConfig, space: Mapping[str, BaseDistribution]) -> TrainConfig:
-    """A configuration that `FusedNet` can train, if any trial of the space has one."""
-    fusable = {"network": "net", "precision": "32-true"}
-    choices = {name: getattr(space.get(name), "choices", ()) for name in fusable}
-    return config.model_copy(
-        update={name: value for name, value in fusable.items() if value in choices[name]}
-    )
+def _with_fast_path(config: TrainConfig, space: Mapping[str, BaseDistribution]) -> TrainConfig:
+    """Return a configuration that operators in C++ can train, if any trial of the space has one."""
+    names = ("network", "precision")
+    choices = [getattr(space.get(name), "choices", [getattr(config, name)]) for name in names]
+    updates = [dict(zip(names, values, strict=True)) for values in product(*choices)]
+    configs = [config.model_copy(update=update) for update in updates]
+    return next((each for each in configs if each.has_fast_path), config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,7 +52,7 @@ def run_sweep(
         config = divide_threads(config, device, jobs)
     weights = find_pretrained(pretrained, config.weights)
     values = config.model_dump(exclude={"seed"})
-    fingerprint = training_fingerprint(splits, values, device, weights, fused=machine.fused)
+    fingerprint = training_fingerprint(splits, values, machine, weights)
     trainings = {
         seed: Training(
             f"seed {seed}",
@@ -74,8 +75,7 @@ def run_sweep(
         )
     result = {
         "dataset": dataset,
-        "device": machine.device,
-        "fused": machine.fused,
+        **asdict(machine),
         "jobs": jobs,
         "seconds": time.perf_counter() - began,
         "seeds": [rows[seed] for seed in sorted(rows)],

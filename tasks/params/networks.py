@@ -68,3 +68,8 @@ TorchvisionName = Literal[
 ]
 OwnName = Literal["net", "airbench94", "airbench96"]
 NetworkName = Literal[OwnName, TorchvisionName]
+
+# The checks of parameters need to know these without importing PyTorch. A test compares them with the hooks
+# of the networks.
+FUSED_NETWORKS = ("net",)  # those with operators in C++
+WHITENED_NETWORKS = ("airbench94", "airbench96")  # those with a whitening layer

@@ -12,6 +12,7 @@ import math
 import shutil
 import threading
 import time
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tasks.training.compile import Machine
+
 TIMEOUT_S = 600.0  # for one download or deletion as a whole; some file systems would wait forever
 KEEP_LAST = 2  # the number of checkpoints kept: if the newest is corrupt, the previous one is used
 KEEP_RUNS = 3  # the number of trainings whose checkpoints are kept, including the current one
@@ -32,20 +35,15 @@ DIGEST_BYTES = 32  # a checkpoint file begins with the SHA-256 of the rest
 
 
 def training_fingerprint(
-    splits: Path,
-    config: dict[str, Any],
-    device: torch.device,
-    weights: Path | None = None,
-    *,
-    fused: bool = False,
+    splits: Path, config: dict[str, Any], machine: Machine, weights: Path | None = None
 ) -> str:
     """Compute a hash that is equal for trainings that give the same bytes.
 
-    Such trainings have equal data, parameters, code, PyTorch version and type of device. `weights` is the
-    file that the training starts from; `fused` says whether `FusedNet` trains the network.
+    Such trainings have equal data, parameters, code, PyTorch version and machine. `weights` is the file that
+    the training starts from.
     """
-    machine = [torch.__version__, device.type, fused]
-    inputs = [hash_file(splits, "sha256"), config, *machine, code_sha256("train")]
+    data = hash_file(splits, "sha256")
+    inputs = [data, config, torch.__version__, *astuple(machine), code_sha256("train")]
     if weights is not None:
         inputs.append(hash_file(weights, "sha256"))
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]

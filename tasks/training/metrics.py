@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from tasks.training import ranks
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from tasks.training.distributed import Ranks
     from tasks.training.loader import ImageStore, Normalize
 
 VALIDATION_BATCH_SIZE = 1000
@@ -48,26 +48,26 @@ def write_history(file: Path, history: Iterable[EpochMetrics]) -> None:
 class StepMetrics:
     """The metrics cover an epoch of `num_images` images, in batches of `batch_size` or, at last, fewer."""
 
-    def __init__(self, num_images: int, batch_size: int, device: torch.device, ranks: Ranks) -> None:
-        self._num_images, self._ranks = num_images, ranks
+    def __init__(self, num_images: int, batch_size: int, device: torch.device) -> None:
+        self._num_images = num_images
+        # A loss per step, not their sum: only so can an error say at which step the loss was not finite.
         self._losses = torch.empty(math.ceil(num_images / batch_size), device=device)
         self._num_correct = torch.zeros((), dtype=torch.int64, device=device)
+        # Batch losses are means, so the epoch's mean weighs them by their sizes; only the last one differs.
         self._batch_sizes = torch.full_like(self._losses, batch_size)
         self._batch_sizes[-1] = num_images - (len(self._losses) - 1) * batch_size
         self.lrs: list[float] = []
 
-    def update(self, logits: Tensor, labels: Tensor, loss: Tensor, lr: float) -> None:
-        """Add the next step. The mean of `loss` over all ranks must be the mean loss of the batch."""
+    def update(self, loss: Tensor, num_correct: Tensor, lr: float) -> None:
+        """Add the next step: the batch's mean loss and its number of correct predictions."""
         self._losses[len(self.lrs)] = loss
-        self._num_correct += (logits.argmax(1) == labels).sum()
+        self._num_correct += num_correct
         self.lrs.append(lr)
 
     def compute(self, epoch: int) -> tuple[float, float, float]:
         """Return mean loss, accuracy, and the last learning rate. `RunError` if a loss is not finite."""
-        losses, num_correct = self._losses, self._num_correct
-        if self._ranks.world_size > 1:
-            sums = self._ranks.all_reduce(torch.cat([losses.double(), num_correct.double()[None]]))
-            losses, num_correct = sums[:-1] / self._ranks.world_size, sums[-1]
+        # Until here nothing was read from the device, so that the host could queue all steps without waiting.
+        losses, num_correct = map(ranks.all_reduce, (self._losses, self._num_correct))
         is_finite = torch.isfinite(losses)
         if not is_finite.all():
             step = int((~is_finite).nonzero()[0])
@@ -81,22 +81,15 @@ class StepMetrics:
 
 @torch.inference_mode()
 def validate(
-    model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor, ranks: Ranks
+    model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor
 ) -> tuple[float, float]:
-    """Return mean loss and accuracy, without test-time augmentation; the images are shared among the ranks.
-
-    All ranks use the running statistics of batch normalization of rank 0, whose model is the one saved.
-    """
-    ranks.broadcast_buffers(model)
+    """Return mean loss and accuracy, without test-time augmentation."""
     model.eval()
-    own = ranks.take_share(torch.arange(len(labels)))
-    logits = torch.cat(
-        [model(normalize(images.gather(batch))) for batch in torch.split(own, VALIDATION_BATCH_SIZE)]
-    )
-    labels = labels[own.to(labels.device)]
-    loss, is_correct = F.cross_entropy(logits, labels), (logits.argmax(1) == labels).double()
-    if ranks.world_size == 1:
-        return loss.item(), is_correct.mean().item()
-    sums = torch.stack([loss.double() * len(labels), is_correct.sum(), is_correct.new_tensor(len(labels))])
-    loss_sum, num_correct, num_images = ranks.all_reduce(sums).tolist()
-    return loss_sum / num_images, num_correct / num_images
+
+    def predict(indices: Tensor) -> Tensor:
+        batches = torch.split(indices, VALIDATION_BATCH_SIZE)
+        return torch.cat([model(normalize(images.gather(batch))) for batch in batches])
+
+    logits = ranks.predict_in_shares(model, predict, torch.arange(len(labels))).to(labels.device)
+    is_correct = (logits.argmax(1) == labels).double()
+    return F.cross_entropy(logits, labels).item(), is_correct.mean().item()

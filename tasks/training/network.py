@@ -6,7 +6,6 @@ Weights in a file are a state dict, as safetensors or as PyTorch saves it.
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -17,39 +16,41 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.cifarnet import CifarNet
-from models.fused_net import FusedNet
+from models.hooks import get_hooks
 from models.init import build_model, build_with_seed
-from models.net import Net
 from models.networks import NETWORKS, build_network
 from tasks.workspace.errors import InputError
-from tasks.workspace.private_cache import open_cache_or_temporary
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
+    from models.hooks import SampleImages
     from tasks.params.train import TrainConfig
 
 MAX_SHOWN = 3  # the number of keys that a message names
-COMPILE_MODE = "max-autotune"  # measures which kernel is fastest for each product, and records a CUDA graph
 
 
 def initialize_network(
-    config: TrainConfig, num_classes: int, images: Tensor, generator: Generator, weights: Path | None = None
+    config: TrainConfig,
+    num_classes: int,
+    size: int,
+    sample_images: SampleImages,
+    generator: Generator,
+    weights: Path | None = None,
 ) -> nn.Module:
     """Build the network that `config` names, initialized from `generator` and then from the file `weights`.
 
-    `images` are normalized training images `(N, 3, S, S)`. `InputError` if they are too small for the network
-    or for the augmentation, if `weights` does not fit the network, or if nothing is left to train.
+    `size` is the images' side in pixels; `sample_images` gives training images if the network asks for some.
+    `InputError` if images are too small for the network or for the augmentation, if `weights` does not fit
+    the network, or if nothing is left to train.
     """
-    size = images.shape[2]
     for name, pixels in (("translate", config.translate), ("cutout_size", config.cutout_size - 1)):
         if pixels >= size:
             raise InputError(f"train.{name} is too large for images of {size} x {size} pixels")
     build = partial(build_network, config.network, num_classes, size)
     try:
         if config.network in NETWORKS:
-            network = build_model(build, generator, images)
+            network = build_model(build, generator, sample_images)
         else:
             network = build_with_seed(build, generator)
     except ValueError as error:
@@ -57,34 +58,10 @@ def initialize_network(
     if weights is not None:
         load_pretrained(network, weights, config.network)
     freeze(network, config.freeze)
-    bias, epochs = find_whitening_bias(network), config.whiten_bias_epochs
-    if epochs < config.epochs and not any(p.requires_grad for p in network.parameters() if p is not bias):
+    early, epochs = find_early_parameters(network), config.whiten_bias_epochs
+    if epochs < config.epochs and not any(p.requires_grad and p not in early for p in network.parameters()):
         raise InputError(f"train.freeze leaves no parameter to train after epoch {epochs}")
     return network
-
-
-def compile_network(network: nn.Module, *, compiled: bool, fused: bool) -> nn.Module:
-    """Return a module that trains the parameters of `network`, faster where it can.
-
-    With `fused` it is a `FusedNet`, with `compiled` a result of `torch.compile`, and else `network` itself.
-    """
-    if fused:
-        assert isinstance(network, Net)
-        return FusedNet(network)
-    if not compiled:
-        return network
-    keep_inductor_cache_private()
-    return torch.compile(network, mode=COMPILE_MODE, dynamic=False)  # type: ignore[return-value]
-
-
-def keep_inductor_cache_private() -> None:
-    """Have `torch.compile` keep compiled code in a private folder, unless `TORCHINDUCTOR_CACHE_DIR` is set.
-
-    PyTorch's default is a folder in the temporary directory whose name anybody can predict, so another user
-    could create it first, and the code in it would run.
-    """
-    if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(open_cache_or_temporary("inductor"))
 
 
 def freeze(network: nn.Module, prefixes: list[str]) -> None:
@@ -107,15 +84,12 @@ def freeze(network: nn.Module, prefixes: list[str]) -> None:
         raise InputError("train.freeze leaves no parameter to train")
 
 
-def find_whitening_bias(network: nn.Module) -> nn.Parameter | None:
-    """Return the bias of the whitening layer; None if the network has none or `train.freeze` names it.
+def find_early_parameters(network: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that are trained in the first epochs only; `train.freeze` names none of them.
 
-    Call this before the first epoch: after some epochs the trainer freezes the bias itself.
+    Call this before the first epoch: after some epochs the trainer freezes these parameters itself.
     """
-    if not isinstance(network, CifarNet) or network.whiten.bias is None:
-        return None
-    bias: nn.Parameter = network.whiten.bias  # type: ignore[assignment]
-    return bias if bias.requires_grad else None
+    return {parameter for parameter in get_hooks(network).early_parameters() if parameter.requires_grad}
 
 
 def set_train_mode(network: nn.Module) -> None:

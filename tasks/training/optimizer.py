@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from tasks.training.network import find_whitening_bias
+from tasks.training.network import find_early_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -54,20 +54,20 @@ def _build_muon(model: nn.Module, config: TrainConfig, *, compiled: bool) -> Muo
     The loss here is the mean, so the learning rate is multiplied by the batch size. `weight_decay` is the
     share that a weight loses per step, so it is divided by the learning rate, with which SGD multiplies it.
     """
-    whiten_bias = find_whitening_bias(model)
+    early = find_early_parameters(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    filters = [parameter for parameter in trainable if parameter.ndim == 4]
-    matrices = [parameter for parameter in trainable if parameter.ndim == 2]
-    others = [
-        parameter for parameter in trainable if parameter.ndim not in {2, 4} and parameter is not whiten_bias
-    ]
+    # Early parameters have a group of their own, since their learning rate ends with their epochs.
+    lasting = [parameter for parameter in trainable if parameter not in early]
+    filters = [parameter for parameter in lasting if parameter.ndim == 4]
+    matrices = [parameter for parameter in lasting if parameter.ndim == 2]
+    others = [parameter for parameter in lasting if parameter.ndim not in {2, 4}]
     groups: list[dict[str, Any]] = [
         {"params": filters, "lr": config.lr, "momentum": config.momentum, "use_muon": True}
     ]
     for parameters, base_lr, mark in (
         (matrices, config.head_lr, {}),
         (others, config.bias_lr, {}),
-        ([] if whiten_bias is None else [whiten_bias], config.bias_lr, {"whiten_bias": True}),
+        ([parameter for parameter in trainable if parameter in early], config.bias_lr, {"early": True}),
     ):
         if parameters:
             lr = base_lr * config.batch_size
@@ -81,12 +81,12 @@ def _build_muon(model: nn.Module, config: TrainConfig, *, compiled: bool) -> Muo
 
 
 def build_lr_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> LambdaLR:
-    """Build the scheduler; parameter groups with `whiten_bias` set have a schedule of their own."""
+    """Build the scheduler; parameter groups with `early` set have a schedule of their own."""
     return LambdaLR(
         optimizer,
         [
-            whitening_lr_lambda(config, steps_per_epoch)
-            if group.get("whiten_bias")
+            early_lr_lambda(config, steps_per_epoch)
+            if group.get("early")
             else lr_lambda(config, steps_per_epoch)
             for group in optimizer.param_groups
         ],
@@ -114,8 +114,8 @@ def lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], floa
     return compute_factor
 
 
-def whitening_lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
-    """Return the same for the whitening layer's bias: the factor decays to 0 before the bias is frozen."""
+def early_lr_lambda(config: TrainConfig, steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the same for parameters of the first epochs: the factor decays to 0 before they are frozen."""
     steps = config.whiten_bias_epochs * steps_per_epoch
     return lambda step: 1 - step / steps if step < steps else 0.0
 

@@ -18,10 +18,11 @@ import pytest
 from distributed import Client, Security
 from safetensors.torch import save_file
 
-from flows.trainings.cluster import Machine, check_workers
+from flows.trainings.cluster import check_workers
 from flows.trainings.sweep import run_sweep
 from models.networks import build_network
 from tasks.params import read_params
+from tasks.training.compile import Machine
 from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT
@@ -159,7 +160,7 @@ def test_workers_that_would_train_differently_are_one_line(address: str, tmp_pat
         start_worker(tmp_path / "a", address),
         start_worker(tmp_path / "b", address, CXX="/nonexistent", CIFARFLOW_CACHE=str(tmp_path / "cache")),
     ):
-        with pytest.raises(RunError, match=r"can compile the operators of train\.fused, .* cannot"):
+        with pytest.raises(RunError, match=r"on cpu with operators in C\+\+, but .* on cpu without"):
             check_workers(address, build_config(fused="auto"))
         assert check_workers(address, build_config(fused=False)) == Machine("cpu", fused=False)
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flows.trainings.cluster import Machine
 from flows.trainings.search_trials import SearchTrials
 from tasks.overrides import parse_overrides, with_overrides
 from tasks.params import Params, read_params
+from tasks.training.compile import Machine
 from tests.brightness import build_config
 from tests.flows.test_search import OVERRIDES, make_workspace
 from tests.shipped_params import PARAMS_FILE
@@ -40,7 +40,7 @@ def test_search_asks_what_trains_those_of_its_trials_that_can_be_fused(
     asked: list[Any] = []
 
     def find_machine(config: Any, address: str | None) -> Machine:
-        asked.append((config.can_be_fused, address))
+        asked.append((config.has_fast_path, address))
         return Machine("cpu", fused=False)
 
     monkeypatch.setattr("flows.trainings.search_trials.find_machine", find_machine)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from prefect.settings import get_current_settings
 
-from flows.trainings.cluster import Machine
 from flows.trainings.sweep import divide_threads, mean_std_sem, run_sweep
 from tasks.evaluate import evaluate
 from tasks.params import read_params
 from tasks.train import train
+from tasks.training.compile import Machine
 from tasks.workspace.errors import InputError, RunError
 from tests.brightness import build_config, save_brightness_splits
 from tests.conftest import ROOT

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.training.optimizer import build_lr_scheduler, lr_lambda, whitening_lr_lambda
+from tasks.training.optimizer import build_lr_scheduler, early_lr_lambda, lr_lambda
 from tests.brightness import build_config
 
 
@@ -29,7 +29,7 @@ def test_constant_schedule_stays_at_1_after_the_warmup() -> None:
 
 def test_whitening_schedule_decays_to_0_before_the_bias_is_frozen() -> None:
     config = build_config(network="airbench94", whiten_bias_epochs=2)
-    compute_factor = whitening_lr_lambda(config, 4)
+    compute_factor = early_lr_lambda(config, 4)
     assert [compute_factor(step) for step in (0, 4, 6, 7, 8, 20)] == pytest.approx(
         [1, 0.5, 0.25, 0.125, 0, 0]
     )
@@ -38,7 +38,7 @@ def test_whitening_schedule_decays_to_0_before_the_bias_is_frozen() -> None:
 def test_build_lr_scheduler_gives_the_whitening_bias_its_own_schedule() -> None:
     config = build_config(network="airbench94", whiten_bias_epochs=1, lr_schedule="constant")
     weight, bias = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "lr": 0.2, "whiten_bias": True}]
+    groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "lr": 0.2, "early": True}]
     optimizer = torch.optim.SGD(groups)
     scheduler = build_lr_scheduler(optimizer, config, 2)
     lrs = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.training.network import keep_inductor_cache_private
+from tasks.training.compile import keep_inductor_cache_private
 from tasks.workspace.errors import RunError
 from tasks.workspace.private_cache import check_private, open_private_cache
 from tests.conftest import ROOT
@@ -120,7 +120,7 @@ def test_inductor_keeps_its_code_in_the_cache(cache: Path, monkeypatch: pytest.M
 def test_inductor_has_a_folder_of_its_own_where_the_cache_is_not_safe(cache: Path) -> None:
     open_private_cache("inductor").chmod(0o777)
     code = (
-        "from tasks.training.network import keep_inductor_cache_private as keep; keep(); "
+        "from tasks.training.compile import keep_inductor_cache_private as keep; keep(); "
         "from torch._inductor.runtime.cache_dir_utils import cache_dir; import os; "
         "print(cache_dir(), oct(os.stat(cache_dir()).st_mode & 0o777))"
     )

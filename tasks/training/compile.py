@@ -1,4 +1,7 @@
-"""`FusedNet` needs operators in C++, which are compiled once per machine, compiler, CPU and PyTorch."""
+"""`compile_network` makes a network train fast: by its own operators in C++, or by `torch.compile`.
+
+The operators are compiled once per machine, compiler, CPU and PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,21 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from models.hooks import get_hooks
 from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error
 from tasks.workspace.files import hash_file
-from tasks.workspace.private_cache import check_private, open_private_cache
+from tasks.workspace.private_cache import check_private, open_cache_or_temporary, open_private_cache
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from tasks.params.train import TrainConfig
 
 SOURCE = ROOT / "models" / "fused_net.cpp"
@@ -28,30 +35,88 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ["-std=c++17", "-O3", "-march=native"]
 ABI = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]  # PyTorch's stable ABI as of 2.11, the oldest supported
 TIMEOUT_S = 600  # for a compilation
+COMPILE_MODE = "max-autotune"  # measures which kernel is fastest for each product, and records a CUDA graph
 
 
 class BuildError(RunError):
     """The operators cannot be built: there is no compiler, or it failed."""
 
 
-def resolve_fused(config: TrainConfig, device: torch.device) -> bool:
-    """Decide whether a training uses `FusedNet`; if so, load its operators.
+@dataclass(frozen=True)
+class Machine:
+    """A machine is what the bytes of a training depend on besides code, data, parameters and PyTorch."""
+
+    device: str
+    """cpu or cuda"""
+    fused: bool
+    """whether operators in C++ train the networks that have such operators"""
+
+    def __str__(self) -> str:
+        return f"{self.device} {'with' if self.fused else 'without'} operators in C++"
+
+    def resolve(self, config: TrainConfig) -> TrainConfig:
+        """Say what `auto` means here, so that a machine on which it would mean something else fails."""
+        device = self.device if config.device == "auto" else config.device
+        fused = config.fused
+        if fused == "auto":
+            fused = self.fused and device == "cpu" and config.has_fast_path
+        return config.model_copy(update={"device": device, "fused": fused})
+
+
+def resolve_machine(config: TrainConfig) -> Machine:
+    """Say on what a training would run here; if operators in C++ train the network, they are compiled now.
 
     If they cannot be compiled, a line says so where `train.fused` is `auto`; `InputError` where it is `true`.
     """
-    is_supported = config.can_be_fused and device.type == "cpu"
+    device = resolve_device(config.device)
+    is_supported = config.has_fast_path and device == "cpu"
     if config.fused is False or (config.fused == "auto" and not is_supported):
-        return False
+        return Machine(device, fused=False)
     if not is_supported:
-        raise InputError("train.fused is true, which needs network net, precision 32-true and a CPU")
+        raise InputError("train.fused is true, which needs a CPU; set it to auto or false")
     try:
         load_operators()
     except BuildError as error:
         if config.fused is True:
             raise InputError(f"train.fused is true, but {error}; set it to auto or false") from None
         print(f"{error}; training by PyTorch's own operators takes about twice as long")
-        return False
-    return True
+        return Machine(device, fused=False)
+    return Machine(device, fused=True)
+
+
+def resolve_device(name: str) -> str:
+    """Return the device for `train.device`; `auto` is CUDA if available. `InputError` if `cuda` is not."""
+    is_available = torch.cuda.is_available()
+    if name == "cuda" and not is_available:
+        raise InputError("train.device is cuda, but PyTorch finds no CUDA device; set it to auto or cpu")
+    return "cuda" if is_available and name != "cpu" else "cpu"
+
+
+def compile_network(network: nn.Module, machine: Machine, *, compiled: bool) -> nn.Module:
+    """Return a module that trains the parameters of `network`, faster where it can.
+
+    If the machine says so, it is the network's own fast path, with `compiled` a result of `torch.compile`,
+    and else `network` itself.
+    """
+    if machine.fused:
+        load_operators()
+        fused = get_hooks(network).fuse()
+        assert fused is not None
+        return fused
+    if not compiled:
+        return network
+    keep_inductor_cache_private()
+    return torch.compile(network, mode=COMPILE_MODE, dynamic=False)  # type: ignore[return-value]
+
+
+def keep_inductor_cache_private() -> None:
+    """Have `torch.compile` keep compiled code in a private folder, unless `TORCHINDUCTOR_CACHE_DIR` is set.
+
+    PyTorch's default is a folder in the temporary directory whose name anybody can predict, so another user
+    could create it first, and the code in it would run.
+    """
+    if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(open_cache_or_temporary("inductor"))
 
 
 def load_operators() -> None:

@@ -17,7 +17,9 @@ from tasks.overrides import parse_overrides, write_overrides
 from tasks.params import read_params
 from tasks.stages import run_stage
 from tasks.train import train
-from tasks.training.distributed import Ranks, join_ranks
+from tasks.training import ranks
+from tasks.training.compile import Machine
+from tasks.training.ranks import join_ranks
 from tasks.training.trainer import Trainer
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits
@@ -27,7 +29,6 @@ from tests.conftest import ROOT
 from tests.shipped_params import PARAMS_FILE
 from tests.tasks.train_process import start_train
 
-CPU = torch.device("cpu")
 EPOCHS = 20
 OVERRIDES = [
     f"train.epochs={EPOCHS}",
@@ -89,8 +90,12 @@ def start_training(workspace: Path) -> tuple[subprocess.Popen[str], psutil.Proce
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch "):
         assert process.poll() is None
-    (other,) = psutil.Process(process.pid).children()
+    (other,) = find_ranks(psutil.Process(process.pid))
     return process, other
+
+
+def find_ranks(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children() if "spawn_main" in str(child.cmdline())]
 
 
 @pytest.mark.distributed
@@ -113,9 +118,7 @@ class TestTwoProcesses:
         other.kill()
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert errors == (
-            "train: rank 1 was killed by SIGKILL, possibly out of memory; the next run resumes\n"
-        )
+        assert errors == "train: rank 1: terminated with signal SIGKILL; the next run resumes\n"
         assert not other.is_running()
         monkeypatch.chdir(workspace)
         run_stage("train", read_params(Path("params.yaml")))
@@ -126,6 +129,18 @@ class TestTwoProcesses:
         process.kill()
         process.communicate()
         other.wait(timeout=60)
+
+    def test_ranks_leave_the_terminal_and_end_with_rank_0_when_it_is_interrupted(
+        self, workspace: Path
+    ) -> None:
+        process, other = start_training(workspace)
+        assert os.getsid(other.pid) == other.pid
+        process.terminate()
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "interrupted; the next run resumes after epoch" in output
+        assert errors == "train: interrupted\n"
+        assert not other.is_running()
 
     def test_torchrun_gives_the_same_bytes(
         self, workspace: Path, expected: tuple[bytes, list[Tensor]]
@@ -154,36 +169,54 @@ RECIPES: dict[str, dict[str, object]] = {
 EQUAL_TO_ONE_PROCESS = ["mixed", "frozen"]  # no batch normalization, no dropout
 
 
-def build_trainer(ranks: Ranks, splits: Path, name: str) -> Trainer:
-    data = load_splits(splits)
-    config = build_config(processes=ranks.world_size, **RECIPES[name])
-    return Trainer(data, config, CPU, None, ranks, progress=lambda *_: None)
+def build_trainer(processes: int, splits: Path, name: str) -> Trainer:
+    config = build_config(processes=processes, **RECIPES[name])
+    return Trainer(load_splits(splits), config, Machine("cpu", fused=False), progress=lambda *_: None)
 
 
-def train_recipes(ranks: Ranks, splits: Path) -> dict[str, tuple[Trainer, Trainer]]:
+def train_recipes(splits: Path) -> dict[str, tuple[Trainer, Trainer]]:
     """Each trained for two epochs, and once more from the state after the first."""
     trained = {}
     with num_threads(1):
         for name in RECIPES:
-            whole, resumed = (build_trainer(ranks, splits, name) for _ in range(2))
+            whole, resumed = (build_trainer(2, splits, name) for _ in range(2))
             whole.run_epoch(1)
             resumed.load_state_dict(ranks.broadcast(copy.deepcopy(whole.state_dict())))
             for trainer in (whole, resumed):
                 trainer.run_epoch(2)
-            ranks.check_equal(str([parameter.tolist() for parameter in whole.model.parameters()]))
+            weights = [parameter.tolist() for parameter in whole.model.parameters()]
+            assert ranks.broadcast(weights) == weights
             trained[name] = whole, resumed
     return trained
+
+
+def predict_one(trainer: Trainer) -> Tensor:
+    """Predict an image, which leaves none to the second rank."""
+    model = trainer.model.eval()
+    return ranks.predict_in_shares(
+        model, lambda indices: model(torch.ones(len(indices), 3, 32, 32)), torch.arange(1)
+    )
+
+
+def train_and_predict(splits: Path) -> tuple[dict[str, tuple[Trainer, Trainer]], dict[str, Tensor]]:
+    trained = train_recipes(splits)
+    with torch.inference_mode():
+        return trained, {name: predict_one(whole) for name, (whole, _) in trained.items()}
 
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Trainer, Trainer]]:
     splits = save_brightness_splits(tmp_path_factory.mktemp("splits") / "splits", train=80, val=21)
-    with join_ranks(2, CPU, train_recipes, (splits,)) as ranks:
-        return train_recipes(ranks, splits)
+    with join_ranks(2, "cpu", "", train_and_predict, splits):
+        trained, predicted = train_and_predict(splits)
+    with torch.inference_mode():
+        for name, (whole, _) in trained.items():
+            assert torch.equal(predicted[name], predict_one(whole))
+    return trained
 
 
-def fail(ranks: Ranks) -> None:
-    if ranks.rank:
+def fail_in_rank_1() -> None:
+    if ranks.get_rank() == 1:
         raise ValueError("no good")
     ranks.all_reduce(torch.zeros(1))
 
@@ -206,7 +239,7 @@ class TestRecipes:
         self, recipes: dict[str, tuple[Trainer, Trainer]], name: str, tmp_path: Path
     ) -> None:
         splits = save_brightness_splits(tmp_path / "splits", train=80, val=21)
-        one = build_trainer(Ranks(), splits, name)
+        one = build_trainer(1, splits, name)
         for epoch, metrics in enumerate(recipes[name][0].history, 1):
             own = one.run_epoch(epoch)
             assert metrics.train_loss == pytest.approx(own.train_loss, abs=1e-3)
@@ -214,12 +247,13 @@ class TestRecipes:
 
 
 @pytest.mark.distributed
-def test_exception_in_a_rank_is_reported_by_rank_0() -> None:
-    before = psutil.Process().children()  # servers that other tests share
-    message = "rank 1 failed with exit code 1: ValueError: no good; the next run resumes"
-    with pytest.raises(RunError, match=message), join_ranks(2, CPU, fail, ()) as ranks:
-        fail(ranks)
-    assert psutil.Process().children() == before
+@pytest.mark.parametrize("processes", [2, 4])
+def test_exception_in_a_rank_is_reported_by_rank_0(processes: int, capfd: pytest.CaptureFixture[str]) -> None:
+    message = "rank 1: ValueError: no good; the next run resumes"
+    with pytest.raises(RunError, match=message), join_ranks(processes, "cpu", "", fail_in_rank_1):
+        fail_in_rank_1()
+    assert not find_ranks(psutil.Process())
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -228,18 +262,17 @@ def test_other_number_than_that_of_torchrun_is_an_input_error(
 ) -> None:
     for name, value in {"WORLD_SIZE": "3", **TORCHRUN}.items():
         monkeypatch.setenv(name, value)
-    message = rf"torchrun started 3 processes, but train\.processes is {processes}; set it to 3"
-    with pytest.raises(InputError, match=message), join_ranks(processes, CPU, fail, ()):
+    message = rf"torchrun started 3 processes; set train\.processes to it, not to {processes}"
+    with pytest.raises(InputError, match=message), join_ranks(processes, "cpu", "", fail_in_rank_1):
         pass
 
 
 def test_more_processes_than_gpus_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    before = psutil.Process().children()
     message = "2 processes need 2 CUDA devices on this machine, but PyTorch finds 1"
-    with pytest.raises(InputError, match=message), join_ranks(2, torch.device("cuda"), fail, ()):
+    with pytest.raises(InputError, match=message), join_ranks(2, "cuda", "", fail_in_rank_1):
         pass
-    assert psutil.Process().children() == before
+    assert not find_ranks(psutil.Process())
 
 
 def test_more_processes_than_images_of_a_batch_is_an_error() -> None:
@@ -247,6 +280,54 @@ def test_more_processes_than_images_of_a_batch_is_an_error() -> None:
         build_config(processes=3, batch_size=2)
 
 
-def test_shares_are_all_rows_once_and_of_almost_equal_size() -> None:
-    shares = [Ranks(rank, 3).take_share(torch.arange(8)) for rank in range(3)]
-    assert [share.tolist() for share in shares] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+def test_shares_are_all_rows_once_and_of_almost_equal_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ranks.take_share(torch.arange(8)).tolist() == [*range(8)], "without other ranks"
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        shares.append(ranks.take_share(torch.arange(8)).tolist())
+    assert shares == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+@pytest.mark.distributed
+def test_ranks_listen_on_loopback_alone_and_meet_in_a_folder_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = psutil.Process().net_connections("tcp")
+    with join_ranks(2, "cpu", "", reduce_once):
+        (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("cifarflow-ranks-"))
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (other,) = find_ranks(psutil.Process())
+        own = set(psutil.Process().net_connections("tcp")) - set(before)
+        listeners = [each.laddr for each in (*own, *other.net_connections("tcp")) if each.status == "LISTEN"]
+        assert [address.ip for address in listeners] == ["127.0.0.1"] * 2, "the listener of gloo in each rank"
+        reduce_once()
+    assert not list(tmp_path.glob("cifarflow-*"))
+
+
+def reduce_once() -> None:
+    assert ranks.all_reduce(torch.ones(1)).item() == 2
+
+
+class FixedStore:
+    """As the store of a rank, whose secret is the process's own."""
+
+    def set(self, _key: str, _value: str) -> None:
+        pass
+
+    def get(self, _key: str) -> bytes:
+        return str(os.getpid()).encode()
+
+
+def check_with_another_secret() -> None:
+    ranks._check_connections(FixedStore())  # type: ignore[arg-type]
+
+
+@pytest.mark.distributed
+def test_process_in_the_place_of_a_rank_is_an_error() -> None:
+    message = "another process connected in the place of a rank"
+    with pytest.raises(RunError, match=message), join_ranks(2, "cpu", "", check_with_another_secret):
+        check_with_another_secret()

@@ -10,26 +10,35 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.hooks import get_hooks
+from models.networks import NETWORKS, build_network
+from tasks.params.networks import FUSED_NETWORKS, WHITENED_NETWORKS
 from tasks.params.train import TrainConfig
 from tasks.train import train
-from tasks.training import fused_operators
-from tasks.training.fused_operators import BuildError, find_compiler, load_operators, resolve_fused
+from tasks.training import compile as compile_module
+from tasks.training.compile import (
+    BuildError,
+    Machine,
+    find_compiler,
+    load_operators,
+    resolve_device,
+    resolve_machine,
+)
 from tasks.workspace.errors import InputError
 from tasks.workspace.splits import load_tensors
 from tests.brightness import AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT
 
-CPU = torch.device("cpu")
-LOAD = "from tasks.training.fused_operators import load_operators; load_operators()"
+LOAD = "from tasks.training.compile import load_operators; load_operators()"
 # Of a compiler that copies its source to where its output should be.
-COPY = f"while [ $# -gt 1 ]; do [ $1 = -o ] && cp {fused_operators.SOURCE} $2; shift; done"
+COPY = f"while [ $# -gt 1 ]; do [ $1 = -o ] && cp {compile_module.SOURCE} $2; shift; done"
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
 
 @pytest.fixture
 def not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that begins."""
-    monkeypatch.setattr(fused_operators, "_is_loaded", lambda: False)
+    monkeypatch.setattr(compile_module, "_is_loaded", lambda: False)
 
 
 def run_python(code: str, **env: str) -> str:
@@ -100,7 +109,7 @@ def test_library_that_is_not_what_was_compiled_is_never_loaded(
 def loaded(not_loaded: None, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The libraries that would have been loaded."""
     libraries: list[Path] = []
-    monkeypatch.setattr(fused_operators, "_load", libraries.append)
+    monkeypatch.setattr(compile_module, "_load", libraries.append)
     return libraries
 
 
@@ -156,7 +165,7 @@ def test_damaged_library_is_compiled_again(
     load_operators()
     assert capsys.readouterr().out.splitlines()[0].startswith(f"{library} is damaged or not safe to load")
     assert loaded[-1] == library
-    assert library.read_bytes() == fused_operators.SOURCE.read_bytes()
+    assert library.read_bytes() == compile_module.SOURCE.read_bytes()
     assert not library.is_symlink()
 
 
@@ -189,7 +198,7 @@ def test_library_follows_from_the_flags(
     cache: Path, loaded: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     load_operators()
-    monkeypatch.setattr(fused_operators, "FLAGS", [*fused_operators.FLAGS, "-ffp-contract=off"])
+    monkeypatch.setattr(compile_module, "FLAGS", [*compile_module.FLAGS, "-ffp-contract=off"])
     load_operators()
     monkeypatch.setenv("CXX", f"{tmp_path / 'compiler'} -fno-tree-vectorize")
     load_operators()
@@ -235,17 +244,42 @@ def test_operators_of_another_cache_are_not_loaded_beside_these(
 
 @needs_compiler
 def test_net_in_float32_on_a_cpu_is_fused() -> None:
-    assert resolve_fused(build_config(fused="auto"), CPU)
-    assert resolve_fused(build_config(fused=True), CPU)
-    assert not resolve_fused(build_config(fused=False), CPU)
+    assert resolve_machine(build_config(fused="auto")) == Machine("cpu", fused=True)
+    assert resolve_machine(build_config(fused=True)).fused
+    assert not resolve_machine(build_config(fused=False)).fused
 
 
-def test_other_trainings_are_not_fused() -> None:
-    assert not resolve_fused(build_config(**AIRBENCH94), CPU)
-    assert not resolve_fused(build_config(precision="bf16-mixed"), CPU)
-    assert not resolve_fused(build_config(), torch.device("cuda"))
-    with pytest.raises(InputError, match="needs network net"):
-        resolve_fused(build_config(fused=True), torch.device("cuda"))
+def test_other_trainings_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not resolve_machine(build_config(**AIRBENCH94)).fused
+    assert not resolve_machine(build_config(precision="bf16-mixed")).fused
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_machine(build_config(device="auto")) == Machine("cuda", fused=False)
+    with pytest.raises(InputError, match="needs a CPU"):
+        resolve_machine(build_config(device="cuda", fused=True))
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_parameters_know_which_networks_have_operators_and_which_a_whitening_layer(name: str) -> None:
+    hooks = get_hooks(build_network(name, 10, 32))
+    assert (hooks.fuse() is not None) == (name in FUSED_NETWORKS)
+    assert bool(hooks.early_parameters()) == (name in WHITENED_NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_available", "expected"),
+    [("cpu", True, "cpu"), ("auto", False, "cpu"), ("auto", True, "cuda"), ("cuda", True, "cuda")],
+)
+def test_resolve_device_prefers_cuda_unless_cpu_is_configured(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, is_available: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
+    assert resolve_device(name) == expected
+
+
+def test_resolve_device_rejects_cuda_without_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="PyTorch finds no CUDA device; set it to auto or cpu"):
+        resolve_device("cuda")
 
 
 @pytest.mark.parametrize("changes", [{"network": "airbench94"}, {"precision": "bf16-mixed"}])
@@ -260,17 +294,17 @@ def test_without_a_compiler_pytorch_trains(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert not resolve_fused(build_config(fused="auto"), CPU)
+    assert not resolve_machine(build_config(fused="auto")).fused
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("no C++ compiler was found")
     for cxx in ("ccache g++", "g++ 'unfinished", "/nowhere/g++"):
         monkeypatch.setenv("CXX", cxx)
-        assert not resolve_fused(build_config(fused="auto"), CPU)
+        assert not resolve_machine(build_config(fused="auto")).fused
         (line,) = capsys.readouterr().out.splitlines()
         assert line.startswith("CXX names no program: ")
     monkeypatch.delenv("CXX")
     with pytest.raises(InputError, match=r"train\.fused is true, but no"):
-        resolve_fused(build_config(fused=True), CPU)
+        resolve_machine(build_config(fused=True))
 
 
 @pytest.mark.usefixtures("not_loaded")
@@ -294,7 +328,7 @@ def test_compiler_that_fails_is_one_line(
 ) -> None:
     monkeypatch.setenv("CXX", write_compiler(tmp_path / "compiler", script))
     monkeypatch.setenv("CIFARFLOW_CACHE", str(tmp_path / "cache"))
-    assert not resolve_fused(build_config(fused="auto"), CPU)
+    assert not resolve_machine(build_config(fused="auto")).fused
     assert reason in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -306,7 +340,7 @@ def test_compiler_that_cannot_be_started_is_one_line(
     compiler.write_bytes(b"\0\0")
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
-    assert not resolve_fused(build_config(fused="auto"), CPU)
+    assert not resolve_machine(build_config(fused="auto")).fused
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{compiler} cannot be run: Exec format error")
 
