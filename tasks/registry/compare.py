@@ -213,7 +213,9 @@ def _rejection_reasons(
     evidence: Comparison, incomparable_reason: str | None, config: CompareConfig
 ) -> Iterator[str]:
     """Yield the reasons to reject the challenger, the most severe first."""
-    if evidence.parity_argmax_agreement < 1 or evidence.parity_max_abs_diff > config.parity_atol:
+    # As in the stage `export`: within the tolerance, a class can differ only where rounding decides a tie. A
+    # NaN is not within it.
+    if not evidence.parity_max_abs_diff <= config.parity_atol:
         yield (
             f"ONNX/PyTorch parity failed: {evidence.parity_argmax_agreement:.2%} of the classes agree, "
             f"probabilities differ by up to {evidence.parity_max_abs_diff:.1e}"

@@ -72,9 +72,15 @@ def test_compare_without_champion_promotes(splits: Path) -> None:
 
 
 def test_compare_without_champion_and_parity_rejects(splits: Path) -> None:
-    decision = decide(splits, None, parity={"max_abs_diff": 0.0, "argmax_agreement": 0.9})
-    assert not decision.promote
-    assert decision.reason.startswith("ONNX/PyTorch parity failed: 90.00% of the classes agree")
+    for difference in (2e-5, float("nan")):
+        decision = decide(splits, None, parity={"max_abs_diff": difference, "argmax_agreement": 0.9})
+        assert not decision.promote
+        assert decision.reason.startswith("ONNX/PyTorch parity failed: 90.00% of the classes agree")
+
+
+def test_compare_accepts_another_class_where_rounding_decides_a_tie(splits: Path) -> None:
+    decision = decide(splits, None, parity={"max_abs_diff": 0.9e-5, "argmax_agreement": 0.9999})
+    assert decision.promote, decision.reason
 
 
 def test_compare_records_the_accuracies_of_each_model_on_each_split(tmp_path: Path) -> None:
