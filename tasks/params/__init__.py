@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from tasks.params.networks import list_opsets
 from tasks.params.train import TrainConfig
 from tasks.params.types import (
     BackendName,
@@ -201,6 +202,22 @@ class Params(StrictModel):
     drift: DriftConfig
     compare: CompareConfig
     tracking: TrackingConfig
+
+    @field_validator("export")
+    @classmethod
+    def _check_opset(cls, export: ExportConfig, info: ValidationInfo) -> ExportConfig:
+        """Reject an operator set that the network does not support, before it is trained."""
+        fields = info.data
+        if export.opset == "auto" or not {"dataset", "split", "train"} <= fields.keys():
+            return export  # A section that is wrong itself has a message of its own.
+        train, size = fields["train"], fields["split"].image_size if fields["dataset"] == "folder" else 32
+        opsets = list_opsets(train.network, train.tta, size)
+        if export.opset not in opsets:
+            raise ValueError(
+                f"opset {export.opset} is not supported for network {train.network} with tta {train.tta} and "
+                f"images of {size} pixels; auto and {opsets[0]} to {opsets[-1]} are"
+            )
+        return export
 
 
 def read_params(file: Path) -> Params:

@@ -68,3 +68,12 @@ TorchvisionName = Literal[
 ]
 OwnName = Literal["net", "airbench94", "airbench96"]
 NetworkName = Literal[OwnName, TorchvisionName]
+
+
+def list_opsets(network: str, tta: str, image_size: int) -> range:
+    """Return the ONNX operator sets to which a network can be exported.
+
+    One range is that of hand-made graphs, the other that of PyTorch's exporter (tasks/onnx/graph.py).
+    """
+    has_fast_graph = network == "net" and tta == "none" and image_size == 32
+    return range(13, 29) if has_fast_graph else range(18, 26)

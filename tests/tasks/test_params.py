@@ -128,6 +128,36 @@ def test_read_params_with_incompatible_values_raises(
 
 
 @pytest.mark.parametrize(
+    ("changes", "opset", "allowed"),
+    [
+        ({}, 13, ""),
+        ({}, 28, ""),
+        ({"network: net": "network: resnet18"}, 18, ""),
+        ({"network: net": "network: resnet18"}, 13, "18 to 25"),
+        ({"network: net": "network: airbench94"}, 26, "18 to 25"),
+        ({"tta: none": "tta: flip"}, 17, "18 to 25"),
+        ({"image_size: 32": "image_size: 64"}, 13, ""),  # It is the size of a folder's images alone.
+        ({"image_size: 32": "image_size: 64", "dataset: CIFAR-10": "dataset: folder"}, 13, "18 to 25"),
+    ],
+)
+def test_read_params_rejects_an_opset_that_the_network_does_not_support(
+    params_file: Path, changes: dict[str, str], opset: int, allowed: str
+) -> None:
+    for before, after in changes.items():
+        replace_text(params_file, before, after)
+    read_params(params_file)
+    replace_text(params_file, "opset: auto", f"opset: {opset}")
+    if not allowed:
+        assert read_params(params_file).export.opset == opset
+        return
+    with pytest.raises(InputError) as caught:
+        read_params(params_file)
+    assert str(caught.value).startswith(f"params.yaml: export: opset {opset} is not supported for network ")
+    assert str(caught.value).endswith(f"; auto and {allowed} are")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"a: [", "params.yaml, line 2: not YAML, did not find expected node content"),
