@@ -239,8 +239,7 @@ class SearchParameters(FlowParameters):
 
     def check(self) -> None:
         from tasks.search.report import check_overwrite
-        from tasks.search.space import check_space, parse_space
-        from tasks.search.study import check_sampler
+        from tasks.search.study import check_sampler, check_space, parse_space
 
         params = read_params(PARAMS)
         space = parse_space(self.space)

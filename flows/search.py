@@ -14,8 +14,7 @@ from flows.trainings.search_trials import SearchTrials
 from flows.trainings.trainings import Cluster, training_cluster
 from tasks.overrides import RECIPES
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
-from tasks.search.space import parse_space
-from tasks.search.study import check_sampler
+from tasks.search.study import check_sampler, parse_space
 
 
 @workspace_flow("search")

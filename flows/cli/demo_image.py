@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder
-from tasks.inference.neighbors import NeighborIndex
+from tasks.inference.explain import NeighborIndex, explain
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.reporting.gallery import draw_evidence
 from tasks.workspace.errors import InputError, RunError
@@ -70,7 +70,7 @@ class _Classifier:
         probabilities = self.model.predict_proba(image[None])[0]
         self._record(image, probabilities)
         first = int(probabilities.argmax())
-        evidence = draw_evidence(image, self.model.explain(image, first).evidence)
+        evidence = draw_evidence(image, explain(self.model, image, first).evidence)
         top = dict(self.model.top_k(probabilities, len(self.model.classes)))
         nearest = self.neighbors.find_images(image, first, NUM_NEIGHBORS) if self.neighbors else []
         return image, evidence, top, nearest

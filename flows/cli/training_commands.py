@@ -59,7 +59,7 @@ def search(
       cifarflow search --recipe net76 --over train.optimizer=adamw,sgd --trials 64 --batch 8 --jobs 2
     """
     if space_file is not None:
-        from tasks.search.space import read_space_file
+        from tasks.search.study import read_space_file
 
         space = (*space, *read_space_file(space_file.absolute()))
     if not space:

@@ -13,8 +13,7 @@ from flows.trainings.cluster import find_machine
 from flows.trainings.trainings import ROW, Cluster, Tracking, Training, run_trainings
 from tasks.params import Params
 from tasks.params.train import TrainConfig
-from tasks.search.space import check_space, parse_space
-from tasks.search.study import Study, Trial, plan_rungs, promote_trials
+from tasks.search.study import Study, Trial, check_space, parse_space, plan_rungs, promote_trials
 from tasks.training.checkpoints import training_fingerprint
 from tasks.training.pretrained import find_pretrained
 from tasks.workspace.errors import RunError

@@ -12,8 +12,7 @@ from PIL import Image
 
 from tasks.dataset.cifar import load
 from tasks.dataset.image import load_image
-from tasks.inference.batches import Images
-from tasks.inference.onnx_classifier import load_model
+from tasks.inference.onnx_classifier import Images, load_model
 from tasks.params import Params
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT

@@ -24,6 +24,7 @@ from PIL import Image
 from flows.cli.demo_server import MAX_OTHER_BYTES, MAX_UPLOAD_BYTES
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder, read_outputs
+from tasks.inference.explain import explain
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 from tasks.reporting.gallery import draw_evidence
@@ -291,7 +292,7 @@ def test_demo_shows_what_the_network_sees_and_what_moved_it(
     seen = load_image(tmp_path / "noise.png", 32)
     wait_for_image(page, "What the network sees", seen)
     model = load_model(Path(small_run.paths.onnx_model))
-    evidence = model.explain(seen, int(model.predict_proba(seen[None]).argmax())).evidence
+    evidence = explain(model, seen, int(model.predict_proba(seen[None]).argmax())).evidence
     wait_for_image(page, "What speaks for the first class", draw_evidence(seen, evidence))
     # The visitor's image once, none of the examples.
     recorded = read_outputs(project / "asked.jsonl", Path(small_run.paths.onnx_model), 10).probabilities

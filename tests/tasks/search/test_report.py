@@ -4,8 +4,7 @@ import pytest
 
 from tasks.overrides import read_recipe, recipe_defaults
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
-from tasks.search.space import parse_space
-from tasks.search.study import Study
+from tasks.search.study import Study, parse_space
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import read_json
 from tests.brightness import build_config

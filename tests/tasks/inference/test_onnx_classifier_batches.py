@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.inference.batches import Images, Probabilities, predict_in_batches
+from tasks.inference.onnx_classifier import Images, Probabilities, predict_in_batches
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (64, [7])])

@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 
 from models.classifier import Classifier
-from tasks.reporting.filters import CELL, COLUMNS, GAP, MAX_FILTERS, render_filters
+from tasks.reporting.gallery import CELL, COLUMNS, GAP, MAX_FILTERS, render_filters
 
 
 def test_render_filters_shows_the_first_of_many() -> None:

@@ -3,9 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.inference.batches import Probabilities
-from tasks.inference.onnx_classifier import CPU, load_model
-from tasks.inference.parity import check_parity, predict_in_every_configuration
+from tasks.inference.onnx_classifier import CPU, Probabilities, load_model
+from tasks.onnx.graph import check_parity, predict_in_every_configuration
 from tasks.params import Params
 from tasks.workspace.errors import InputError, RunError
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.inference.occlusion import occlude
+from tasks.inference.explain import explain, occlude
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 
@@ -59,4 +59,4 @@ def test_explain_equals_covering_by_hand(small_run: Params) -> None:
             if covers_pixel:
                 falls.append(np.log(before[3] / (1 - before[3])) - np.log(after[3] / (1 - after[3])))
     assert len(falls) == 16
-    np.testing.assert_allclose(model.explain(image, 3).evidence[20, 11], np.mean(falls), rtol=1e-3)
+    np.testing.assert_allclose(explain(model, image, 3).evidence[20, 11], np.mean(falls), rtol=1e-3)

@@ -9,8 +9,8 @@ from torch import nn
 
 from models.classifier import Classifier
 from models.networks import build_network
-from tasks.export import to_onnx
-from tasks.inference.neighbors import NeighborIndex
+from tasks.inference.explain import NeighborIndex
+from tasks.onnx.graph import build_graph
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randint(256, (40, 32, 32, 3), generator=GENERATOR).to(torch.uint8)
@@ -19,7 +19,7 @@ LABELS = np.arange(40) % 2
 
 def build_index(network: nn.Module, folder: Path, tta: str = "none") -> NeighborIndex:
     classifier = Classifier(network, [0.5] * 3, [0.25] * 3, tta).eval()
-    onnx.save(to_onnx(classifier, "auto"), folder / "model.onnx")
+    onnx.save(build_graph(classifier, "auto"), folder / "model.onnx")
     return NeighborIndex(folder / "model.onnx", IMAGES.numpy(), LABELS)
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from tasks.benchmarking.loadgen import poisson_arrivals, simulate_server
-from tasks.inference.batches import Images, Probabilities
+from tasks.benchmarking.backend_process import poisson_arrivals, simulate_server
+from tasks.inference.onnx_classifier import Images, Probabilities
 
 IMAGES = np.zeros((3, 32, 32, 3), np.uint8)
 

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tasks.params import read_params
-from tasks.search.space import check_space, grid, parse_space, read_space_file
+from tasks.search.study import check_space, grid, parse_space, read_space_file
 from tasks.workspace.errors import InputError
 from tests.shipped_params import PARAMS_FILE
 

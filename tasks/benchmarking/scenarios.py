@@ -1,19 +1,32 @@
-"""Measure the latency and throughput of several backends in interleaved rounds."""
+"""Measure several backends in MLPerf's scenarios SingleStream, Offline and Server, in interleaved rounds.
+
+Reddi et al., "MLPerf Inference Benchmark", 2020, https://arxiv.org/abs/1911.02549.
+"""
+
+from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import bdtrik
 
 from tasks.benchmarking.backend_process import SUSPENDS, BackendProcess
-from tasks.benchmarking.backends import Backend
+from tasks.benchmarking.backends import ALL_BACKENDS, BackendUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+
+    from tasks.benchmarking.backends import Backend, ModelPaths
+    from tasks.params import BenchmarkConfig
+    from tasks.workspace.splits import Split
 
 # ONNX Runtime's threads spin for 40 ms while they wait for more work, and would slow the next backend.
 COOLDOWN_S = 0.06
 CONFIDENCE = 0.95
+BISECTION_STEPS = 6  # The result of the scenario Server is exact to 1/64 of the first interval.
 
 
 @dataclass
@@ -76,6 +89,15 @@ class BackendMeasurement:
                 result = {"images_per_second": rate, "batch_size": batch_size, "requests": requests}
         return result
 
+    def summarize_scenarios(self) -> dict[str, Any]:
+        """Return the results of SingleStream and Offline, at the best batch size and number of threads."""
+        batch1_rows = [row for row in self.summarize_all() if row["batch_size"] == 1]
+        single = min(batch1_rows, key=lambda row: row["latency_ms"]["p90"])
+        return {
+            "single_stream": {"p90_ms": single["latency_ms"]["p90"], "threads": single["threads"]},
+            "offline": self.best_offline(),
+        }
+
     def relative_error(self, threads: int, batch_size: int) -> float:
         """Return half the width of the median throughput's confidence interval, divided by the median."""
         throughputs = self._throughputs(threads, batch_size)
@@ -97,6 +119,56 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     # `bdtrik` inverts that: the rank whose value is above the median with at most half of the allowed error.
     rank = 1 + int(bdtrik((1 - CONFIDENCE) / 2, len(ordered), 0.5))
     return ordered[rank - 1], ordered[-rank]
+
+
+def load_backends(
+    processes: ExitStack,
+    backends: Sequence[Backend],
+    models: ModelPaths,
+    test: Split,
+    config: BenchmarkConfig,
+) -> tuple[dict[Backend, BackendMeasurement], dict[str, str]]:
+    """Load the backends that are available, at the same time, and say why others are not measured.
+
+    On a GPU the number of threads makes no difference, so one is measured.
+    """
+    assert test.location is not None
+    file, offset = test.location
+    images = file, offset, tuple(test.images.shape)
+    started = {}
+    for backend in backends:
+        threads = config.threads if backend.on_cpu else config.threads[:1]
+        process = BackendProcess(backend, models, threads, sorted({1, *config.batch_sizes}), images)
+        started[processes.enter_context(process)] = threads
+    names = [name for name in ALL_BACKENDS if name not in config.backends]
+    skipped = dict.fromkeys(names, "not in benchmark.backends")
+    loaded = {}
+    for process, threads in started.items():
+        try:
+            loaded[process.backend] = BackendMeasurement(process, threads, **process.wait_until_loaded())
+        except BackendUnavailableError as error:
+            skipped[process.backend.name] = str(error)
+    return loaded, skipped
+
+
+def measure_latency_and_throughput(
+    measurements: Sequence[BackendMeasurement], config: BenchmarkConfig
+) -> None:
+    """Measure the scenarios SingleStream and Offline for each number of threads and batch size."""
+    batch_sizes = sorted({1, *config.batch_sizes})
+    for threads in config.threads:
+        for batch_size in batch_sizes:
+            measure_interleaved(
+                [measurement for measurement in measurements if threads in measurement.threads],
+                threads=threads,
+                batch_size=batch_size,
+                warmup_s=config.warmup_s,
+                round_duration_s=config.round_duration_s,
+                min_rounds=config.min_rounds,
+                max_rounds=config.max_rounds,
+                max_relative_error=config.max_relative_error,
+            )
+    measure_offline(measurements, batch_sizes, config.round_duration_s, config.min_rounds)
 
 
 def measure_interleaved(
@@ -153,3 +225,55 @@ def cool_down(threads: int = 0) -> None:
     """
     if threads != 1 and not SUSPENDS:
         time.sleep(COOLDOWN_S)
+
+
+@dataclass
+class ServerResult:
+    """The interval of the bisection and what was measured at its lower end.
+
+    `qps` (queries per second) is MLPerf's term; a query is one image.
+    """
+
+    passing_qps: float
+    failing_qps: float
+    """at first, without a trial, the backend's highest throughput in `results`"""
+    p99_ms: float = 0.0
+    threads: int = 0
+
+    def summarize(self, target_latency_ms: float) -> dict[str, Any]:
+        """Return the scenario's result in benchmark.json."""
+        return {
+            "images_per_second": self.passing_qps,
+            "failed_images_per_second": self.failing_qps,
+            "p99_ms": self.p99_ms,
+            "latency_bound_ms": target_latency_ms,
+            "threads": self.threads,
+        }
+
+
+def run_server_scenario(
+    measurements: Sequence[BackendMeasurement], config: BenchmarkConfig
+) -> dict[Backend, ServerResult]:
+    """Bisect each backend's highest sustainable rate, the backends alternating from step to step."""
+    max_batch_size, duration_s = max(config.batch_sizes), config.server_duration_s
+    results = {}
+    for measurement in measurements:
+        best = measurement.best_throughput()
+        results[measurement.backend] = ServerResult(0.0, best["images_per_second"], threads=best["threads"])
+        measurement.process.call("warm_up_server", best["threads"], max_batch_size)
+    for step in range(BISECTION_STEPS):
+        for measurement in measurements:
+            result = results[measurement.backend]
+            rate = (result.passing_qps + result.failing_qps) / 2
+            for attempt in range(2):  # A failure is retried once, since other processes may have interfered.
+                cool_down()
+                seed = 2 * step + attempt
+                p99_ms = measurement.process.call(
+                    "serve", result.threads, max_batch_size, rate, duration_s, seed
+                )
+                if p99_ms <= config.server_target_latency_ms:
+                    result.passing_qps, result.p99_ms = rate, p99_ms
+                    break
+            else:
+                result.failing_qps = rate
+    return results

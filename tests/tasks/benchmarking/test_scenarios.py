@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tasks.benchmarking.backends import Backend
-from tasks.benchmarking.timing import BackendMeasurement, measure_interleaved, median_interval
+from tasks.benchmarking.scenarios import BackendMeasurement, measure_interleaved, median_interval
 from tasks.inference.onnx_classifier import CPU
 
 OPTIONS: dict[str, Any] = {

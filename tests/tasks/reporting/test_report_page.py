@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from tasks.reporting.diagnosis import bin_by_confidence, diagnose_fit
+from tasks.reporting.report_page import bin_by_confidence, diagnose_fit
 from tests.tasks.reporting.random_predictions import random_predictions
 
 

@@ -3,7 +3,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from tasks.onnx.ranges import Calibration, CalibrationReader, measure_ranges, sample_images
+from tasks.onnx.qdq import Calibration, CalibrationReader, measure_ranges, sample_images
 
 
 def test_sample_images_are_distinct_in_order_and_depend_on_the_seed() -> None:
