@@ -22,6 +22,7 @@ from flows.run.flow_run import (
 from flows.run.lineage import record_data, record_stage
 from flows.versions.dvc_data import check_data_recorded, commit_data, pull_data, require_data
 from flows.versions.dvc_repro import open_repo, repro_stage, topological_stages
+from tasks.dataset.catalog import open_dataset
 from tasks.download import DataUnavailableError
 from tasks.incoming.ingest import list_pending
 from tasks.params import PARAMS, read_params
@@ -73,11 +74,11 @@ def download(if_needed: bool) -> State[Any]:
         if if_needed and not require_data(repo) and not list_pending(Path(params.ingest.folder)):
             return Completed(name="Cached", message="not needed: what is made from them is up to date")
         pulled = pull_data(repo)
-        if params.dataset == "folder":
+        if open_dataset(params.dataset).is_own:
             check_data_recorded(repo)
     metrics = run_stage("download", params)
     with open_repo() as repo:
-        if params.dataset != "folder":  # which only its owner records
+        if not open_dataset(params.dataset).is_own:  # only the owner of images records them
             commit_data(repo)
         if pulled or metrics["source"] is not None:
             record_data(repo)

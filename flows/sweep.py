@@ -10,8 +10,8 @@ from prefect.states import Completed
 from flows.parameters import SweepParameters
 from flows.run.flow_run import exclusive_workspace, read_params_with, workspace_flow
 from flows.trainings.sweep import format_summary, run_sweep
+from tasks.dataset.catalog import open_dataset
 from tasks.reporting.markdown import escape_markdown
-from tasks.workspace.dataset_name import describe_dataset
 
 
 @workspace_flow("sweep")
@@ -40,7 +40,7 @@ def sweep(parameters: SweepParameters) -> State[Any]:
 def sweep_markdown(result: dict[str, Any]) -> str:
     """A table with a row per seed, then mean, standard deviation and standard error."""
     network, rows = result["train"]["network"], result["seeds"]
-    subject = escape_markdown(f"{network} on {describe_dataset(result['dataset'])}")
+    subject = escape_markdown(f"{network} on {open_dataset(result['dataset']).description}")
     lines = [f"# {len(rows)} seeds of {subject}", ""]
     lines += ["| seed | validation | test | training, s |", "| --- | ---: | ---: | ---: |"]
     for row in rows:

@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Splits
 
+# what the metadata of the weights says of the splits; the last two are there only if there is more to say
+DATA_KEYS = (
+    "classes",
+    "mean",
+    "std",
+    "dataset",
+    "data_md5",
+    "dataset_description",
+    "dataset_warning",
+)
+
 
 def train(
     splits: Path,
@@ -123,7 +134,7 @@ def _describe_weights(
     """Return the metadata of the weights' file: what they were trained on, and how."""
     assert trainer.best is not None
     metadata = {
-        **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
+        **{key: data.metadata[key] for key in DATA_KEYS if key in data.metadata},
         "network": run.config.network,
         "image_size": data.image_size,
         "seed": run.config.seed,

@@ -20,8 +20,7 @@ from flows.server.local import find_local_server, find_unprotected_servers
 from flows.versions.dvc_data import check_data_recorded
 from flows.versions.dvc_repro import change_reason, open_repo, topological_stages
 from flows.versions.git import find_problem, run_git
-from tasks.dataset import cifar
-from tasks.dataset.folder import list_images
+from tasks.dataset.catalog import open_dataset
 from tasks.params import Params, read_params
 from tasks.registry.ledger import LEDGER, TRUNCATED_SUFFIX, read_content
 from tasks.registry.ledger_lines import SET_ASIDE
@@ -103,36 +102,27 @@ def _satisfies_pin(pin: Requirement) -> bool:
 
 def _data(params: Params) -> Iterator[Check]:
     folder = Path(params.paths.data)
-    if params.dataset == "folder":
-        yield from _image_folder(folder)
+    dataset = open_dataset(params.dataset)
+    missing = dataset.find_missing(folder)
+    if missing is not None:
+        is_set = missing.url_variable in os.environ
+        source = missing.url_variable if is_set else "its sources in params.yaml"
+        text = f"not downloaded yet; a run downloads it from {source}"
+        yield Check("data", "warning", text, "python -m tasks download")
         return
-    files = cifar.DATASETS[params.dataset]
-    if not (folder / files.folder).exists():
-        source = files.url_variable if files.url_variable in os.environ else "its sources in params.yaml"
-        yield Check(
-            "data",
-            "warning",
-            f"not downloaded yet; a run downloads it from {source}",
-            "python -m tasks download",
-        )
-        return
+    fix = (
+        f"dvc add {folder}" if dataset.is_own else f"mv {folder} {folder}.altered && python -m tasks download"
+    )
     try:
-        cifar.verify(folder, params.dataset)
+        text = dataset.verify(folder)
+        if dataset.is_own:
+            with open_repo() as repo:
+                check_data_recorded(repo)
+            text += ", as recorded"
     except RunError as error:
-        yield Check("data", "error", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
+        yield Check("data", "error", str(error).splitlines()[0], fix)
     else:
-        yield Check("data", "ok", f"{params.dataset}, every file as published")
-
-
-def _image_folder(folder: Path) -> Iterator[Check]:
-    try:
-        listing = list_images(folder)
-        with open_repo() as repo:
-            check_data_recorded(repo)
-    except RunError as error:
-        yield Check("data", "error", str(error).splitlines()[0], f"dvc add {folder}")
-    else:
-        yield Check("data", "ok", f"{len(listing.files):,} images of your own, as recorded")
+        yield Check("data", "ok", text)
 
 
 def _disk(_: Params) -> Iterator[Check]:

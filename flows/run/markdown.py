@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.run.tables import Table
+from tasks.dataset.catalog import open_dataset
 from tasks.incoming.ingest import REASONS, REJECTED_DIR, IngestResult
 from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, describe_test
 from tasks.reporting.markdown import escape_markdown, format_row
-from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def tabulate_runs(runs: Sequence[TaskRunSummary]) -> Table:
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
     """The run's tasks, and the values of metrics.json and benchmark.json."""
-    lines = [f"# Pipeline on {escape_markdown(describe_dataset(params.dataset))}", ""]
+    lines = [f"# Pipeline on {escape_markdown(open_dataset(params.dataset).description)}", ""]
     lines += [tabulate_runs(runs).as_markdown()]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
     lines += ["", _tabulate_benchmark(read_json(Path(params.paths.benchmarks))).as_markdown()]

@@ -7,7 +7,7 @@ from dvc.repo import Repo
 from dvc.stage import Stage
 
 from flows.versions.dvc_repro import change_reason, raise_failed_transfers, topological_stages
-from tasks.dataset.dvc_file import changed_since_recorded, not_recorded
+from tasks.dataset.folder import changed_since_recorded, not_recorded
 from tasks.workspace.errors import RunError
 
 DATA = "data.dvc"

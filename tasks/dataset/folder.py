@@ -5,34 +5,26 @@ If `val` or `test` is missing, it is taken from the training images; a hash of a
 the same images always give the same splits.
 """
 
-from __future__ import annotations
-
 import hashlib
+import json
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tasks.dataset.additions import ADDITIONS_DIR, pixel_sha256
-from tasks.dataset.dvc_file import check_recorded, hash_listing
+from tasks.dataset.base import Dataset, LabeledImages, LoadedDataset, LoadOptions, ProgressCallback
 from tasks.dataset.image import DECODING_BYTES, load_image, open_regular
-from tasks.dataset.labeled_images import Dataset, LabeledImages
+from tasks.validation import load_yaml
 from tasks.workspace.errors import InputError, escape_unprintable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from tasks.params import SplitConfig
-
-    ProgressCallback = Callable[[float, str], None]
+from tasks.workspace.files import hash_file
 
 SPLITS = ("train", "val", "test")
 MIN_CLASSES, MAX_CLASSES = 2, 1000
@@ -61,42 +53,57 @@ class ImageFolder:
     """names of the classes' folders, by split"""
 
 
-def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = None) -> Dataset:
-    """Decode every image once, in parallel; `progress` receives the fraction done and a description.
+class OwnImages(Dataset):
+    """The user's own images are a data set that is recorded by `dvc add`, and not downloaded."""
 
-    `InputError` has one line for each problem, and all are found in one pass: a file that is no image or is
-    in no class, an image in two splits or two classes, a class without images, or one that training does not
-    have. If the images do not fit into memory, `InputError` is raised before anything is decoded.
-    """
-    listing = list_images(data)
-    files = listing.files
-    classes, problems = _check_classes(listing)
-    _check_memory(len(files), config.image_size)
-    images = np.empty((len(files), config.image_size, config.image_size, 3), np.uint8)
-    digests: list[str] = []
-    md5s: dict[Path, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(lambda i: _decode(files[i].path, images[i]), range(len(files)))
-        for file, image in zip(files, _show_progress(decoded, len(files), progress), strict=True):
-            md5s[file.path] = image.md5
-            digests.append(image.digest)
-            if image.problem:
-                name = escape_unprintable(str(file.path.relative_to(data)))
-                problems.append(f"{name}: {image.problem}")
-    check_recorded(data, md5s)
-    problems += _find_duplicates(data, files, digests)
-    splits = _split_by_content(files, digests, config)
-    problems += _check_counts(files, splits, classes)
-    if problems:
-        raise _cannot_use(data, problems)
-    indices = {name: classes.index(name) for name in classes}
-    labels = np.array([indices[file.label] for file in files], np.int64)
-    train, val, test = (
-        LabeledImages(images[members], labels[members])
-        for members in (np.flatnonzero(np.array(splits) == name) for name in SPLITS)
-    )
-    md5 = hash_listing({file.path.relative_to(data).as_posix(): md5s[file.path] for file in files})
-    return Dataset(train, val, test, tuple(classes), md5.removesuffix(".dir"))
+    name = "folder"
+    description = "images from a folder"
+    is_own = True
+
+    def verify(self, data: Path) -> str:
+        """List the images. `InputError` if there are none, or if one cannot be used."""
+        return f"{len(list_images(data).files):,} images of your own"
+
+    def load(
+        self, data: Path, options: LoadOptions | None = None, progress: ProgressCallback | None = None
+    ) -> LoadedDataset:
+        """Decode every image once, in parallel; `progress` receives the fraction done and a description.
+
+        `InputError` has one line for each problem, and all are found in one pass: a file that is no image or
+        is in no class, an image in two splits or two classes, a class without images, or one that training
+        does not have. If the images do not fit into memory, `InputError` is raised before anything is
+        decoded.
+        """
+        assert options is not None
+        listing = list_images(data)
+        files = listing.files
+        classes, problems = _check_classes(listing)
+        _check_memory(len(files), options.image_size)
+        images, decoded = _decode_all(files, options.image_size, progress)
+        problems += [
+            f"{escape_unprintable(str(file.path.relative_to(data)))}: {image.problem}"
+            for file, image in zip(files, decoded, strict=True)
+            if image.problem
+        ]
+        md5s = {file.path: image.md5 for file, image in zip(files, decoded, strict=True)}
+        check_recorded(data, md5s)
+        digests = [image.digest for image in decoded]
+        problems += _find_duplicates(data, files, digests)
+        splits = _split_by_content(files, digests, options)
+        problems += _check_counts(files, splits, classes)
+        if problems:
+            raise _cannot_use(data, problems)
+        indices = {name: classes.index(name) for name in classes}
+        labels = np.array([indices[file.label] for file in files], np.int64)
+        train, val, test = (
+            LabeledImages(images[members], labels[members])
+            for members in (np.flatnonzero(np.array(splits) == name) for name in SPLITS)
+        )
+        md5 = hash_listing({file.path.relative_to(data).as_posix(): md5s[file.path] for file in files})
+        return LoadedDataset(train, val, test, tuple(classes), md5.removesuffix(".dir"))
+
+
+IMAGE_FOLDER = OwnImages()
 
 
 def list_images(data: Path) -> ImageFolder:
@@ -212,6 +219,16 @@ def _decode(file: Path, target: NDArray[np.uint8]) -> _Decoded:
     return _Decoded(md5, pixel_sha256(target))
 
 
+def _decode_all(
+    files: Sequence[ImageFile], size: int, progress: ProgressCallback | None
+) -> tuple[NDArray[np.uint8], list[_Decoded]]:
+    """Return the images, uint8 `(N, size, size, 3)`, and what else is known of each file."""
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = pool.map(lambda i: _decode(files[i].path, images[i]), range(len(files)))
+        return images, list(_show_progress(decoded, len(files), progress))
+
+
 def _show_progress(
     decoded: Iterable[_Decoded], count: int, callback: ProgressCallback | None
 ) -> Iterable[_Decoded]:
@@ -235,14 +252,14 @@ def _find_duplicates(data: Path, files: Sequence[ImageFile], digests: Sequence[s
     return problems
 
 
-def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], config: SplitConfig) -> list[str]:
+def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], options: LoadOptions) -> list[str]:
     """Return the split of each file.
 
     A missing validation or test split is taken from the training images of each class, in the order of a hash
     of their pixels.
     """
     splits = [file.split or "train" for file in files]
-    missing = {"val": config.val_fraction, "test": config.test_fraction}
+    missing = {"val": options.val_fraction, "test": options.test_fraction}
     for existing in {file.split for file in files}:
         missing.pop(existing, None)
     # Copies of an image have the same digest, and go to the same split.
@@ -254,7 +271,7 @@ def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], config
         # The hash, with the seed, makes the order random but independent of file names and of other images: a
         # new image moves only few others between the splits.
         order = sorted(
-            members, key=lambda digest: hashlib.sha256(f"{config.seed} {digest}".encode()).digest()
+            members, key=lambda digest: hashlib.sha256(f"{options.seed} {digest}".encode()).digest()
         )
         for name, fraction in missing.items():
             count = max(1, round(fraction * len(members)))
@@ -273,3 +290,41 @@ def _check_counts(files: Sequence[ImageFile], splits: Sequence[str], classes: Se
         for name in SPLITS
         if not counts[name, label]
     ]
+
+
+def check_recorded(folder: Path, known_md5: Mapping[Path, str]) -> None:
+    """Raise `InputError` if a file was added, removed or changed since `dvc add`.
+
+    `known_md5` has the checksums of files that were read already, so that they are not read again.
+    """
+    record = folder.with_name(f"{folder.name}.dvc")
+    if not record.is_file():
+        raise not_recorded(folder)
+    try:
+        recorded = load_yaml(record)["outs"][0]["md5"]
+    except (KeyError, IndexError, TypeError):
+        raise InputError(f"{record} records no folder; record the images again: dvc add {folder}") from None
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    md5s = {
+        file.relative_to(folder).as_posix(): known_md5.get(file) or hash_file(file, "md5") for file in files
+    }
+    if hash_listing(md5s) != recorded:
+        raise changed_since_recorded(folder)
+
+
+def not_recorded(folder: Path) -> InputError:
+    return InputError(f"{folder}.dvc not found; record the images first: dvc add {folder}")
+
+
+def changed_since_recorded(folder: Path) -> InputError:
+    return InputError(
+        f"{folder} is not what {folder}.dvc records; "
+        f"if you changed it on purpose, record it: dvc add {folder}"
+    )
+
+
+def hash_listing(md5s: Mapping[str, str]) -> str:
+    """Compute the hash that DVC gives to a folder, from the checksums of its files by relative path."""
+    listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
+    content = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"

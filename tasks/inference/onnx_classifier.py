@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tasks.inference.batches import Images, Predictor, Probabilities, predict_in_batches
 from tasks.inference.occlusion import Occlusion, occlude
-from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.errors import InputError, RunError
 
 BATCH_SIZE = 256
@@ -55,8 +54,8 @@ class OnnxClassifier:
     @property
     def dataset_label(self) -> str:
         """Return a few words that say which data the model was trained on."""
-        dataset = self.metadata.get("dataset", "unknown data")
-        return f"trained on {describe_dataset(dataset)}"
+        name = self.metadata.get("dataset", "unknown data")
+        return f"trained on {self.metadata.get('dataset_description', name)}"
 
 
 def load_model(file: Path, threads: int = 0) -> OnnxClassifier:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from tasks.dataset.catalog import DatasetName
 from tasks.params.train import TrainConfig
 from tasks.params.types import (
     BackendName,
@@ -186,7 +187,7 @@ class TrackingConfig(StrictModel):
 class Params(StrictModel):
     """The model of `params.yaml` as a whole, with a field per section."""
 
-    dataset: Literal["CIFAR-10", "CIFAR-100", "folder", "sample"]
+    dataset: DatasetName
     project: ProjectConfig
     paths: Paths
     download: DownloadConfig

@@ -10,7 +10,6 @@ from tasks.reporting.benchmark import format_backend, group_by_reason, recommend
 from tasks.reporting.diagnosis import FitDiagnosis, diagnose_fit, top_confusions
 from tasks.reporting.gallery import explain_errors, gallery_items, list_label_errors, select_gallery
 from tasks.reporting.inputs import ReportInputs
-from tasks.workspace.dataset_name import describe_dataset
 
 MAX_EXPLAINED = 8
 
@@ -72,7 +71,7 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
         metadata=inputs.metadata,
         results=inputs.results,
         benchmark=inputs.benchmark,
-        dataset=describe_dataset(inputs.metadata["dataset"]),
+        dataset=inputs.metadata.get("dataset_description", inputs.metadata["dataset"]),
         sizes={name: len(getattr(data, name).labels) for name in ("train", "val", "test")},
         num_parameters=sum(tensor.numel() for tensor in inputs.classifier.network.parameters()),
         classes=sort_by_f1(inputs),

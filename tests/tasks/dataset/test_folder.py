@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,13 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset import folder
+from tasks.dataset.base import LoadedDataset, LoadOptions
 from tasks.dataset.folder import list_images
-from tasks.dataset.labeled_images import Dataset
-from tasks.params import SplitConfig
 from tasks.workspace.errors import InputError
 from tests.images import save_image_folder
 
-CONFIG = SplitConfig(seed=0, val_fraction=0.2, test_fraction=0.3, image_size=8)
+OPTIONS = LoadOptions(seed=0, val_fraction=0.2, test_fraction=0.3, image_size=8)
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_image_folder(Path("data"), ("cat", "ant", "bee"), 10, size=16)
 
 
-def load(data: Path, config: SplitConfig = CONFIG) -> Dataset:
+def load(data: Path, options: LoadOptions = OPTIONS) -> LoadedDataset:
     with Repo() as repo:
         repo.add(str(data))
-    return folder.load(data, config, lambda *_: None)
+    return folder.IMAGE_FOLDER.load(data, options, lambda *_: None)
 
 
 def to_set(images: NDArray[np.uint8]) -> set[bytes]:
@@ -60,7 +60,7 @@ def test_load_does_not_depend_on_file_names_for_the_splits(data: Path) -> None:
     assert again.val is not None
     assert to_set(again.val.images) == to_set(first.val.images)
     assert again.md5 != first.md5
-    other = load(data, CONFIG.model_copy(update={"seed": 1}))
+    other = load(data, replace(OPTIONS, seed=1))
     assert to_set(other.test.images) != to_set(first.test.images)
 
 
@@ -135,13 +135,13 @@ def test_load_of_data_that_are_not_as_recorded_is_an_input_error(data: Path, cha
     else:
         Image.new("RGB", (9, 9), "red").save(file if change == "changed" else file.with_name("new.png"))
     with pytest.raises(InputError, match="record it: dvc add data"):
-        folder.load(data, CONFIG, lambda *_: None)
+        folder.IMAGE_FOLDER.load(data, OPTIONS, lambda *_: None)
     load(data)
 
 
 def test_load_of_data_that_were_never_recorded_is_an_input_error(data: Path) -> None:
     with pytest.raises(InputError, match=r"data\.dvc not found; record the images first: dvc add data"):
-        folder.load(data, CONFIG, lambda *_: None)
+        folder.IMAGE_FOLDER.load(data, OPTIONS, lambda *_: None)
 
 
 def test_load_of_more_than_fits_into_memory_says_so_before_it_starts(
@@ -160,7 +160,7 @@ def test_load_reports_progress(data: Path) -> None:
     reports: list[tuple[float, str]] = []
     with Repo() as repo:
         repo.add(str(data))
-    folder.load(data, CONFIG, lambda *report: reports.append(report))
+    folder.IMAGE_FOLDER.load(data, OPTIONS, lambda *report: reports.append(report))
     assert reports == [(1.0, "decoding, 30 of 30 images")]
 
 

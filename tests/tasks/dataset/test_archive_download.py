@@ -3,15 +3,15 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tasks.dataset import http
-from tasks.dataset.http import DownloadError, ResumableDownload
-from tasks.params import DownloadConfig
+from tasks.dataset import archive
+from tasks.dataset.archive import DownloadError, DownloadLimits, ResumableDownload
 from tasks.workspace.errors import RunError
 from tests.tasks.dataset.content_server import (
     Answer,
@@ -24,21 +24,18 @@ from tests.tasks.dataset.content_server import (
 )
 
 CONTENT = bytes(range(251)) * 1_200
-CONFIG = DownloadConfig(
-    sources=[], cifar100_sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3
-)
+LIMITS = DownloadLimits(timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3, reserve_bytes=0)
 
 
 @pytest.fixture(autouse=True)
 def staging(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: ContentServer) -> Path:
-    monkeypatch.setattr(http, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(archive, "BACKOFF_S", 0.001)
     server.content = CONTENT
     return tmp_path
 
 
 def download(url: str, staging: Path, **changes: Any) -> bytes:
-    config = CONFIG.model_copy(update=changes)
-    return ResumableDownload(url, staging, config, reserve_bytes=0).run().read_bytes()
+    return ResumableDownload(url, staging, replace(LIMITS, **changes)).run().read_bytes()
 
 
 def test_download_interrupted_resumes_at_its_offset(
@@ -61,11 +58,9 @@ def test_download_killed_is_resumed_by_the_next_run(server: ContentServer, stagi
 
     server.answer = stall
     program = (
-        "from pathlib import Path; from tasks.dataset.http import ResumableDownload;"
-        "from tasks.params import DownloadConfig;"
-        "config = DownloadConfig(sources=[], cifar100_sources=[], timeout_s=30.0,"
-        "min_speed_kb_per_s=0.0, max_attempts=1);"
-        f"ResumableDownload({server.url!r}, Path({str(staging)!r}), config, 0).run()"
+        "from pathlib import Path; from tasks.dataset.archive import DownloadLimits, ResumableDownload;"
+        "limits = DownloadLimits(30.0, 0.0, 1, 0);"
+        f"ResumableDownload({server.url!r}, Path({str(staging)!r}), limits).run()"
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         try:
@@ -171,7 +166,7 @@ def test_download_waits_as_long_as_the_server_asks(
     expected_s: float,
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
+    monkeypatch.setattr(archive, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     headers = {"Retry_After": retry_after} if retry_after else {}
 
     def answer(handler: ContentHandler, request: int) -> None:
@@ -186,8 +181,8 @@ def test_download_backs_off_exponentially(
     server: ContentServer, staging: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(http, "BACKOFF_S", 1.0)
-    monkeypatch.setattr(http, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
+    monkeypatch.setattr(archive, "BACKOFF_S", 1.0)
+    monkeypatch.setattr(archive, "time", SimpleNamespace(sleep=waits.append, monotonic=time.monotonic))
     server.answer = respond(500)
     with pytest.raises(DownloadError):
         download(server.url, staging, max_attempts=4)
@@ -202,7 +197,7 @@ def test_download_insufficient_disk_space_fails_early(
 ) -> None:
     usage = namedtuple("usage", "free")  # noqa: PYI024 - a stand-in for shutil's
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(free=10_000_000))
-    download = ResumableDownload(server.url, staging, CONFIG, reserve_bytes=186_000_000)
+    download = ResumableDownload(server.url, staging, replace(LIMITS, reserve_bytes=186_000_000))
     with pytest.raises(RunError, match=r"10 MB free, 18[67] MB needed"):
         download.run()
     assert not list(staging.glob("*.partial"))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from tasks.dataset.dvc_file import check_recorded
+from tasks.dataset.folder import check_recorded
 from tasks.workspace.errors import InputError
 
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.dataset import http
-from tasks.dataset.http import DownloadError, ResumableDownload
-from tasks.params import DownloadConfig
+from tasks.dataset import archive
+from tasks.dataset.archive import DownloadError, DownloadLimits, ResumableDownload
 from tests.tasks.dataset.content_server import Answer, ContentHandler, ContentServer
 
 # urllib3 leaves the socket to the garbage collector where it rejects a header.
@@ -14,14 +13,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 CONTENT = bytes(range(251)) * 40
 LENGTH = f"Content-Length: {len(CONTENT)}"
-CONFIG = DownloadConfig(
-    sources=[], cifar100_sources=[], timeout_s=5.0, min_speed_kb_per_s=0.0, max_attempts=2
-)
+LIMITS = DownloadLimits(timeout_s=5.0, min_speed_kb_per_s=0.0, max_attempts=2, reserve_bytes=0)
 
 
 @pytest.fixture(autouse=True)
 def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(archive, "BACKOFF_S", 0.001)
 
 
 def send_raw(*lines: str, body: bytes = CONTENT) -> Answer:
@@ -36,7 +33,7 @@ def send_raw(*lines: str, body: bytes = CONTENT) -> Answer:
 
 def download(server: ContentServer, staging: Path, answer: Answer) -> bytes:
     server.answer = answer
-    return ResumableDownload(server.url, staging, CONFIG, reserve_bytes=0).run().read_bytes()
+    return ResumableDownload(server.url, staging, LIMITS).run().read_bytes()
 
 
 def test_download_with_the_same_length_twice_succeeds(server: ContentServer, tmp_path: Path) -> None:
@@ -72,6 +69,6 @@ def test_download_from_an_odd_server_raises_one_line(
 def test_download_without_an_end_is_broken_off(
     server: ContentServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MAX_ARCHIVE_BYTES", 1000)
+    monkeypatch.setattr(archive, "MAX_ARCHIVE_BYTES", 1000)
     with pytest.raises(DownloadError, match="sent more than"):
         download(server, tmp_path, send_raw("HTTP/1.1 200 OK"))
