@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from dvc.repo import Repo
 
 from flows.versions.dvc_cache import keep_dvc_cache_private
 from flows.versions.git import run_git
-from tasks.dataset.folder import ImageFolder, list_images
+from tasks.dataset.folder import copy_images
 from tasks.overrides import copy_params
-from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
+from tasks.workspace.errors import InputError, RunError, describe_os_error
 
 RESULTS = ("data.dvc", "dvc.lock", "registry", "reports", "docs/images")  # are this project's own
+KEPT = "registry/.gitignore"  # is no result: it keeps the models, which DVC stores, out of Git
 
 
 def create_project(source: Path, target: Path, images: Path, image_size: int) -> str:
@@ -22,8 +24,6 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
     `images` is as `tasks.dataset.folder` describes. `InputError` if it is not, or if `target` is there
     already. Returns what could not be done or was left out. A failure leaves no `target`.
     """
-    listing = list_images(images)
-    _refuse_links_to_elsewhere(listing, images)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} exists already; name a new folder")
     if target.resolve().is_relative_to(images.resolve()):
@@ -34,16 +34,15 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
         for file in _list_code(source):
             (partial / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / file, partial / file)
-        for image in listing.files:
-            copy = partial / "data" / image.path.relative_to(images)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(image.path, copy)
+        print("copying the images", file=sys.stderr, flush=True)
+        left_out = copy_images(images, partial / "data")
         (partial / "reports").mkdir()
         own: dict[str, dict[str, object]] = {
             "project": {"license": ""},  # the owner of the images may name one
             "split": {"image_size": image_size},
         }
         copy_params(source / "params.yaml", partial / "params.yaml", "folder", own)
+        print("recording the images with DVC", file=sys.stderr, flush=True)
         note = _record(partial)
         if target.exists():
             target.rmdir()
@@ -52,22 +51,7 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
         raise RunError(f"cannot make {target}: {describe_os_error(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return "\n".join(filter(None, [_describe_empty_classes(listing), note]))
-
-
-def _describe_empty_classes(listing: ImageFolder) -> str:
-    """Name the classes of which there is no image: their folders are not copied."""
-    empty = set().union(*listing.classes.values()) - {image.label for image in listing.files}
-    return f"left out, since there is no image of it: {', '.join(sorted(empty))}" if empty else ""
-
-
-def _refuse_links_to_elsewhere(listing: ImageFolder, images: Path) -> None:
-    """`InputError` if a link would bring in a file from outside of the folder, such as a key."""
-    root = images.resolve()
-    for image in listing.files:
-        if not image.path.resolve().is_relative_to(root):
-            name = escape_unprintable(str(image.path.relative_to(images)))
-            raise InputError(f"{name}: a link out of {images}; put the image itself there")
+    return "\n".join(filter(None, [f"left out: {left_out}" if left_out else "", note]))
 
 
 def _list_code(source: Path) -> Iterator[Path]:
@@ -80,7 +64,7 @@ def _list_code(source: Path) -> Iterator[Path]:
         raise RunError(f"{source} is no Git checkout of cifarflow to make a project from: {error}") from None
     for name in filter(None, listed.split("\0")):
         is_result = any(name == result or name.startswith(f"{result}/") for result in RESULTS)
-        if not is_result and (source / name).is_file():
+        if (name == KEPT or not is_result) and (source / name).is_file():
             yield Path(name)
 
 

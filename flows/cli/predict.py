@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tasks.dataset.image import load_image
+from tasks.dataset import image as image_files
+from tasks.dataset.image import LeftOut, load_image
 from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.workspace.errors import InputError, escape_unprintable
@@ -35,18 +35,23 @@ def predict(
     """Print the three most probable classes of each image: a table, or JSON lines. Returns the exit code.
 
     `images` are files, directories (searched recursively), glob patterns, and `-` for standard input. A
-    missing or corrupt image is reported, skipped and counted, and makes the exit code 1. `InputError` if
-    there is none at all. `model_label` says which model it is.
+    missing or corrupt image is reported, skipped and counted, and makes the exit code 1. What is left out of
+    a directory is named in one line. `InputError` if there is no image at all. `model_label` says which model
+    it is.
     """
-    files = {image: find_images(image) for image in images}
+    left_out = LeftOut()
+    files = {image: find_images(image, left_out) for image in images}
     names = [name for image in images for name in files[image]]
     missing = [image for image in images if not files[image]]
     if not names:
-        raise InputError(f"no image found at {', '.join(map(escape_unprintable, missing))}")
+        note = f"; left out: {left_out}" if left_out else ""
+        raise InputError(f"no image found at {', '.join(map(escape_unprintable, missing))}{note}")
     model = load_model(onnx_model)
     recorder = OutputRecorder(record_file, onnx_model) if record_file else None
     print(f"by {onnx_model}{model_label and f' ({model_label})'}, {model.dataset_label}", file=sys.stderr)
 
+    if left_out:
+        print(f"left out: {left_out}", file=sys.stderr)
     table = _Table(names, model.classes)
     failed = 0
     for name, result in classify_files(names, missing, model, recorder):
@@ -62,15 +67,13 @@ def predict(
     return 1 if failed else 0
 
 
-def find_images(image: str) -> list[str]:
+def find_images(image: str, left_out: LeftOut) -> list[str]:
     """The argument itself, the images below a directory, or the matches of a pattern."""
     path = Path(image)
     if image == STDIN:
         return [image]
     if path.is_dir():
-        known = Image.registered_extensions()
-        below = (file for file in path.rglob("*") if file.suffix.lower() in known and not file.is_dir())
-        return [str(file) for file in sorted(below) if not _is_hidden(file.relative_to(path))]
+        return [str(file) for file in image_files.find_images(path, left_out)]
     if path.exists():
         return [image]
     matches = sorted(glob.glob(image, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
@@ -132,7 +135,3 @@ class _Table:
         shown = shown if len(shown) <= self.name_width else "…" + shown[1 - self.name_width :]
         cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in top_k]
         print(shown.ljust(self.name_width), *cells, sep="  ", flush=True)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

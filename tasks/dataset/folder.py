@@ -8,6 +8,7 @@ the same images always give the same splits.
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,15 @@ from tqdm import tqdm
 
 from tasks.dataset.additions import ADDITIONS_DIR, pixel_sha256
 from tasks.dataset.base import Dataset, LabeledImages, LoadedDataset, LoadOptions, ProgressCallback
-from tasks.dataset.image import DECODING_BYTES, load_image, open_regular
+from tasks.dataset.image import (
+    DECODING_BYTES,
+    LeftOut,
+    Reason,
+    is_image,
+    is_link_out,
+    load_image,
+    open_regular,
+)
 from tasks.validation import load_yaml
 from tasks.workspace.errors import InputError, escape_unprintable
 from tasks.workspace.files import hash_file
@@ -51,6 +60,8 @@ class ImageFolder:
     files: list[ImageFile]
     classes: dict[str, set[str]]
     """names of the classes' folders, by split"""
+    left_out: LeftOut
+    """hidden files, and what file managers leave behind"""
 
 
 class OwnImages(Dataset):
@@ -125,25 +136,69 @@ def list_images(data: Path) -> ImageFolder:
         for name in names
         if not name.isprintable()
     ]
-    files = []
+    files: list[ImageFile] = []
+    left_out = LeftOut()
+    if by_split:
+        for path in _list_files(data, tops | {ADDITIONS_DIR}, left_out):
+            left_out.add(Reason.NO_CLASS, path.name)
     for split, root in roots.items():
-        for path in _list_files(root):
-            parts = path.relative_to(root).parts
-            if len(parts) != 2:
-                problem = "not in the folder of a class"
-            elif not path.is_file():
-                problem = "not a regular file"
-            elif not _is_utf8(path.name):
-                problem = "its name is not UTF-8; rename it"
-            else:
-                files.append(ImageFile(path, split, parts[0]))
-                continue
-            problems.append(f"{escape_unprintable(str(path))}: {problem}")
+        strays = _list_files(root, classes[split] | {ADDITIONS_DIR}, left_out)
+        problems += [f"{escape_unprintable(str(path))}: not in the folder of a class" for path in strays]
+        for label in classes[split]:
+            files += [ImageFile(path, split, label) for path in _list_files(root / label, set(), left_out)]
+    checked = {file.path: _check_file(file.path) for file in files}
+    problems += [f"{escape_unprintable(str(path))}: {why}" for path, why in checked.items() if why]
     if problems:
-        raise _cannot_use(data, problems)
+        raise _cannot_use(data, sorted(problems))
     if not files:
         raise InputError(f"{data} has no images; they should be in {data}/CLASS/")
-    return ImageFolder(sorted(files, key=lambda file: (file.path.name, file.label, file.split)), classes)
+    files.sort(key=lambda file: (file.path.name, file.label, file.split))
+    return ImageFolder(files, classes, left_out)
+
+
+def _check_file(path: Path) -> str:
+    """Say why this is no file of an image, or nothing."""
+    if path.is_dir():
+        return "a folder in the folder of a class"
+    if not path.is_file():
+        return "not a regular file"
+    return "" if _is_utf8(path.name) else "its name is not UTF-8; rename it"
+
+
+def copy_images(images: Path, target: Path) -> LeftOut:
+    """Copy the user's images to the folder `target`, and return what is left out.
+
+    `InputError` if the folder cannot be used, or if a link in it would bring in a file from elsewhere, such
+    as a key. A terminal shows the progress.
+    """
+    _refuse_links_out(images)
+    listing = list_images(images)
+    left_out, labels = listing.left_out, set()
+    for file in tqdm(listing.files, "copying", leave=False, unit=" images", disable=None):
+        name = file.path.relative_to(images)
+        if not is_image(file.path):
+            left_out.add(Reason.NO_IMAGE, name)
+            continue
+        labels.add(file.label)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file.path, target / name)
+    for name in set().union(*listing.classes.values()) - labels:
+        left_out.add(Reason.EMPTY, name)
+    if (images / ADDITIONS_DIR).exists():
+        left_out.add(Reason.ADDED, ADDITIONS_DIR)
+    if not labels:
+        raise InputError(f"{images} has no images that can be read; left out: {left_out}")
+    return left_out
+
+
+def _refuse_links_out(images: Path) -> None:
+    root = os.path.realpath(images)
+    for parent, folders, names in os.walk(images):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in [*folders, *names] if not name.startswith(".")):
+            if is_link_out(path, root):
+                name = escape_unprintable(str(path.relative_to(images)))
+                raise InputError(f"{name}: a link out of {images}; put the image itself there")
 
 
 def _cannot_use(data: Path, problems: Sequence[str]) -> InputError:
@@ -166,12 +221,15 @@ def _list_folders(root: Path) -> set[str]:
     }
 
 
-def _list_files(root: Path) -> Iterable[Path]:
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if Path(folder) == root and ADDITIONS_DIR in folders:
-            folders.remove(ADDITIONS_DIR)
-        yield from (Path(folder, name) for name in names if not name.startswith(".") and name not in IGNORED)
+def _list_files(folder: Path, known: set[str], left_out: LeftOut) -> list[Path]:
+    """List what is in a folder, but for the `known` folders and those in which nothing is."""
+    found = []
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in IGNORED:
+            left_out.add(Reason.HIDDEN, path.name)
+        elif path.name not in known and not (path.is_dir() and not any(path.iterdir())):
+            found.append(path)
+    return found
 
 
 def _check_classes(listing: ImageFolder) -> tuple[list[str], list[str]]:

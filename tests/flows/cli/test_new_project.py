@@ -22,9 +22,10 @@ def images(tmp_path: Path) -> Path:
     ("link", "target", "message"),
     [
         ("ant/x.png", "../../secret.png", "ant/x.png: a link out of .*; put the image itself there"),
-        ("ant/x.png", "/dev/zero", "ant/x.png: not a regular file"),
+        ("ant/x.png", "/dev/zero", "ant/x.png: a link out of .*; put the image itself there"),
         ("ant/x.png", "nowhere", "ant/x.png: not a regular file"),
-        ("cat", "../others", "cat/y.png: a link out of .*; put the image itself there"),
+        ("cat", "../others", "cat: a link out of .*; put the image itself there"),
+        ("cat", "/", "cat: a link out of .*; put the image itself there"),
     ],
 )
 def test_new_project_refuses_links_out_of_the_folder(
@@ -55,8 +56,15 @@ def test_class_that_an_ignore_file_could_hide_is_recorded_and_an_empty_one_is_na
             pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
     (tmp_path / "images/fish").mkdir()
+    (tmp_path / "images/cat/photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
     note = create_project(ROOT, tmp_path / "project", tmp_path / "images", 32)
-    assert note.splitlines()[0] == "left out, since there is no image of it: fish"
+    assert note.splitlines()[0] == (
+        "left out: 1 file that cannot be read as an image (cat/photo.HEIC), 1 class without an image (fish)"
+    )
     with Repo(str(tmp_path / "project")) as repo:
         (data,) = (stage.outs[0] for stage in repo.index.stages if stage.path_in_repo == "data.dvc")
         assert data.meta.nfiles == 8
+    # The project keeps its models out of Git, as this one does.
+    for kept in (Path("registry/.gitignore"), Path(".dvcignore")):
+        assert (tmp_path / "project" / kept).read_bytes() == (ROOT / kept).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "project/registry").iterdir()) == [".gitignore"]

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from flows.cli.predict import BATCH_SIZE, classify_files, find_images, predict
+from tasks.dataset.image import LeftOut
 from tasks.drift.recorded_outputs import read_outputs
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
@@ -195,9 +196,33 @@ def test_predict_imports_no_heavy_package(model: Path, images_dir: Path) -> None
     assert not [line for line in process.stderr.splitlines() if line and not line.startswith("by ")]
 
 
+def test_predict_names_what_it_leaves_out_of_a_directory(
+    model: Path, images_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("1.HEIC", "2.heic", ".git/config"):
+        (images_dir / name).parent.mkdir(exist_ok=True)
+        (images_dir / name).write_bytes(b"")
+    (tmp_path / "elsewhere.png").write_bytes((images_dir / "b.png").read_bytes())
+    (images_dir / "link.png").symlink_to("../elsewhere.png")
+    (images_dir / "zero.png").symlink_to("/dev/zero")
+    (images_dir / "again").symlink_to("..")
+    predict([str(images_dir)], model, as_json=True)
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    (line,) = (line for line in captured.err.splitlines() if line.startswith("left out"))
+    assert line == (
+        "left out: 3 files that cannot be read as images (1.HEIC, 2.heic, notes.txt), "
+        "2 hidden files (.git/, .hidden.png), 3 links (again/, link.png, zero.png)"
+    )
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/1.heic").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no image found at .*; left out: 1 file that .* \(1\.heic\)"):
+        predict([str(tmp_path / "only")], model)
+
+
 def test_find_images_names_what_is_no_regular_file(tmp_path: Path) -> None:
     """It is refused with a reason, as a corrupt image is, and not left out without a word."""
     os.mkfifo(tmp_path / "pipe.png")
     model = SimpleNamespace(image_size=8)
-    ((_, result),) = classify_files(find_images(str(tmp_path)), [], cast("OnnxClassifier", model))
+    ((_, result),) = classify_files(find_images(str(tmp_path), LeftOut()), [], cast("OnnxClassifier", model))
     assert str(result) == "not a regular file"
