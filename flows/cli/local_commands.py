@@ -181,7 +181,7 @@ def check_labels() -> None:
     check = check_incoming_labels(read_params(Path("params.yaml")))
     for image in check.doubted:
         print(f"'{image['name']}': {image['predicted']} {image['confidence']:.1%}, not {image['actual']}")
-    print(check if check.checked else "no new images")
+    print(check)
 
 
 @click.command()

@@ -123,14 +123,13 @@ def _require_held_out(file: Path, model: OnnxClassifier, data: Splits, splits: s
 def _classify_folder(folder: Path, model: OnnxClassifier) -> _Batch:
     """Predict the images of a folder: those with a label, or all where none has one."""
     files = load_images(folder, model.classes, model.image_size)
-    labeled = files.labeled()
-    left_out = len(files.images) - len(labeled.images) if labeled.images else 0
-    used = labeled if labeled.images else files
+    is_labeled = any(label is not None for label in files.labels)
+    used = files.labeled() if is_labeled else files
     outputs = np.empty((0, len(model.classes)), np.float32)
     if used.images:
         outputs = model.predict_proba(np.stack(used.images))
-    labels = np.array(used.labels, np.int64) if labeled.images else None
-    note = f"{left_out:,} in no class directory left out" if left_out else ""
+    labels = np.array(used.labels, np.int64) if is_labeled else None
+    note = f"left out: {used.left_out}" if used.left_out else ""
     return _Batch(outputs, labels, used.names, used.images, note)
 
 
@@ -169,11 +168,11 @@ def _draw(
     k = tested.largest
     figures = [
         (
-            f"The largest differences between the distributions of the outputs{within}",
+            f"How much the model's probability of each class differs{within}, the largest first",
             plot_effects(classes, tested.effects, result.noticeable),
         ),
         (
-            f"The output that differs most{proportions}",
+            f"The probability that differs most, which is that of {classes[k]}{proportions}",
             plot_distributions(classes[k], outputs[:, k], reference[:, k], weights),
         ),
         *(

@@ -33,7 +33,7 @@ def test_drift_of_recorded_predictions_is_one_line(project: Path, capsys: pytest
     capsys.readouterr()
     assert run_command(["drift", "asked.jsonl"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("images/asked.jsonl: drift in 60 images: output shift (")
+    assert line.startswith("images/asked.jsonl: drift in 60 images: they differ from the validation images: ")
     assert line.endswith(": reports/drift.html")
     assert (project / "reports/drift.html").is_file()
     assert run_command(["drift"]) == 0
