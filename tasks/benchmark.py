@@ -29,6 +29,7 @@ from tasks.workspace.files import write_json
 from tasks.workspace.splits import load_splits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tasks.benchmarking.server_scenario import ServerResult
@@ -179,12 +180,22 @@ def _scenario_results(
     }
 
 
+def _describe_server(server: Mapping[str, Any]) -> str:
+    """Return the rate that the backend served in time; of one that served none, how low it was tried."""
+    if server["images_per_second"]:
+        return f"{server['images_per_second']:,.0f} images/s"
+    return (
+        f"not measured: even at {server['failed_images_per_second']:,.0f} images/s "
+        f"fewer than 99 of 100 were answered within {server['latency_bound_ms']:g} ms"
+    )
+
+
 def _print_summary(result: dict[str, Any]) -> None:
     for name, scenario in result["scenarios"].items():
         print(
             f"{name}: single stream p90 {scenario['single_stream']['p90_ms']:.3f} ms, "
             f"offline {scenario['offline']['images_per_second']:,.0f} images/s, "
-            f"server {scenario['server']['images_per_second']:,.0f} images/s"
+            f"server {_describe_server(scenario['server'])}"
         )
     for reason in dict.fromkeys(result["skipped"].values()):
         names = [name for name, own in result["skipped"].items() if own == reason]

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.inference.neighbors import NeighborIndex
-from tasks.reporting.benchmark import format_backend, group_by_reason, recommend_backends, recommend_int8
+from tasks.reporting.benchmark import (
+    find_disturbance,
+    format_backend,
+    group_by_reason,
+    recommend_backends,
+    recommend_int8,
+)
 from tasks.reporting.diagnosis import FitDiagnosis, diagnose_fit, top_confusions
 from tasks.reporting.gallery import explain_errors, gallery_items, list_label_errors, select_gallery
 from tasks.reporting.inputs import ReportInputs
@@ -49,6 +55,8 @@ class ReportPage:
     """the most certain of these"""
     recommended: Mapping[str, Mapping[str, Any]]
     """the rows of benchmark.json with the lowest latency and with the highest throughput"""
+    disturbance: str
+    """why these rows are not recommended, or empty"""
     backends: Mapping[str, str]
     """the name that the page shows for each backend of benchmark.json"""
     skipped: Mapping[str, Sequence[str]]
@@ -61,6 +69,7 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
     """Diagnose the training, explain the errors, recommend a backend."""
     data, model, labels = inputs.data, inputs.model, inputs.test_labels
     probabilities, test, rows = inputs.probabilities, inputs.results["test"], inputs.benchmark["results"]
+    disturbance = find_disturbance(inputs.benchmark["environment"])
     errors, correct = (
         gallery_items(indices, inputs.test_images, labels, probabilities, inputs.classes)
         for indices in select_gallery(probabilities, labels, gallery_size)
@@ -84,9 +93,10 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
         num_label_errors=num_label_errors,
         label_errors=label_errors,
         recommended=recommend_backends(rows),
+        disturbance=disturbance,
         backends={row["name"]: format_backend(row) for row in rows},
         skipped=group_by_reason(inputs.benchmark["skipped"]),
-        int8=recommend_int8(rows),
+        int8=recommend_int8(rows, disturbance),
     )
 
 
