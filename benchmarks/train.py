@@ -40,10 +40,10 @@ from models.net import Net
 from tasks.params import Params, read_params
 from tasks.tracking import Tracker
 from tasks.train import train
+from tasks.training.device import deterministic_algorithms
 from tasks.training.fused_operators import resolve_fused
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, load_splits
-from tasks.workspace.torch_settings import deterministic_algorithms
 
 ROOT = Path(__file__).resolve().parents[1]
 TO_TENSOR = transforms.Compose(

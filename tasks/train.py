@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tasks.training.checkpoints import CheckpointStore, training_fingerprint
-from tasks.training.device import resolve_device
+from tasks.training.device import deterministic_algorithms, num_threads, resolve_device
 from tasks.training.distributed import join_ranks
 from tasks.training.fused_operators import resolve_fused
 from tasks.training.history import write_history
@@ -19,7 +19,6 @@ from tasks.training.trainer import Trainer
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file
 from tasks.workspace.splits import load_splits, save_tensors
-from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,17 +29,6 @@ if TYPE_CHECKING:
     from tasks.training.distributed import Ranks
     from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Splits
-
-# what the metadata of the weights says of the splits; the last two are there only if there is more to say
-DATA_KEYS = (
-    "classes",
-    "mean",
-    "std",
-    "dataset",
-    "data_md5",
-    "dataset_description",
-    "dataset_warning",
-)
 
 
 def train(
@@ -134,7 +122,7 @@ def _describe_weights(
     """Return the metadata of the weights' file: what they were trained on, and how."""
     assert trainer.best is not None
     metadata = {
-        **{key: data.metadata[key] for key in DATA_KEYS if key in data.metadata},
+        **{key: value for key, value in data.metadata.items() if key != "val_added"},
         "network": run.config.network,
         "image_size": data.image_size,
         "seed": run.config.seed,

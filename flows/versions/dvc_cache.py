@@ -2,7 +2,7 @@
 
 import os
 
-from tasks.workspace.private_cache import open_cache_or_temporary
+from tasks.workspace.files import open_cache_or_temporary
 
 
 def keep_dvc_cache_private() -> None:

@@ -173,7 +173,8 @@ def copy_images(images: Path, target: Path) -> LeftOut:
     """
     _refuse_links_out(images)
     listing = list_images(images)
-    left_out, labels = listing.left_out, set()
+    left_out = listing.left_out
+    labels: set[str] = set()
     for file in tqdm(listing.files, "copying", leave=False, unit=" images", disable=None):
         name = file.path.relative_to(images)
         if not is_image(file.path):
@@ -182,8 +183,8 @@ def copy_images(images: Path, target: Path) -> LeftOut:
         labels.add(file.label)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file.path, target / name)
-    for name in set().union(*listing.classes.values()) - labels:
-        left_out.add(Reason.EMPTY, name)
+    for label in set().union(*listing.classes.values()) - labels:
+        left_out.add(Reason.EMPTY, label)
     if (images / ADDITIONS_DIR).exists():
         left_out.add(Reason.ADDED, ADDITIONS_DIR)
     if not labels:

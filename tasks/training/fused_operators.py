@@ -17,8 +17,7 @@ import torch
 
 from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error
-from tasks.workspace.files import hash_file
-from tasks.workspace.private_cache import check_private, open_private_cache
+from tasks.workspace.files import check_private, hash_file, open_private_cache
 
 if TYPE_CHECKING:
     from tasks.params.train import TrainConfig

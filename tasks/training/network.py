@@ -17,7 +17,7 @@ from models.net import Net
 from models.networks import NETWORKS, build_network
 from tasks.training.pretrained import load_pretrained
 from tasks.workspace.errors import InputError
-from tasks.workspace.private_cache import open_cache_or_temporary
+from tasks.workspace.files import open_cache_or_temporary
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,8 +19,8 @@ from tasks.inference.batches import predict_in_batches
 from tasks.inference.onnx_classifier import CPU
 from tasks.params import Params
 from tasks.params.types import BackendName
+from tasks.training.device import num_threads
 from tasks.workspace.errors import RunError
-from tasks.workspace.torch_settings import num_threads
 from tasks.workspace.weights import load_classifier
 
 pytestmark = pytest.mark.slow

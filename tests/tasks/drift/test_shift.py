@@ -1,8 +1,8 @@
 """Against SciPy's tests, by hand, and on batches that have shifted in a known way or not at all."""
 
 import json
-import re
 import math
+import re
 
 import numpy as np
 import pytest

@@ -17,11 +17,11 @@ from tasks.overrides import parse_overrides, write_overrides
 from tasks.params import read_params
 from tasks.stages import run_stage
 from tasks.train import train
+from tasks.training.device import num_threads
 from tasks.training.distributed import Ranks, join_ranks
 from tasks.training.trainer import Trainer
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits
-from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, build_config, save_brightness_splits
 from tests.conftest import ROOT
 from tests.shipped_params import PARAMS_FILE

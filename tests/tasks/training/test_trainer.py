@@ -11,9 +11,9 @@ from models.cifarnet import CifarNet
 from models.classifier import Classifier
 from tasks.params.train import TrainConfig
 from tasks.training.checkpoints import CheckpointStore
+from tasks.training.device import num_threads
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, Splits, load_splits
-from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, METADATA, build_config, save_brightness_splits
 
 TWO_EPOCHS = AIRBENCH94 | {"epochs": 2, "whiten_bias_epochs": 1}

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.training.network import keep_inductor_cache_private
 from tasks.workspace.errors import RunError
-from tasks.workspace.private_cache import check_private, open_private_cache
+from tasks.workspace.files import check_private, open_private_cache
 from tests.conftest import ROOT
 
 
