@@ -120,10 +120,11 @@ def drift_markdown(check: "DriftCheck") -> str:
         "",
     ]
     if values["tests"]:
-        lines += ["| shift | class | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
+        lines += ["| shift | largest in | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
     for shift, test in values["tests"].items():
         numbers = f"{test['effect']:+.3f}", f"{test['p_value']:.1e}", f"{values['threshold']:.1e}"
-        lines.append(format_row((shift, test["class"], *numbers)))
+        what = "number" if shift == "label" else "model's probability"
+        lines.append(format_row((shift, f"{what} of {test['class']}", *numbers)))
     return "\n".join(lines) + "\n"
 
 

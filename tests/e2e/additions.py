@@ -168,7 +168,7 @@ class Colors(Dataset):
 COLORS = Colors()
 ''',
     ),
-    Edit("tasks/dataset/catalog.py", '"colors", ', after="DatasetName = Literal["),
+    Edit("tasks/dataset/catalog.py", ', "colors"', after='"folder", "sample"'),
     Edit("tasks/dataset/catalog.py", "colors, ", after="    from tasks.dataset import cifar, "),
     Edit("tasks/dataset/catalog.py", '        "colors": colors.COLORS,\n', before='        "folder": '),
     Edit(

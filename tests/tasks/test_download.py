@@ -89,7 +89,7 @@ def test_download_altered_data_raises_and_is_not_touched(server: ContentServer) 
 
 def test_download_interrupted_extraction_does_not_fetch_again(server: ContentServer) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "extract", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cifar, "extract", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fetch(server.url)
     assert len(list(Path(".cifar10-download").glob("*.partial"))) == 1

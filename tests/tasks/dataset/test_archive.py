@@ -114,4 +114,4 @@ def test_extract_of_a_huge_header_raises_before_it_is_read(kind: bytes) -> None:
 def test_published_sizes_are_those_of_the_files(cifar10: Path) -> None:
     folder = cifar10 / cifar.CIFAR10.folder
     assert {file.name: file.stat().st_size for file in folder.iterdir()} == dict(PUBLISHED.max_bytes)
-    assert sum(cifar.CIFAR10.max_bytes.values()) == PUBLISHED.archive.num_bytes
+    assert sum(PUBLISHED.max_bytes.values()) == PUBLISHED.archive.num_bytes

@@ -145,7 +145,7 @@ def test_download_failing_server_raises_after_retries(
 ) -> None:
     server.answer = answer
     with pytest.raises(DownloadError, match=rf"^{reason}$"):
-        download(server.url, staging, cifar100_sources=[], timeout_s=0.2, min_speed_kb_per_s=100.0)
+        download(server.url, staging, timeout_s=0.2, min_speed_kb_per_s=100.0)
     assert len(server.ranges) == requests
 
 

@@ -76,7 +76,9 @@ def test_changed_images_are_a_covariate_shift_that_the_page_shows(params: Params
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
     table = drift_markdown(check)
     assert table.startswith("# Drift\n")
-    assert f"| covariate | {check.classes[check.result.tests[0].largest]} | +0." in table
+    assert (
+        f"| covariate | model's probability of {check.classes[check.result.tests[0].largest]} | +0." in table
+    )
 
 
 def test_folder_without_class_directories_is_tested_without_labels(params: Params) -> None:
