@@ -49,7 +49,7 @@ def replace_text(file: Path, before: str, after: str) -> None:
         (
             "dataset: CIFAR-10",
             "dataset: MNIST",
-            "dataset should be 'CIFAR-10', 'CIFAR-100', 'folder' or 'sample', not 'MNIST'",
+            "dataset should be 'CIFAR-10', 'CIFAR-100', 'folder'",
         ),
         ("  opset: auto", "  opset: 0", "export.opset should be 'auto' or an integer from 13 to 28, not 0"),
         (
