@@ -34,7 +34,6 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
         for file in _list_code(source):
             (partial / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / file, partial / file)
-        print("copying the images", file=sys.stderr, flush=True)
         left_out = copy_images(images, partial / "data")
         (partial / "reports").mkdir()
         own: dict[str, dict[str, object]] = {

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,12 +170,13 @@ def copy_images(images: Path, target: Path) -> LeftOut:
     """Copy the user's images to the folder `target`, and return what is left out.
 
     `InputError` if the folder cannot be used, or if a link in it would bring in a file from elsewhere, such
-    as a key. A terminal shows the progress.
+    as a key. A line on stderr says how many images there are, and a terminal shows the progress.
     """
     _refuse_links_out(images)
     listing = list_images(images)
     left_out = listing.left_out
     labels: set[str] = set()
+    print(f"copying {len(listing.files):,} images", file=sys.stderr, flush=True)
     for file in tqdm(listing.files, "copying", leave=False, unit=" images", disable=None):
         name = file.path.relative_to(images)
         if not is_image(file.path):

@@ -230,7 +230,9 @@ def test_list_images_does_not_walk_through_links_without_end(data: Path) -> None
     assert str(caught.value).count("a folder in the folder of a class") == 2
 
 
-def test_copy_images_leaves_out_what_is_no_image_and_names_it(data: Path, tmp_path: Path) -> None:
+def test_copy_images_leaves_out_what_is_no_image_and_names_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in (
         "ant/1.HEIC",
         "ant/2.heic",
@@ -249,6 +251,7 @@ def test_copy_images_leaves_out_what_is_no_image_and_names_it(data: Path, tmp_pa
         "2 classes without an image (eel, owl), 1 hidden file (.DS_Store), "
         "1 folder of images that a retraining added (additions)"
     )
+    assert capsys.readouterr().err == "copying 35 images\n"
     copied = [file for file in (tmp_path / "copy").rglob("*") if file.is_file()]
     assert len(copied) == 30
     assert all(
