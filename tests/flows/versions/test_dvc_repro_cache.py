@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.versions.dvc_cache import keep_dvc_cache_private
-from flows.versions.dvc_repro import load_repo
+from flows.versions.dvc_repro import load_repo, prepare_dvc
 
 PLANT = """
 import os, shutil, sqlite3, sys
@@ -42,7 +41,7 @@ def site_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     project = tmp_path / "project"
     project.mkdir()
     monkeypatch.chdir(project)
-    keep_dvc_cache_private()
+    prepare_dvc()
     for command in (["init", "--no-scm"], ["add", "a"]):
         Path("a").write_text("content", encoding="utf-8")
         subprocess.run([sys.executable, "-m", "dvc", *command, "--quiet"], check=True)
@@ -81,5 +80,5 @@ def test_another_user_cannot_replace_what_dvc_unpickles(
 
 def test_folder_that_the_user_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/elsewhere")
-    keep_dvc_cache_private()
+    prepare_dvc()
     assert os.environ["DVC_SITE_CACHE_DIR"] == "/elsewhere"
