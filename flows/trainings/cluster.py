@@ -1,4 +1,4 @@
-"""A Dask cluster that stands: whether its workers have this project, and the splits for them."""
+"""Check that the workers of a running Dask cluster have this project, and send them the splits."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,18 +23,18 @@ CODE_STAGES = ("train", "evaluate")
 
 
 def describe_code() -> dict[str, str]:
-    """What must be equal on a worker for a training to be the same there."""
+    """Describe what must be equal on a worker for a training to be the same there."""
     return {"code": code_sha256(*CODE_STAGES), "torch": torch.__version__}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the bits of a training depend on besides code and PyTorch."""
+    """What the bits of a training's result depend on, besides code and PyTorch."""
 
     device: str
-    """cpu or cuda"""
+    """`cpu` or `cuda`"""
     fused: bool
-    """whether what `FusedNet` can train is trained by it"""
+    """whether `FusedNet` trains the configurations that it can train"""
 
     def resolve(self, config: TrainConfig) -> TrainConfig:
         """Say what `auto` means here, so that a worker on which it would mean something else fails."""
@@ -46,7 +46,7 @@ class Machine:
 
 
 def find_machine(config: TrainConfig, address: str | None) -> Machine:
-    """Where a training would run: the workers of the cluster at `address`, which are checked, or here."""
+    """Return where a training would run: on the cluster at `address`, whose workers are checked, or here."""
     return describe_machine(config) if address is None else check_workers(address, config)
 
 
@@ -56,7 +56,7 @@ def describe_machine(config: TrainConfig) -> Machine:
 
 
 def check_workers(address: str, config: TrainConfig) -> Machine:
-    """`RunError` unless scheduler and workers have this project's code and PyTorch, and train alike."""
+    """Raise `RunError` unless scheduler and workers have this project's code and PyTorch, and train alike."""
     with _connect(address) as client:
         if not client.scheduler.address.startswith("tls://"):
             print(
@@ -121,16 +121,16 @@ def send_files(address: str, files: Iterable[Path]) -> Iterator[dict[Path, str]]
         try:
             yield hashes
         finally:
-            with suppress(OSError):  # the scheduler is gone
+            with suppress(OSError):  # The scheduler is gone.
                 for plugin in plugins:
-                    client.unregister_worker_plugin(plugin.name)  # the files stay in the caches
+                    client.unregister_worker_plugin(plugin.name)  # The files stay in the caches.
 
 
 class FilePlugin(WorkerPlugin):
-    """Writes a file into a worker's cache when it is registered, or when the worker starts."""
+    """A plugin that writes a file into a worker's cache when it is registered, or when the worker starts."""
 
     def __init__(self, sha256: str, name: str, content: bytes) -> None:
-        self.name = f"cifarflow-{sha256}-{uuid4()}"  # another command may send the same file
+        self.name = f"cifarflow-{sha256}-{uuid4()}"  # Another command may send the same file.
         self._sha256, self._file_name, self._content = sha256, name, content
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's interface
@@ -143,7 +143,7 @@ class FilePlugin(WorkerPlugin):
 
 
 def find_file(sha256: str, name: str) -> Path:
-    """On a worker: a file that was sent. `RunError` if it is not there, or not what was sent."""
+    """Find a file that was sent to this worker. `RunError` if it is not there, or not what was sent."""
     file = cache_folder() / sha256 / name
     if not file.is_file() or hash_file(file, "sha256") != sha256:
         raise RunError(f"{file} is not the file that was sent")
@@ -151,13 +151,13 @@ def find_file(sha256: str, name: str) -> Path:
 
 
 def stop_if_unwanted() -> None:
-    """On a worker: `RunError` once nobody waits for the current task, or the scheduler is gone.
+    """Raise `RunError` on a worker once nobody waits for its current task, or the scheduler is gone.
 
-    Dask cannot stop a task that runs: it would train on, unseen.
+    Dask cannot stop a task that runs, which would train on, unseen.
     """
     try:
         worker = get_worker()
-    except ValueError:  # not on a worker
+    except ValueError:  # This process is no worker.
         return
     task = worker.state.tasks.get(worker.get_current_task())
     if task is None or task.state == "cancelled" or worker.status not in (Status.running, Status.paused):
@@ -167,7 +167,10 @@ def stop_if_unwanted() -> None:
 def _connect(address: str) -> Client:
     try:
         return Client(address, timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
-    except (TypeError, RuntimeError) as error:  # TLS without a certificate, or a certificate without TLS
+    except (
+        TypeError,
+        RuntimeError,
+    ) as error:  # TLS has no certificate, or there is a certificate without TLS.
         raise InputError(
             f"Dask's configuration does not suit {address}, see docs/scale.md: {error}"
         ) from None

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from flows.search import SearchTrials
 from flows.trainings.cluster import Machine
-from flows.trainings.search_trials import SearchTrials
 from tasks.overrides import parse_overrides, with_overrides
 from tasks.params import Params, read_params
 from tests.brightness import build_config
@@ -21,7 +21,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def start_search(params: Params, monkeypatch: pytest.MonkeyPatch, machine: Machine) -> SearchTrials:
-    monkeypatch.setattr("flows.trainings.search_trials.find_machine", lambda *_: machine)
+    monkeypatch.setattr("flows.search.find_machine", lambda *_: machine)
     return SearchTrials(params, ["train.network=net,resnet18"], "grid", None, {})
 
 
@@ -43,7 +43,7 @@ def test_search_asks_what_trains_those_of_its_trials_that_can_be_fused(
         asked.append((config.can_be_fused, address))
         return Machine("cpu", fused=False)
 
-    monkeypatch.setattr("flows.trainings.search_trials.find_machine", find_machine)
+    monkeypatch.setattr("flows.search.find_machine", find_machine)
     other = with_overrides(params, parse_overrides(["train.network=resnet18"]))
     for space in ("train.lr=0.1,0.2", "train.network=net,resnet18"):
         SearchTrials(other, [space], "grid", None, {}, "tls://host:8786")

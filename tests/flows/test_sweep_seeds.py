@@ -13,13 +13,13 @@ import pytest
 import torch
 from prefect.settings import get_current_settings
 
+from flows.sweep import divide_threads, mean_std_sem, run_sweep
 from flows.trainings.cluster import Machine
-from flows.trainings.sweep import divide_threads, mean_std_sem, run_sweep
 from tasks.evaluate import evaluate
 from tasks.params import read_params
 from tasks.train import train
 from tasks.workspace.errors import InputError, RunError
-from tests.brightness import build_config, save_brightness_splits
+from tests.brightness import build_config, build_params, save_brightness_splits
 from tests.conftest import ROOT
 from tests.shipped_params import PARAMS_FILE
 
@@ -31,9 +31,9 @@ LONG_EPOCHS = 40
 
 
 def sweep_seeds(splits: Path, num_seeds: int, jobs: int, **changes: object) -> dict[str, Any]:
-    output, folder = splits.with_name("sweep.json"), splits.with_name("sweep")
-    config = build_config(**CONFIG | changes)
-    return run_sweep(splits, folder, output, config, EVALUATE_CONFIG, num_seeds, jobs)
+    weights, result = (str(splits.with_name(name)) for name in ("weights", "sweep.json"))
+    params = build_params(build_config(**CONFIG | changes), splits=str(splits), weights=weights, sweep=result)
+    return run_sweep(params, num_seeds, jobs)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_run_sweep_keeps_finished_seeds(
 def test_run_sweep_keeps_no_seed_that_other_operators_trained(
     splits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.trainings.sweep.find_machine", lambda *_: Machine("cpu", fused=False))
+    monkeypatch.setattr("flows.sweep.find_machine", lambda *_: Machine("cpu", fused=False))
     assert not sweep_seeds(splits, 2, 2, num_threads=2)["fused"]
     assert "already finished" not in capsys.readouterr().out
 
@@ -135,7 +135,7 @@ if __name__ == "__main__":  # the worker imports this file as well, but not what
     import signal, sys
     sys.path.insert(0, {root!r})
     from pathlib import Path
-    from tests.flows.trainings.test_sweep import LONG_EPOCHS, sweep_seeds
+    from tests.flows.test_sweep_seeds import LONG_EPOCHS, sweep_seeds
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the test suite ignores it
     sweep_seeds(Path({splits!r}), 2, 1, epochs=LONG_EPOCHS)
