@@ -1,4 +1,4 @@
-"""Compare a challenger with the champion and write what follows into the ledger."""
+"""Compare a challenger with the champion and write the decision into the ledger."""
 
 import datetime as dt
 import time

@@ -1,4 +1,4 @@
-"""The champion's model: from DVC's cache or remote to `registry/`, as the ledger says."""
+"""Bring the model that the ledger names as champion from DVC's cache or remote to `registry/`."""
 
 import hashlib
 import shutil
@@ -34,7 +34,7 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
 
 
 def restore_champion(repo: Repo) -> LedgerEntry:
-    """`sync_champion`, but `InputError` where there is no champion yet."""
+    """Do what `sync_champion` does; raise `InputError` where there is no champion yet."""
     if ledger.current_champion(ledger.read_ledger()) is None:
         raise InputError("no model has been promoted yet; nothing to restore")
     champion = sync_champion(repo)
@@ -45,8 +45,8 @@ def restore_champion(repo: Repo) -> LedgerEntry:
 def sync_champion(repo: Repo) -> LedgerEntry | None:
     """Make the model and its .dvc file those of the ledger's champion, and return its entry.
 
-    Also repairs the state after a crash between writing the ledger and writing these files. `RunError` where
-    the ledger has lost lines: then the files may be those of a champion that it does not name.
+    This also repairs the state after a crash between writing the ledger and writing these files. `RunError`
+    where the ledger has lost lines: then the files may be those of a champion that it does not name.
     """
     require_known_champion()
     champion = ledger.current_champion(ledger.read_ledger())
@@ -68,7 +68,7 @@ def _write_champion(repo: Repo, champion: LedgerEntry) -> None:
 
 
 def _read_outs() -> Any:
-    """What the .dvc file records; None where it has to be written, for example after a merge."""
+    """Return what the .dvc file records; None where it has to be written, for example after a merge."""
     try:
         return load_yaml(CHAMPION_DVC_FILE)["outs"]
     except (InputError, KeyError, TypeError):
@@ -76,7 +76,7 @@ def _read_outs() -> Any:
 
 
 def fetch_model(repo: Repo, md5: str) -> Path:
-    """The file with that hash in DVC's cache, verified; fetched from the remote if necessary.
+    """Return the verified file with that hash in DVC's cache; fetch it from the remote if necessary.
 
     `RunError` where neither has it.
     """
@@ -102,7 +102,7 @@ def _md5_matches(file: Path, md5: str) -> bool:
 
 
 def provenance_hashes(repo: Repo, params_text: str, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """What a model was made from: `data`, `params`, `code` (of all stages) and `weights`."""
+    """Return hashes of what a model was made from: `data`, `params`, `code` (of all stages) and `weights`."""
     stages = [str(stage.name) for stage in topological_stages(repo)]
     return {
         "data": str(metadata["data_md5"]),
