@@ -1,16 +1,19 @@
-"""`cifarflow predict`: the most probable classes of images, from the exported model. No PyTorch is loaded."""
+"""`cifarflow predict`: the most probable classes of images. No PyTorch is loaded."""
 
 import glob
 import io
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flows.cli.project import enter_model_project, record_option
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
@@ -19,12 +22,39 @@ from tasks.workspace.errors import InputError, escape_unprintable
 TOP_K = 3
 STDIN = "-"
 MAX_STDIN_BYTES = 1 << 28
-BATCH_SIZE = 64  # few enough that the first lines of a large set come soon
+BATCH_SIZE = 64  # A batch is small, so that the first lines of a large set come soon.
 
 TopK = list[tuple[str, float]]
 
 
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@record_option
+@click.pass_obj
 def predict(
+    closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool, record: Path | None
+) -> int:
+    """Classify images: print the top 3 classes for each, using the champion or the exported model.
+
+    IMAGE is a file, a directory, a pattern, or - for standard input, in any format and size.
+
+    \b
+    Example:
+      cifarflow predict cat.jpg holiday/
+    """
+    if "stdin" in closed_streams and STDIN in images:
+        raise InputError("standard input is closed, but - asks to read an image from it")
+    if "stdout" in closed_streams:
+        raise InputError("standard output is closed, so no class could be printed")
+    start, model, model_label = enter_model_project()
+    os.chdir(start)
+    return predict_images(
+        images, Path(os.path.relpath(model)), model_label, as_json=as_json, record_file=record
+    )
+
+
+def predict_images(
     images: Sequence[str],
     onnx_model: Path,
     model_label: str = "",
@@ -32,7 +62,7 @@ def predict(
     as_json: bool = False,
     record_file: Path | None = None,
 ) -> int:
-    """Print the three most probable classes of each image: a table, or JSON lines. Returns the exit code.
+    """Print the three most probable classes of each image: a table, or JSON lines. Return the exit code.
 
     `images` are files, directories (searched recursively), glob patterns, and `-` for standard input. A
     missing or corrupt image is reported, skipped and counted, and makes the exit code 1. `InputError` if
@@ -63,7 +93,7 @@ def predict(
 
 
 def find_images(image: str) -> list[str]:
-    """The argument itself, the images below a directory, or the matches of a pattern."""
+    """Return the argument itself, the images below a directory, or the matches of a pattern."""
     path = Path(image)
     if image == STDIN:
         return [image]
@@ -115,7 +145,7 @@ def _to_record(name: str, result: TopK | InputError) -> dict[str, object]:
 
 
 class _Table:
-    """Printed row by row as results arrive; the header precedes the first."""
+    """A table that is printed row by row as results arrive. The header precedes the first row."""
 
     def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
         self.name_width = min(max(len(escape_unprintable(name)) for name in (*names, "image")), 60)

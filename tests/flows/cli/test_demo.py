@@ -299,7 +299,7 @@ def test_demo_shows_what_the_network_sees_and_what_moved_it(
 
 
 def test_demo_records_an_image_of_the_visitor_once_and_no_example(small_run: Params, tmp_path: Path) -> None:
-    from flows.cli.demo_image import _Classifier
+    from flows.cli.demo_page import _Classifier
 
     model_file, record = Path(small_run.paths.onnx_model), tmp_path / "asked.jsonl"
     noise = [tmp_path / f"{name}.png" for name in ("example", "first", "second")]
@@ -318,7 +318,7 @@ def test_demo_records_an_image_of_the_visitor_once_and_no_example(small_run: Par
 def test_demo_without_splits_says_so(small_run: Params, tmp_path: Path) -> None:
     import gradio as gr
 
-    from flows.cli.demo import build_app
+    from flows.cli.demo_page import build_app
 
     blocks = build_app(Path(small_run.paths.onnx_model), tmp_path / "splits.safetensors")
     texts = [block.value for block in blocks.blocks.values() if isinstance(block, gr.Markdown)]

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
-from flows.cli.predict import BATCH_SIZE, classify_files, find_images, predict
+from flows.cli.predict import BATCH_SIZE, classify_files, find_images, predict_images
 from tasks.drift.recorded_outputs import read_outputs
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
@@ -57,7 +57,7 @@ def test_predict_prints_an_aligned_table(
     model: Path, images_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(images_dir)
-    assert predict(["b.png", "below/a.jpg"], model) == 0
+    assert predict_images(["b.png", "below/a.jpg"], model) == 0
     captured = capsys.readouterr()
     head, *rows = captured.out.splitlines()
     assert head.split() == ["image", "top-1", "top-2", "top-3"]
@@ -69,7 +69,7 @@ def test_predict_prints_an_aligned_table(
 def test_predict_as_json_prints_one_record_per_image(
     model: Path, images_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict([str(images_dir / "b.png")], model, as_json=True) == 0
+    assert predict_images([str(images_dir / "b.png")], model, as_json=True) == 0
     (record,) = records(capsys.readouterr().out).values()
     predictions = record["predictions"]
     assert isinstance(predictions, list)
@@ -82,7 +82,7 @@ def test_predict_as_json_prints_one_record_per_image(
 def test_predict_skips_corrupt_and_missing_files(
     model: Path, images_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict([str(images_dir), "no-such-file.png"], model, as_json=True) == 1
+    assert predict_images([str(images_dir), "no-such-file.png"], model, as_json=True) == 1
     captured = capsys.readouterr()
     found = records(captured.out)
     assert set(found) == {
@@ -100,7 +100,7 @@ def test_predict_records_probabilities_where_asked(
     model: Path, images_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "asked.jsonl"
-    assert predict([str(images_dir)], model, as_json=True, record_file=file) == 1  # one is corrupt
+    assert predict_images([str(images_dir)], model, as_json=True, record_file=file) == 1  # one is corrupt
     found = records(capsys.readouterr().out)
     recorded = read_outputs(file, model, 10).probabilities
     assert len(recorded) == 2
@@ -109,14 +109,17 @@ def test_predict_records_probabilities_where_asked(
     assert sorted(recorded.max(1)) == pytest.approx(tops, abs=1e-5)
     assert "b.png" not in file.read_text()
     with pytest.raises(InputError, match=r"cannot record in .*: not a regular file"):
-        predict([str(images_dir)], model, record_file=tmp_path)
+        predict_images([str(images_dir)], model, record_file=tmp_path)
 
 
 def test_predict_expands_glob_patterns(
     model: Path, images_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images_dir / "[b].png").write_bytes((images_dir / "b.png").read_bytes())
-    assert predict([str(images_dir / "**" / "?.jpg"), str(images_dir / "[b].png")], model, as_json=True) == 0
+    assert (
+        predict_images([str(images_dir / "**" / "?.jpg"), str(images_dir / "[b].png")], model, as_json=True)
+        == 0
+    )
     assert set(records(capsys.readouterr().out)) == {
         str(images_dir / "below" / "a.jpg"),
         str(images_dir / "[b].png"),
@@ -128,7 +131,7 @@ def test_predict_reads_standard_input(
 ) -> None:
     content = (images_dir / "b.png").read_bytes()
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
-    assert predict(["-", str(images_dir / "b.png")], model, as_json=True) == 0
+    assert predict_images(["-", str(images_dir / "b.png")], model, as_json=True) == 0
     found = records(capsys.readouterr().out)
     assert found["-"]["predictions"] == found[str(images_dir / "b.png")]["predictions"]
 
@@ -139,7 +142,7 @@ def test_predict_of_several_batches_keeps_the_order(
     images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE + 5, 32, 32, 3), dtype=np.uint8)
     for index, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{index:03}.png")
-    assert predict([str(tmp_path)], model, as_json=True) == 0
+    assert predict_images([str(tmp_path)], model, as_json=True) == 0
     found = records(capsys.readouterr().out)
     loaded = load_model(model)
     expected = [loaded.classes[i] for i in loaded.predict_proba(images).argmax(1)]
@@ -149,7 +152,7 @@ def test_predict_of_several_batches_keeps_the_order(
 def test_predict_without_any_image_raises(model: Path, tmp_path: Path) -> None:
     for nothing in (str(tmp_path), str(tmp_path / "no.png"), str(tmp_path / "*.png")):
         with pytest.raises(InputError, match="no image found") as raised:
-            predict([nothing], model)
+            predict_images([nothing], model)
         assert raised.value.exit_code == 2
 
 
@@ -158,22 +161,22 @@ def test_predict_escapes_control_characters_in_names(
 ) -> None:
     odd = images_dir / "x\x1b[2J\udce4.png"
     odd.write_bytes((images_dir / "b.png").read_bytes())
-    assert predict([str(odd)], model) == 0
+    assert predict_images([str(odd)], model) == 0
     assert "x\\x1b[2J\\udce4.png" in capsys.readouterr().out
 
 
 def test_predict_with_a_missing_or_foreign_model_raises(tmp_path: Path, images_dir: Path) -> None:
     file = tmp_path / "other.onnx"
     with pytest.raises(RunError, match="cifarflow run"):
-        predict([str(images_dir)], file)
+        predict_images([str(images_dir)], file)
     file.write_text("no model")
     with pytest.raises(InputError, match="cannot be loaded by ONNX Runtime"):
-        predict([str(images_dir)], file)
+        predict_images([str(images_dir)], file)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), file)
     with pytest.raises(InputError, match="not a cifarflow model"):
-        predict([str(images_dir)], file)
+        predict_images([str(images_dir)], file)
 
 
 def test_top_k_sorts_by_probability() -> None:
@@ -184,8 +187,8 @@ def test_top_k_sorts_by_probability() -> None:
 
 def test_predict_imports_no_heavy_package(model: Path, images_dir: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from flows.cli.predict import predict;"
-        f"predict([{str(images_dir / 'b.png')!r}], Path({str(model)!r}));"
+        "import sys; from pathlib import Path; from flows.cli.predict import predict_images;"
+        f"predict_images([{str(images_dir / 'b.png')!r}], Path({str(model)!r}));"
         "sys.exit(', '.join({'torch', 'prefect', 'dvc', 'pydantic', 'scipy', 'onnx'} & set(sys.modules)))"
     )
     process = subprocess.run(

@@ -1,33 +1,13 @@
-"""Commands that train many times: sweep, search."""
+"""`cifarflow search`: hyperparameters by validation accuracy."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flows.cli.flow_options import load_overrides, parameter_options, recipe_option, run_flow, set_option
+from flows.cli.flow_command import load_overrides, parameter_options, recipe_option, run_flow, set_option
 from flows.cli.project import enter_project
-from flows.parameters import SearchParameters, SweepParameters
-
-
-@click.command()
-@parameter_options(SweepParameters)
-@set_option("SECTION.KEY=VALUE", "Override a parameter for this sweep only (repeatable).")
-@recipe_option("Use a recipe's parameters for this sweep.")
-def sweep(*, set_params: tuple[str, ...], recipe: str | None, **values: Any) -> None:
-    """Train with several seeds; write mean and standard deviation to reports/sweep.json.
-
-    It needs the splits: cifarflow run, or python -m tasks split. An interrupted sweep resumes where it
-    stopped.
-
-    \b
-    Examples:
-      cifarflow sweep
-      cifarflow sweep --recipe fast94 --seeds 20 --jobs 4
-    """
-    enter_project()
-    overrides = load_overrides(set_params, recipe)
-    run_flow("flows.sweep", "sweep", SweepParameters, **values, overrides=overrides)
+from flows.parameters import SearchParameters
 
 
 @click.command()
@@ -67,6 +47,3 @@ def search(
     enter_project()
     overrides = load_overrides(set_params, recipe)
     run_flow("flows.search", "search", SearchParameters, **values, space=list(space), overrides=overrides)
-
-
-COMMANDS = (sweep, search)

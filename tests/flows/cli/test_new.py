@@ -7,7 +7,7 @@ import pytest
 from dvc.repo import Repo
 from PIL import Image
 
-from flows.cli.new_project import create_project
+from flows.cli.new import create_project
 from tasks.workspace.errors import InputError
 from tests.conftest import ROOT
 from tests.images import save_image_folder

@@ -1,26 +1,58 @@
-"""A project of one's own images: this one's code, without its data and results."""
+"""`cifarflow new`: a project of one's own images, with this one's code, without its data and results."""
 
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dvc.repo import Repo
+import click
 
-from flows.versions.dvc_cache import keep_dvc_cache_private
 from flows.versions.git import run_git
 from tasks.dataset.folder import ImageFolder, list_images
 from tasks.overrides import copy_params
+from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
 
-RESULTS = ("data.dvc", "dvc.lock", "registry", "reports", "docs/images")  # are this project's own
+RESULTS = (
+    "data.dvc",
+    "dvc.lock",
+    "registry",
+    "reports",
+    "docs/images",
+)  # These stay here, since they are this project's own.
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--images",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The images: CLASS/* or {train,val,test}/CLASS/*.",
+)
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 1024),
+    default=32,
+    help="Pixels per side to which they are resized (default: 32).",
+)
+def new(directory: Path, images: Path, image_size: int) -> None:
+    """Make a project in DIR that learns the classes of your own images.
+
+    \b
+    Example:
+      cifarflow new ../flowers --images ~/Pictures/flowers --image-size 64
+    """
+    note = create_project(ROOT, directory.absolute(), images.absolute(), image_size)
+    if note:
+        print(note)
+    print(f"{directory} is ready. Next: cd {directory} && make run")
 
 
 def create_project(source: Path, target: Path, images: Path, image_size: int) -> str:
     """Make the folder `target`: code, parameters, and a copy of `images`, recorded by DVC and in Git.
 
     `images` is as `tasks.dataset.folder` describes. `InputError` if it is not, or if `target` is there
-    already. Returns what could not be done or was left out. A failure leaves no `target`.
+    already. Return what could not be done or was left out. A failure leaves no `target`.
     """
     listing = list_images(images)
     _refuse_links_to_elsewhere(listing, images)
@@ -40,7 +72,7 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
             shutil.copy2(image.path, copy)
         (partial / "reports").mkdir()
         own: dict[str, dict[str, object]] = {
-            "project": {"license": ""},  # the owner of the images may name one
+            "project": {"license": ""},  # The owner of the images may name one.
             "split": {"image_size": image_size},
         }
         copy_params(source / "params.yaml", partial / "params.yaml", "folder", own)
@@ -62,7 +94,7 @@ def _describe_empty_classes(listing: ImageFolder) -> str:
 
 
 def _refuse_links_to_elsewhere(listing: ImageFolder, images: Path) -> None:
-    """`InputError` if a link would bring in a file from outside of the folder, such as a key."""
+    """Raise `InputError` if a link would bring in a file from outside of the folder, such as a key."""
     root = images.resolve()
     for image in listing.files:
         if not image.path.resolve().is_relative_to(root):
@@ -71,7 +103,7 @@ def _refuse_links_to_elsewhere(listing: ImageFolder, images: Path) -> None:
 
 
 def _list_code(source: Path) -> Iterator[Path]:
-    """The files that Git tracks, relative to `source`, except for results."""
+    """Yield the files that Git tracks, relative to `source`, except for results."""
     if not (source / "params.yaml").is_file():
         raise InputError(f"{source} has cifarflow's code without its project; run this in a project")
     try:
@@ -85,9 +117,12 @@ def _list_code(source: Path) -> Iterator[Path]:
 
 
 def _record(project: Path) -> str:
-    """Record the images with DVC, and all in Git; returns what could not be done."""
-    logging.getLogger("dvc").setLevel(logging.WARNING)
-    keep_dvc_cache_private()
+    """Record the images with DVC, and all files in Git. Return what could not be done."""
+    from dvc.repo import Repo
+
+    from flows.versions.dvc_repro import prepare_dvc
+
+    prepare_dvc()
     try:
         run_git("init", "--quiet", folder=project)
         with Repo(str(project)) as repo:
