@@ -56,6 +56,10 @@ def parse_overrides(assignments: Iterable[str]) -> Overrides:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         section, dot, name = key.partition(".")
+        if equals and key == "dataset":
+            raise InputError(
+                f"--set {assignment}: edit params.yaml instead, where it is one line (docs/datasets.md)"
+            )
         if not (equals and dot and name):
             raise InputError(f"--set {assignment}: expected section.key=value, such as train.epochs=5")
         values.setdefault(section, {})[name] = parse_value(assignment, text)

@@ -1,4 +1,4 @@
-"""The text of the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
+"""Write the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
 if TYPE_CHECKING:
-    from tasks.drift.check import DriftCheck  # brings SciPy's statistics
+    from tasks.drift.check import DriftCheck  # This import is slow, since it brings SciPy's statistics.
 
-MAX_ROWS = 20  # of a table of files
+MAX_ROWS = 20  # A table of files has so many rows at most.
 
 
 @dataclass(frozen=True)
 class TaskRunSummary:
-    """One row of the summary."""
+    """A row of the table of a run's tasks."""
 
     name: str
     state: str
@@ -35,7 +35,7 @@ def tabulate_runs(runs: Sequence[TaskRunSummary]) -> Table:
 
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
-    """The run's tasks, and the values of metrics.json and benchmark.json."""
+    """Show the run's tasks, and the values of metrics.json and benchmark.json."""
     lines = [f"# Pipeline on {escape_markdown(describe_dataset(params.dataset))}", ""]
     lines += [tabulate_runs(runs).as_markdown()]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
@@ -80,7 +80,7 @@ def _tabulate_benchmark(benchmark: dict[str, Any]) -> Table:
 
 
 def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Accepted images and growth per class, labels that the model doubts, rejected files with reasons."""
+    """Show accepted images and growth per class, labels that the model doubts, and rejected files."""
     lines = [f"# {result}", ""]
     if result.accepted:
         lines += ["| class | accepted | all added: training | validation | of the data set's own |"]
@@ -111,7 +111,7 @@ def _rejected_lines(rejected: Mapping[str, str]) -> list[str]:
 
 
 def drift_markdown(check: "DriftCheck") -> str:
-    """The result, and the largest effect of each kind of test."""
+    """Show the result, and the largest effect of each kind of test."""
     values = check.as_dict()
     lines = [
         f"# {'Drift' if values['drifted'] else 'No drift was found'}",
@@ -128,7 +128,7 @@ def drift_markdown(check: "DriftCheck") -> str:
 
 
 def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
-    """Rows for the data set's own validation images and for those that were added, if there are any."""
+    """Write rows for the data set's own validation images and for those that were added, if there are any."""
     rows = []
     for key, name in (("val_own", "the data set's own"), ("val_added", "added")):
         if key in evidence:
@@ -143,7 +143,7 @@ def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
 
 
 def decision_markdown(entry: LedgerEntry) -> str:
-    """The decision, its reason, and challenger and champion side by side."""
+    """Show the decision, its reason, and challenger and champion side by side."""
     evidence = entry.evidence
     decision = entry.decision.replace("_", " ").capitalize()
     lines = [f"# {decision}: {escape_markdown(entry.reason)}", ""]

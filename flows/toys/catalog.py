@@ -18,17 +18,17 @@ TOYS = {
     "fit": "underfitting, sweet spot, overfitting",
     "discounted_return": "what future rewards are worth, by chess",
 }
-"""What each toy shows"""
+"""what each toy shows"""
 
 
 def validate_name(name: str) -> str:
-    """The name, if it is a toy's; `InputError` otherwise."""
+    """Return the name if it is a toy's; `InputError` otherwise."""
     if name not in TOYS:
         raise InputError(f"unknown toy {name}; {suggest(name, [*TOYS, 'all'])}")
     return name
 
 
 def load_flow(name: str) -> "Flow[..., Any]":
-    """The toy's flow. Imports Prefect and PyTorch, which listing the names does not need."""
+    """Import and return the toy's flow, for which Prefect and PyTorch are imported."""
     flow: Flow[..., Any] = getattr(import_module(f"flows.toys.{name}"), name)
     return flow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prefect.runner._workspace_runtime import PreparedWorkspaceManifest, read_model
 
-from flows.run.manifest import PATTERN, clear_manifest_environment
+from flows.run.killed_runs import MANIFESTS, clear_manifest_environment
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_manifest(folder: Path, name: str, working_directory: Path) -> Path:
-    file = folder / PATTERN.replace("*", name)
+    file = folder / MANIFESTS.replace("*", name)
     file.parent.mkdir()
     manifest = PreparedWorkspaceManifest(
         working_directory=working_directory,
