@@ -169,7 +169,7 @@ class RollbackParameters(FlowParameters):
         int | None,
         Field(
             ge=1,
-            description="its number in the ledger; by default the last champion that was not rolled back",
+            description="its number in the ledger; by default that of the champion before the current model",
         ),
     ] = None
     restore: Annotated[

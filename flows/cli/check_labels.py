@@ -1,4 +1,4 @@
-"""`cifarflow check-labels`: the labels of new images, before a retraining takes them in."""
+"""The command `cifarflow check-labels` lists doubtful labels before a retraining takes the images in."""
 
 import click
 

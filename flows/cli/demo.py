@@ -1,4 +1,4 @@
-"""`cifarflow demo`: a local page that classifies images, with sliders for three toys."""
+"""The command `cifarflow demo` serves a local page that classifies images, with sliders for three toys."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo's page: a tab that classifies an image and shows why, and a tab for each of three toys."""
+"""The demo's page has a tab that classifies an image and shows why, and a tab for each of three toys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`cifarflow doctor`: check the setup and print fixes."""
+"""The command `cifarflow doctor` checks the setup, and says how to mend what is wrong."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`cifarflow drift`: whether images are still like the training images."""
+"""The command `cifarflow drift` tests whether images are still like the training images."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the commands that run a flow share: options made from the flow's parameters, the terminal, the run."""
+"""Commands that run a flow share this: options made from the flow's parameters, the terminal, the run."""
 
 import logging
 import os

@@ -33,9 +33,8 @@ def main() -> None:
     if project is not None and project != INSTALLED:
         _require_own(project)
         others = filter(None, [os.environ.get("PYTHONPATH")])
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            [str(project), *others]
-        )  # Processes that the command starts read it.
+        # Processes that the command starts find the project's code by it as well.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *others])
         os.execv(sys.executable, [sys.executable, "-P", "-c", RUN, str(project), *sys.argv[1:]])  # noqa: S606
     try:
         from flows.cli.main import main as run_command_line

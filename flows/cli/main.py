@@ -1,4 +1,4 @@
-"""The command line: `cifarflow`.
+"""The command line `cifarflow`.
 
 Each command has a module of its name, which is imported when the command is called: a prediction must not
 wait for PyTorch, nor help for Prefect.

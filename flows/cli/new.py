@@ -1,4 +1,4 @@
-"""`cifarflow new`: a project of one's own images, with this one's code, without its data and results."""
+"""The command `cifarflow new` makes a project of one's own images from this project's code."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,13 +12,8 @@ from tasks.overrides import copy_params
 from tasks.workspace.code import ROOT
 from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
 
-RESULTS = (
-    "data.dvc",
-    "dvc.lock",
-    "registry",
-    "reports",
-    "docs/images",
-)  # These stay here, since they are this project's own.
+RESULTS = ("data.dvc", "dvc.lock", "registry", "reports", "docs/images")
+"""what is this project's own, and is not copied"""
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`cifarflow predict`: the most probable classes of images. No PyTorch is loaded."""
+"""The command `cifarflow predict` prints the most probable classes of images. It loads no PyTorch."""
 
 import glob
 import io

@@ -1,4 +1,4 @@
-"""The project: the directory that holds dvc.yaml and params.yaml, and the model that it serves."""
+"""Find the project, which is a directory with dvc.yaml and params.yaml, and the model that it serves."""
 
 import os
 from pathlib import Path
@@ -31,14 +31,14 @@ def find_project(start: Path) -> Path:
 
 
 def enter_project() -> Path:
-    """Make the project the current directory; returns the one before, which the user's paths refer to."""
+    """Make the project the current directory, and return the one before, to which the user's paths refer."""
     start = Path.cwd()
     os.chdir(find_project(start))
     return start
 
 
 def enter_model_project() -> tuple[Path, Path, str]:
-    """Enter the project; returns where the user stands, the model that predictions use, and what it is."""
+    """Enter the project; return where the user stands, the model that predictions use, and what it is."""
     from tasks.params import PARAMS, read_params
     from tasks.registry.serving_model import resolve_serving_model
 

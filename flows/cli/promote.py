@@ -1,4 +1,4 @@
-"""`cifarflow promote`: a person's decision for a model that is not the champion."""
+"""The command `cifarflow promote` makes a model the champion because a person decides so."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`cifarflow retrain`: a retraining, with its question on the terminal where a person is to approve."""
+"""The command `cifarflow retrain` starts a retraining, which may ask a person on the terminal."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""`cifarflow rollback`: an earlier champion again."""
+"""The command `cifarflow rollback` makes an earlier champion the champion again."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`cifarflow run`: the pipeline, in the project or on a generated sample."""
+"""The command `cifarflow run` runs the pipeline, in the project or on a generated sample."""
 
 import sys
 from pathlib import Path

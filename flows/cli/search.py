@@ -1,4 +1,4 @@
-"""`cifarflow search`: hyperparameters by validation accuracy."""
+"""The command `cifarflow search` searches hyperparameters by validation accuracy."""
 
 from pathlib import Path
 from typing import Any

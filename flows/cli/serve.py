@@ -1,4 +1,4 @@
-"""`cifarflow serve`: serve prefect.yaml's deployments locally, starting a Prefect server if needed."""
+"""The command `cifarflow serve` serves prefect.yaml's deployments, and starts a server if needed."""
 
 import asyncio
 import contextlib

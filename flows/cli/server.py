@@ -1,4 +1,4 @@
-"""`cifarflow server`: the local Prefect server that commands share."""
+"""The command `cifarflow server` shows or stops the local Prefect server that commands share."""
 
 import shlex
 

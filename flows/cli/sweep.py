@@ -1,4 +1,4 @@
-"""`cifarflow sweep`: one training per seed."""
+"""The command `cifarflow sweep` trains once per seed."""
 
 from typing import Any
 

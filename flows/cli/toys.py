@@ -1,4 +1,4 @@
-"""`cifarflow toys`: the talk's examples."""
+"""The command `cifarflow toys` runs the talk's examples."""
 
 import contextlib
 from typing import Any

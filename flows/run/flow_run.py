@@ -35,9 +35,8 @@ RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
 
 PROGRESS_UPDATE_INTERVAL_S = 5.0
 
-status_logger = logging.getLogger(
-    "cifarflow.status"
-)  # The terminal's status line shows this logger; logs go through Prefect.
+status_logger = logging.getLogger("cifarflow.status")
+"""what the terminal's status line shows; logs go through Prefect"""
 
 
 class WorkspaceParameters(Protocol):

@@ -258,9 +258,8 @@ def local_server(settings: "Settings", preload: Sequence[str], port: int | None)
         yield started
         return
     with files.clients.open("ab") as lock:
-        fcntl.flock(
-            lock, fcntl.LOCK_SH
-        )  # It is held until this command ends; the server ends when nobody holds it.
+        # This lock is held until the command ends; the server ends when nobody holds it.
+        fcntl.flock(lock, fcntl.LOCK_SH)
         with files.startup_lock():
             server = files.load()
             if server is not None and server.is_broken():

@@ -11,9 +11,8 @@ VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 def exclude_loopback_from_proxies() -> None:
     """Let no client in this process, or in one that it starts, ask a server on loopback through a proxy."""
-    listed = (
-        os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    )  # The lower case counts first, as in urllib.
+    # The lower case counts first, as in urllib.
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in listed.split(",") if host.strip()]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(
         [*hosts, *(h for h in LOOPBACK if h not in hosts)]

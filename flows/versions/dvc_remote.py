@@ -56,9 +56,8 @@ def find_lost_outputs(stage: Stage) -> list[str]:
 def fetch_run_cache(stage: PipelineStage) -> None:
     """Copy the remote's run cache entries for the stage, as its dependencies are now, into the cache."""
     repo = stage.repo
-    probe = repo.stage.load_one(
-        name=stage.name
-    )  # To save the stage's own dependencies would hide what has changed.
+    # To save the dependencies of `stage` itself would hide what has changed.
+    probe = repo.stage.load_one(name=stage.name)
     try:
         probe.save_deps()
     except DvcException:  # A dependency is missing, so there is no entry.
