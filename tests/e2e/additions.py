@@ -233,10 +233,40 @@ BACKEND = [
     Edit("params.yaml", "    - uniform-fp32\n", before="    - onnxruntime-fp32"),
 ]
 
+COMMAND = [
+    Edit(
+        "flows/cli/greet.py",
+        '''"""The command `cifarflow greet` says hello."""
+
+import click
+
+
+@click.command()
+def greet() -> None:
+    """Say hello."""
+    print("hello")
+''',
+    ),
+    Edit("flows/cli/main.py", '    "greet": "Say hello.",\n', before='    "doctor": '),
+    Edit(
+        "tests/flows/cli/test_greet.py",
+        """import pytest
+
+from flows.cli.main import run_command
+
+
+def test_greet_says_hello(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["greet"]) == 0
+    assert capsys.readouterr().out == "hello\\n"
+""",
+    ),
+]
+
 ADDITIONS = {
     "stage": (STAGE, 5),
     "network": (NETWORK, 4),
     "parameter": (PARAMETER, 4),
     "toy": (TOY, 4),
     "backend": (BACKEND, 3),
+    "command": (COMMAND, 3),
 }
