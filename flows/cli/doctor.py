@@ -79,11 +79,11 @@ def check_setup() -> int:
 
 def run_checks() -> Iterator[Check]:
     yield from _python()
+    params: Params | None = None
     try:
         params = read_params(PARAMS)
     except RunError as error:
         yield Check("params", "error", f"{error}; correct it in an editor")
-        params = None
     else:
         yield Check("params", "ok", f"{PARAMS} is valid")
     for check in (_disk, _git, _dvc, _lock, _prefect):

@@ -160,7 +160,7 @@ def _warn_of_work_pools(deployments: list["RunnerDeployment"]) -> None:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    moved = []
+    moved: list[str] = []
     with get_client(sync_client=True) as client:
         for deployment in deployments:
             with contextlib.suppress(ObjectNotFound):

@@ -33,9 +33,9 @@ def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = No
         if earlier:
             return earlier[-1]
         others = [str(entry.version) for entry in promotions if entry.model_md5 != champion.model_md5]
-        problem = "all champions before it were rolled back" if first else "it is the first champion"
+        problem = "has no champion before it that was not rolled back" if first else "is the first champion"
         hint = f"; to return to another one, give its version: {', '.join(others)}" if others else ""
-        raise InputError(f"{champion.label}: {problem}; nothing to roll back to{hint}")
+        raise InputError(f"{champion.label} {problem}; nothing to roll back to{hint}")
     if version not in by_version:
         raise InputError(
             f"{version} is not a promoted version; choose one of: {', '.join(map(str, by_version))}"

@@ -40,7 +40,7 @@ def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(
     )
     state = rollback(return_state=True)
     assert state.is_failed(), "what was rolled back comes back only by its version"
-    assert "it is the first champion; nothing to roll back to; to return to another one, give" in str(
+    assert "is the first champion; nothing to roll back to; to return to another one, give" in str(
         state.message
     )
     decisions = [entry.decision for entry in ledger.read_ledger()]
