@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from tasks.inference.neighbors import MAX_CANDIDATES
+from tasks.network_page.page import write_network_page
 from tasks.reporting.benchmark import format_backend, plot_benchmark
 from tasks.reporting.charts import (
     MAX_LABELED_CLASSES,
@@ -38,14 +40,16 @@ def report(
     predictions: Path,
     benchmarks: Path,
     page: Path,
+    network_page: Path,
     figures: Path,
     evaluate: EvaluateConfig,
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """Write the `figures` (SVG and PNG) and the `page`, which embeds them: one file that needs no other.
+    """Write the `figures` (SVG and PNG), the `page`, which embeds them, and the `network_page`.
 
-    Equal inputs give equal bytes: the page shows no time and no decision, which have pages of their own. The
-    gallery shows predictions of the exported model on the test split.
+    Each page is one file that needs no other. Equal inputs give equal bytes: the pages show no time and no
+    decision, which have pages of their own. The gallery shows predictions of the exported model on the test
+    split.
     """
     inputs = read_inputs(splits, weights, onnx_model, history, metrics, predictions, benchmarks)
     svgs, filters_png = draw_figures(inputs, evaluate.calibration_bins)
@@ -54,6 +58,14 @@ def report(
         {
             **vars(judge_results(inputs, onnx_model, config.gallery_size)),
             "page": page,
+            "network_page": os.path.relpath(network_page, page.parent),
+            "sources": {
+                "history": history,
+                "metrics": metrics,
+                "predictions": predictions,
+                "benchmarks": benchmarks,
+                "weights": weights,
+            },
             "figures": {name.removesuffix(".svg"): svg for name, svg in svgs.items()},
             "filters": filters_png and make_data_uri(filters_png),
             "num_shown_classes": min(len(inputs.classes), MAX_LABELED_CLASSES),
@@ -64,6 +76,7 @@ def report(
         }
     )
     write_text(page, html)
+    write_network_page(inputs, network_page, page)
     print(f"{page}: {len(html.encode()) / 1000:,.0f} kB, and {len(svgs)} figures in {figures}")
     return {"page": str(page)}
 

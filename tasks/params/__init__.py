@@ -56,6 +56,7 @@ class Paths(StrictModel):
     sweep: str
     search: str
     page: str
+    network_page: str
     figures: str
     decisions: str
 
