@@ -1,4 +1,4 @@
-"""`cifarflow demo`: a local page that classifies images and has sliders for three toys."""
+"""`cifarflow demo`: a local page with a classifier of images, sliders for three toys, and a list of all."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from flows.cli.demo_image import IMAGE_CSS, build_image_tab
 from flows.cli.demo_server import MAX_UPLOAD_BYTES, serve
+from flows.cli.demo_toys import build_toys_tab
 from flows.server.process import HOST
 from flows.toys.gradient_descent import Point, descend, gradient
 from flows.toys.gradient_descent import loss as squared_error
@@ -67,6 +68,8 @@ def build_app(onnx_model: Path, splits: Path, record_file: Path | None = None) -
         ):
             with gr.Tab(title):
                 build_tab(blocks)
+        with gr.Tab("All toys"):
+            build_toys_tab()
     # Matplotlib's settings are process-wide: one figure at a time.
     blocks.queue(default_concurrency_limit=1)
     return blocks

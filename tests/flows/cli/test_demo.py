@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.cli.demo_server import MAX_OTHER_BYTES, MAX_UPLOAD_BYTES
+from flows.toys.catalog import TOYS
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder, read_outputs
 from tasks.inference.onnx_classifier import load_model
@@ -339,6 +340,25 @@ def test_demo_loss_updates_with_its_sliders(page: "Page") -> None:
     wait_for_output(page, "prediction and loss", "ŷ = 5, J(θ) = 4")  # the talk's example
     set_slider(page, "w0, the weight", "2")
     wait_for_output(page, "prediction and loss", "ŷ = 7, J(θ) = 0")
+
+
+@pytest.mark.browser
+def test_demo_has_all_toys_in_one_list_with_a_form(page: "Page", project: Path) -> None:
+    open_tab(page, "All toys")
+    figures = {file: file.read_bytes() for file in (project / "reports" / "toys").glob("*")}
+    toys = page.get_by_label("toy", exact=True)
+    toys.click()
+    assert page.get_by_role("option").count() == len(TOYS)
+    page.get_by_role("option", name="regression").click()
+    page.get_by_text("7.5 hours give 63.78 points").wait_for()
+    page.get_by_label("hours_asked").fill("10")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("10 hours give 83.76 points").wait_for()
+    page.get_by_label("learning_rate").fill("-1")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("learning_rate should be a number greater than 0").wait_for()
+    after = {file: file.read_bytes() for file in (project / "reports" / "toys").glob("*")}
+    assert after == figures, "a visitor's figures are shown, not saved"
 
 
 @pytest.mark.browser
