@@ -13,9 +13,12 @@ from flows.run.flow_run import exclusive_workspace, read_params_with, workspace_
 from flows.trainings.search_trials import SearchTrials
 from flows.trainings.trainings import Cluster, training_cluster
 from tasks.overrides import RECIPES
+from tasks.registry.evidence import hash_own_val
+from tasks.registry.selection import count_candidates
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
 from tasks.search.space import parse_space
 from tasks.search.study import check_sampler
+from tasks.workspace.splits import load_splits
 
 
 @workspace_flow("search")
@@ -44,7 +47,10 @@ def search(parameters: SearchParameters) -> State[Any]:
                     trials.evaluate_best(cluster)
         best, winner = trials.study.best(), trials.winner()
         assert winner is not None
-        write_recipe(recipe, trials.config_of(best).model_dump(), winner)
+        val_sha256 = hash_own_val(load_splits(Path(params.paths.splits)))
+        chosen = count_candidates(params.train, len(trials.study.finished()), val_sha256)
+        values = trials.config_of(best).model_dump() | chosen
+        write_recipe(recipe, values, winner)
         result = save_result(Path(params.paths.search), trials.study, best, winner, trials.description)
         create_markdown_artifact(result_markdown(result), key="search")
         message = (

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from tasks.tracking import Tracker
 
 REFERENCE_BATCH_SIZE = 1000
-PROVENANCE_KEYS = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", "train", "pretrained_sha256")
+PROVENANCE_KEYS = (
+    *("dataset", "data_md5", "network", "seed", "epochs", "epoch"),
+    *("train", "selection", "pretrained_sha256"),
+)
 
 
 def export(

@@ -101,7 +101,8 @@ def merge_overrides(first: Overrides, second: Overrides) -> Overrides:
 
 def with_overrides(params: Params, overrides: Overrides) -> Params:
     """Copy the parameters and apply the overrides. `InputError` if the values do not fit together."""
-    values = params.model_dump()
+    # A dump would leave out the parameters that change no result.
+    values = {name: dict(section) if isinstance(section, BaseModel) else section for name, section in params}
     for section, changes in overrides.model_dump(exclude_none=True).items():
         values[section].update(changes)
     return validate(Params, values, "--set")

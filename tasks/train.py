@@ -133,6 +133,11 @@ def _describe_weights(
         "fused": trainer.fused,
         "train": run.config.model_dump(),
     }
+    if run.config.candidates > 1:
+        metadata["selection"] = {
+            "candidates": run.config.candidates,
+            "val_sha256": run.config.candidates_val_sha256,
+        }
     if initial is not None:
         metadata["pretrained_sha256"] = hash_file(initial, "sha256")
     return metadata

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from flows.versions.dvc_repro import topological_stages
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, LedgerEntry
+from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, CHAMPION_INT8, LedgerEntry
 from tasks.registry.serving_model import require_known_champion
 from tasks.validation import load_yaml
 from tasks.workspace.code import code_sha256
@@ -27,7 +27,8 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
 
     `RunError` where DVC does not have the model; then nothing has changed.
     """
-    fetch_model(repo, entry.model_md5)
+    for md5 in filter(None, (entry.model_md5, entry.int8_md5)):
+        fetch_model(repo, md5)
     entry = ledger.append(entry)
     _write_champion(repo, entry)
     return entry
@@ -56,15 +57,20 @@ def sync_champion(repo: Repo) -> LedgerEntry | None:
 
 
 def _write_champion(repo: Repo, champion: LedgerEntry) -> None:
-    md5 = champion.model_md5
-    if not _md5_matches(CHAMPION, md5):
-        cached = fetch_model(repo, md5)
-        with atomic_write(CHAMPION) as temp_path:
-            shutil.copyfile(cached, temp_path)
-    out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
-    if _read_outs() != [out]:
+    files = [(CHAMPION, champion.model_md5, champion.model_bytes)]
+    if champion.int8_md5:
+        files.append((CHAMPION_INT8, champion.int8_md5, champion.int8_bytes))
+    else:
+        CHAMPION_INT8.unlink(missing_ok=True)
+    for file, md5, _ in files:
+        if not _md5_matches(file, md5):
+            cached = fetch_model(repo, md5)
+            with atomic_write(file) as temp_path:
+                shutil.copyfile(cached, temp_path)
+    outs = [{"md5": md5, "size": size, "hash": "md5", "path": file.name} for file, md5, size in files]
+    if _read_outs() != outs:
         with atomic_write(CHAMPION_DVC_FILE) as temp_path:
-            YAML().dump({"desc": champion.label, "outs": [out]}, temp_path)
+            YAML().dump({"desc": champion.label, "outs": outs}, temp_path)
 
 
 def _read_outs() -> Any:

@@ -100,7 +100,7 @@ def result_files(params: Params) -> list[Path]:
 def pull_models(params: Params) -> None:
     """Bring what a comparison needs of the pipeline's outputs."""
     with open_repo() as repo:
-        pull_outputs(repo, [params.paths.splits, params.paths.onnx_model])
+        pull_outputs(repo, [params.paths.splits, params.paths.onnx_model, params.paths.int8_model])
 
 
 def push_stage(name: str) -> None:

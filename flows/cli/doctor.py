@@ -22,12 +22,15 @@ from flows.versions.dvc_repro import change_reason, open_repo, topological_stage
 from flows.versions.git import find_problem, run_git
 from tasks.dataset import cifar
 from tasks.dataset.folder import list_images
+from tasks.drift.shift import find_noticeable_shifts
 from tasks.params import Params, read_params
 from tasks.registry.ledger import LEDGER, TRUNCATED_SUFFIX, read_content
 from tasks.registry.ledger_lines import SET_ASIDE
+from tasks.registry.sensitivity import describe_sensitivity, measure_discordance
 from tasks.registry.serving_model import find_doubt, resolve_serving_model
 from tasks.tracking import has_api_key, resolve_mode
 from tasks.workspace.errors import RunError
+from tasks.workspace.splits import load_splits
 
 REQUIRED_DISK_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -66,7 +69,7 @@ def run_checks() -> Iterator[Check]:
         yield Check("params", "error", str(error), "git checkout HEAD -- params.yaml")
         return
     yield Check("params", "ok", "params.yaml is valid")
-    for check in (_data, _disk, _device, _git, _dvc, _lock, _prefect, _tracking, _champion):
+    for check in (_data, _disk, _device, _git, _dvc, _lock, _prefect, _tracking, _champion, _decisions):
         yield from check(params)
 
 
@@ -273,6 +276,29 @@ def _champion(params: Params) -> Iterator[Check]:
         yield Check("champion", "ok", f"no model promoted yet; predictions use {model}")
     else:
         yield Check("champion", "ok", what)
+
+
+def _decisions(params: Params) -> Iterator[Check]:
+    """What comparisons of models can find; nothing before the first split."""
+    try:
+        data, entries = load_splits(Path(params.paths.splits)), read_content().entries
+    except RunError:
+        return  # The other checks say what is wrong with the ledger.
+    num_images = len(data.val.labels)
+    is_enough, text = describe_sensitivity(num_images, params.compare, measure_discordance(entries))
+    yield Check("decisions", "ok" if is_enough else "warning", text)
+    yield from _drift(num_images, len(data.metadata["classes"]), params.drift.confidence)
+
+
+def _drift(num_images: int, num_classes: int, confidence: float) -> Iterator[Check]:
+    """How large a shift the test for drift notices, in the smallest batch and in one ten times as large."""
+    try:
+        sizes = find_noticeable_shifts(num_images, num_classes, confidence)
+    except RunError as error:
+        yield Check("drift", "warning", str(error))
+        return
+    found = ", ".join(f"KS {shift:.2f} in {size:,}" for size, shift in sizes.items())
+    yield Check("drift", "ok", f"the smallest shift that is noticed in a batch of new images: {found}")
 
 
 def _ledger() -> Iterator[Check]:

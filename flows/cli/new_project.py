@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from flows.versions.dvc_cache import keep_dvc_cache_private
 from flows.versions.git import run_git
 from tasks.dataset.folder import ImageFolder, list_images
 from tasks.overrides import copy_params
+from tasks.params import read_params
+from tasks.registry.sensitivity import describe_sensitivity
 from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
 
 RESULTS = ("data.dvc", "dvc.lock", "registry", "reports", "docs/images")  # are this project's own
@@ -52,7 +55,17 @@ def create_project(source: Path, target: Path, images: Path, image_size: int) ->
         raise RunError(f"cannot make {target}: {describe_os_error(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return "\n".join(filter(None, [_describe_empty_classes(listing), note]))
+    notes = [_describe_empty_classes(listing), note, _describe_decisions(target, listing)]
+    return "\n".join(filter(None, notes))
+
+
+def _describe_decisions(project: Path, listing: ImageFolder) -> str:
+    """Say what later retrainings will be able to find; empty where that is enough."""
+    params = read_params(project / "params.yaml")
+    counts = Counter(image.split for image in listing.files)
+    num_val = counts["val"] or round((counts["train"] + counts[""]) * params.split.val_fraction)
+    is_enough, text = describe_sensitivity(num_val, params.compare)
+    return "" if is_enough else f"few images to compare models on: {text} (docs/promotion.md)"
 
 
 def _describe_empty_classes(listing: ImageFolder) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows.run.tables import Table
 from tasks.incoming.ingest import REASONS, REJECTED_DIR, IngestResult
 from tasks.params import Params
-from tasks.registry.ledger import LedgerEntry, describe_test
+from tasks.registry.ledger import LedgerEntry, describe_detectable_gain, describe_test
 from tasks.reporting.markdown import escape_markdown, format_row
 from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
@@ -163,8 +163,13 @@ def decision_markdown(entry: LedgerEntry) -> str:
             f"Gain on validation {evidence['accuracy_gain']:+.2%} (interval {low:+.2%} to {high:+.2%}),",
             f"McNemar's exact {describe_test(evidence)}; latency per image",
             f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
+            *([f"{detectable.capitalize()}."] if (detectable := describe_detectable_gain(evidence)) else []),
         ]
-    notes = [
+    notes = []
+    if "int8_val_accuracy" in evidence:
+        fate = "it goes with this model" if entry.int8_md5 else "left out: quantize.max_accuracy_drop"
+        notes.append(f"In 8-bit integers {evidence['int8_val_accuracy']:.2%} on validation; {fate}.")
+    notes += [
         f"New images, {intake['time'][:10]}: {intake['summary']}." for intake in evidence.get("drift", [])
     ]
     notes += [

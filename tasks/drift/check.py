@@ -22,7 +22,7 @@ from tasks.incoming.label_check import load_images
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.registry import ledger
-from tasks.registry.compare import hash_own_val
+from tasks.registry.evidence import hash_own_val
 from tasks.registry.serving_model import resolve_serving_model
 from tasks.reporting.gallery import make_thumbnail
 from tasks.reporting.page import render_page

@@ -155,6 +155,17 @@ def detect_drift(
     return Drift(num_images, least, threshold, _critical_value(threshold, size), tuple(tests), outliers)
 
 
+def find_noticeable_shifts(num_reference: int, num_classes: int, confidence: float) -> dict[int, float]:
+    """Return the smallest significant KS statistic by number of images, without labels.
+
+    The numbers are the smallest that is tested, and ten times as many. `RunError` as in `min_images`.
+    """
+    threshold = -math.expm1(math.log(confidence) / BATCHES_PER_YEAR) / num_classes
+    least = min_images(num_reference, threshold)
+    sizes = {n: round(n * num_reference / (n + num_reference)) for n in (least, 10 * least)}
+    return {n: _critical_value(threshold, size) for n, size in sizes.items()}
+
+
 @functools.lru_cache(1024)  # Finding the critical values takes longer than all tests.
 def min_images(num_reference: int, threshold: float) -> int:
     """Return the smallest number of images in which a KS statistic of `LARGE_EFFECT` is significant.

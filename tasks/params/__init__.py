@@ -165,10 +165,24 @@ class DriftConfig(StrictModel):
 
 
 class CompareConfig(StrictModel):
+    rule: Literal["better", "not_worse"] = Field(
+        description="`better`: a challenger has to be better, on all validation images or on the added ones; "
+        "`not_worse`: it may also be not worse by `max_loss`"
+    )
     confidence: Fraction = Field(
         description="chance of a year without a promotion that is due to chance, at least"
     )
+    min_accuracy: BelowOne = Field(
+        description="smallest validation accuracy of the first model; 0: it has to be better than guessing"
+    )
     min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
+    max_loss: Fraction = Field(
+        description="loss of validation accuracy, against the last champion that was promoted as better, "
+        "that has to be excluded for a challenger to be not worse"
+    )
+    max_class_loss: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="loss of accuracy in a class beyond which a challenger is rejected; 1: any is allowed"
+    )
     max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
         description="largest allowed ratio of the challenger's latency to the champion's"
     )

@@ -42,6 +42,13 @@ def _unrecorded_field(default: JsonValue, description: str) -> Any:
     )
 
 
+def _selection_field(default: JsonValue, description: str) -> Any:
+    """Define a parameter that says how a recipe was chosen: it changes no training, so it is not dumped."""
+    return Field(
+        default=default, description=description, exclude=True, json_schema_extra={"default": default}
+    )
+
+
 class TrainConfig(StrictModel):
     """The defaults are those of the talk: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
 
@@ -115,6 +122,14 @@ class TrainConfig(StrictModel):
         "none",
         "test-time augmentation: the exported model averages its logits over versions of an image, flipped "
         "and shifted by a pixel",
+    )
+    candidates: Annotated[int, Field(ge=1, le=1_000_000)] = _selection_field(
+        1,
+        "number of models that were compared by validation accuracy to choose these parameters; a search "
+        "writes it into its recipe (docs/promotion.md)",
+    )
+    candidates_val_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = _selection_field(
+        "", "hash of the validation images on which they were compared; empty: those of today"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(description="`auto`: CUDA where there is one")
     num_threads: Threads = Field(

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -12,6 +13,7 @@ from flows.cli.sample_workspace import prepare_sample_workspace
 from flows.run.lock import workspace_lock
 from tasks.params import read_params
 from tasks.registry.ledger import LEDGER, append
+from tests.brightness import save_brightness_splits
 from tests.conftest import ROOT, copy_of_project
 from tests.flows.git_clones import git
 from tests.tasks.registry.test_ledger import make_entry
@@ -56,6 +58,20 @@ def test_doctor_misses_a_compiler(project: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CXX", "no-such-compiler")
     (check,) = [check for check in run_checks() if check.subject == "compiler"]
     assert (check.status, check.fix) == ("warning", "apt-get install g++")
+
+
+def test_doctor_says_what_comparisons_and_drift_tests_can_find(project: Path) -> None:
+    assert not {"decisions", "drift"} & {check.subject for check in run_checks()}, "nothing is split yet"
+    save_brightness_splits(Path(read_params(Path("params.yaml")).paths.splits), val=300)
+    checks = {check.subject: check for check in run_checks()}
+    assert (checks["decisions"].status, checks["drift"].status) == ("ok", "ok")
+    assert checks["decisions"].text.startswith(
+        "on 300 validation images, of which two models differ on 26% (a"
+    )
+    assert re.fullmatch(r"the smallest shift .*: KS 0\.\d+ in \d+, KS 0\.\d+ in \d+", checks["drift"].text)
+    save_brightness_splits(Path(read_params(Path("params.yaml")).paths.splits), val=10)
+    checks = {check.subject: check for check in run_checks()}
+    assert (checks["decisions"].status, checks["drift"].status) == ("warning", "warning")
 
 
 def test_doctor_with_altered_data_exits_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

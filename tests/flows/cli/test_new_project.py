@@ -42,8 +42,9 @@ def test_new_project_refuses_links_out_of_the_folder(
 
 def test_new_project_takes_links_within_the_folder(images: Path, tmp_path: Path) -> None:
     (images / "ant" / "again.png").symlink_to(next((images / "ant").glob("*.png")).name)
-    create_project(ROOT, tmp_path / "new", images, 8)
+    note = create_project(ROOT, tmp_path / "new", images, 8)
     assert (tmp_path / "new/data/ant/again.png").is_file()
+    assert "few images to compare models on: on 1 validation images" in note
 
 
 @pytest.mark.slow

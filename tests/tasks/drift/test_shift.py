@@ -8,7 +8,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, ks_2samp, kstwo  # type: ignore[attr-defined]
 
-from tasks.drift.shift import BATCHES_PER_YEAR, LARGE_EFFECT, detect_drift, min_images
+from tasks.drift.shift import (
+    BATCHES_PER_YEAR,
+    LARGE_EFFECT,
+    detect_drift,
+    find_noticeable_shifts,
+    min_images,
+)
 from tasks.workspace.errors import RunError
 
 CLASSES = ["cat", "dog", "ship"]
@@ -143,3 +149,15 @@ def test_class_without_validation_images_is_left_out_of_the_outputs_test(
     assert [test.shift for test in drift.shifts] == ["label"]
     only = detect_drift(outputs[80:], reference[0][known], 0.95, (labels[80:], reference[1][known]))
     assert [test.shift for test in only.shifts] == ["label"]
+
+
+def test_find_noticeable_shifts_are_those_of_the_test() -> None:
+    reference = draw_outputs(draw_labels(900, np.random.default_rng(1)), np.random.default_rng(2))
+    shifts = find_noticeable_shifts(len(reference), len(CLASSES), 0.95)
+    least, *_ = shifts
+    assert shifts[least] <= LARGE_EFFECT
+    for n, noticeable in shifts.items():
+        outputs = draw_outputs(draw_labels(n, np.random.default_rng(3)), np.random.default_rng(4))
+        found = detect_drift(outputs, reference, 0.95)
+        assert found.min_images == least
+        assert found.noticeable == pytest.approx(noticeable, rel=0.05)
