@@ -24,9 +24,14 @@ from models.net import Net
 from models.step import training_step
 from tasks.params import read_params
 from tasks.params.train import TrainConfig
-from tasks.training.augment import Augmentation, cutout, random_flip_and_translate, transform_in_groups
-from tasks.training.mixing import build_mixing
-from tasks.training.normalize import Normalize
+from tasks.training.augment import (
+    Augmentation,
+    build_mixing,
+    cutout,
+    random_flip_and_translate,
+    transform_in_groups,
+)
+from tasks.training.loader import Normalize
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH_SIZE = 128

@@ -25,7 +25,7 @@ from throughput import Batch, Predict, create_session, format_ratio, measure_int
 from models.classifier import Classifier
 from tasks.benchmarking.backends import BackendUnavailableError, ModelPaths, expand_backends
 from tasks.inference.onnx_classifier import session_predictor
-from tasks.onnx.torch_export import torch_onnx_export
+from tasks.onnx.graph import torch_onnx_export
 from tasks.params import Params, read_params
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.classifier import Classifier
-from tasks.onnx.net_fp32 import Weights, fold_normalization
-from tasks.onnx.onnx_model import build_onnx_model
+from tasks.onnx.net_fp32 import Weights, build_onnx_model, fold_normalization
 
 Tensors = dict[str, NDArray[Any]]
 Layer = tuple[list[onnx.NodeProto], Tensors]
@@ -164,7 +163,7 @@ def _build_network(classifier: Classifier, build_first: BuildFirst) -> onnx.Mode
         if i < 3:
             nodes.append(node("Relu", [output], [activation]))
     nodes.append(node("Softmax", ["logits"], ["probabilities"], axis=1))
-    return build_onnx_model(nodes, {name: _cast(array) for name, array in tensors.items()}, 13, 32)
+    return build_onnx_model(nodes, {name: _cast(array) for name, array in tensors.items()}, 13)
 
 
 def _cast(array: NDArray[Any]) -> NDArray[Any]:

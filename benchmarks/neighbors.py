@@ -24,7 +24,7 @@ from models.fused_net import FusedNet
 from models.net import Net
 from models.step import training_step
 from tasks import OPENMP_SETTINGS
-from tasks.training.fused_operators import load_operators
+from tasks.training.compile import load_operators
 
 BATCH_SIZE = 128
 VARIANTS = {

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from throughput import create_session
 
-from tasks.onnx.torch_export import torch_onnx_export
+from tasks.onnx.graph import torch_onnx_export
 from tasks.params import read_params
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

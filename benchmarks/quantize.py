@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_static
 from throughput import create_session, format_ratio, measure_interleaved
 
-from tasks.inference.batches import predict_in_batches
-from tasks.inference.onnx_classifier import session_predictor
+from tasks.inference.onnx_classifier import predict_in_batches, session_predictor
+from tasks.onnx.graph import torch_onnx_export
 from tasks.onnx.net_fp32 import build_fp32_graph
 from tasks.onnx.net_int8 import build_int8_graph
-from tasks.onnx.qdq import QUANTIZED_OPS
-from tasks.onnx.ranges import CalibrationReader
-from tasks.onnx.torch_export import torch_onnx_export
+from tasks.onnx.qdq import QUANTIZED_OPS, CalibrationReader
 from tasks.params import Params, read_params
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

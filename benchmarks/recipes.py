@@ -33,7 +33,7 @@ from tasks.params import Params, read_params
 from tasks.params.train import TrainConfig
 from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, STYLE, make_standalone, render_svg_element
 from tasks.train import train
-from tasks.training.fused_operators import resolve_fused
+from tasks.training.compile import resolve_machine
 from tasks.training.trainer import Trainer
 from tasks.workspace.files import read_json
 from tasks.workspace.splits import Split, Splits, load_splits
@@ -50,8 +50,8 @@ def build_config(params: Params, recipe: str, **changes: object) -> TrainConfig:
 
 
 def build_trainer(data: Splits, config: TrainConfig) -> Trainer:
-    cpu = torch.device("cpu")
-    return Trainer(data, config, cpu, progress=lambda *_: None, fused=resolve_fused(config, cpu))
+    machine = resolve_machine(config.model_copy(update={"device": "cpu"}))
+    return Trainer(data, config, machine, progress=lambda *_: None)
 
 
 def measure_epoch(data: Splits, config: TrainConfig, num_images: int) -> float:

@@ -39,7 +39,7 @@ from tasks.overrides import merge_overrides, parse_overrides, read_recipe, with_
 from tasks.params import read_params
 from tasks.params.train import TrainConfig
 from tasks.train import train
-from tasks.training.device import resolve_device
+from tasks.training.compile import resolve_device
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import Splits, load_splits
 from tasks.workspace.weights import load_classifier

@@ -89,19 +89,13 @@ class Sweep:
             list(pool.map(run_training, trainings))
 
     def run_on_dask(self, address: str | None = None) -> None:
-        from flows.trainings.sweep import run_sweep
+        from flows.sweep import run_sweep
 
-        run_sweep(
-            self.splits,
-            Path("sweep"),
-            Path("sweep.json"),
-            self._config if address else self.params.train,
-            self.params.evaluate,
-            self.seeds,
-            self.jobs,
-            None,
-            address,
-        )
+        paths = self.params.paths.model_copy(update={"splits": str(self.splits)})
+        tracking = self.params.tracking.model_copy(update={"mode": "disabled"})
+        config = self._config if address else self.params.train
+        changes = {"paths": paths, "tracking": tracking, "train": config}
+        run_sweep(self.params.model_copy(update=changes), self.seeds, self.jobs, address)
 
     @property
     def _config(self) -> TrainConfig:
@@ -140,7 +134,7 @@ def main() -> None:
         if args.recipe:
             overrides = merge_overrides(read_recipe(args.recipe, ROOT / "recipes"), overrides)
         params = with_overrides(read_params(ROOT / "params.yaml"), overrides)
-        with connect_to_server(preload=["flows.trainings.sweep"]):
+        with connect_to_server(preload=["flows.sweep"]):
             for jobs in args.jobs * args.rounds:
                 sweep = Sweep(params, ROOT / params.paths.splits, args.seeds, jobs)
                 with standing_cluster(jobs) as address:

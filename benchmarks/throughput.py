@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime
 from numpy.typing import NDArray
 
-from tasks.benchmarking.timing import COOLDOWN_S
+from tasks.benchmarking.scenarios import COOLDOWN_S
 
 Batch = NDArray[Any]
 Predict = Callable[[Any], Any]

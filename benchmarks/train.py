@@ -40,10 +40,10 @@ from models.net import Net
 from tasks.params import Params, read_params
 from tasks.tracking import Tracker
 from tasks.train import train
-from tasks.training.fused_operators import resolve_fused
+from tasks.training.compile import resolve_machine
+from tasks.training.torch_settings import deterministic_algorithms
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, load_splits
-from tasks.workspace.torch_settings import deterministic_algorithms
 
 ROOT = Path(__file__).resolve().parents[1]
 TO_TENSOR = transforms.Compose(
@@ -143,8 +143,7 @@ def measure_to_best(params: Params, splits: Path, device: torch.device) -> tuple
     """Train once; return the epoch with the best validation, and the seconds of all epochs up to it."""
     config = params.train.model_copy(update={"device": device.type})
     data = load_splits(splits)
-    fused = resolve_fused(config, device)
-    trainer = Trainer(data, config, device, progress=lambda *_: None, fused=fused)
+    trainer = Trainer(data, config, resolve_machine(config), progress=lambda *_: None)
     settings = deterministic_algorithms(device, enabled=config.deterministic)
     with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull), settings:
         if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The flow `drift`: whether new images, or recorded predictions, are still like the training images."""
+"""The flow `drift` tests whether new images, or recorded predictions, are still like the training images."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from tasks.workspace.errors import RunError
 
 @workspace_flow("drift")
 def drift(parameters: DriftParameters) -> State[Any]:
-    """Test images for drift, with an artifact and, where there is any, the event `cifarflow.data.drifted`."""
+    """Test images for drift, make an artifact and, if there is drift, emit `cifarflow.data.drifted`."""
     with exclusive_workspace(parameters):
         check = check_drift(read_params(PARAMS), parameters.source)
         report_drift(check, "drift")
@@ -25,7 +25,10 @@ def drift(parameters: DriftParameters) -> State[Any]:
 
 
 def check_new_images(params: Params) -> None:
-    """Of a retraining, before it takes them in: stops nothing, but is in the next decision's evidence."""
+    """Test the images that a retraining is about to take in.
+
+    Drift stops nothing, but it is in the evidence of the next decision.
+    """
     try:
         check = check_drift(params)
     except RunError as error:
@@ -36,7 +39,10 @@ def check_new_images(params: Params) -> None:
 
 
 def report_drift(check: DriftCheck, flow: str) -> None:
-    """The line, the artifact and the event; a trigger in prefect.yaml reacts to that of the flow `drift`."""
+    """Print the result, make an artifact, and emit the event if there is drift.
+
+    A trigger in prefect.yaml reacts to the events of the flow `drift` only.
+    """
     print(check)
     create_markdown_artifact(markdown.drift_markdown(check), key="drift")
     if check.result.shifts:

@@ -1,4 +1,4 @@
-"""The parameters of the flows, once: for Prefect's form, for `--param`, for the command line and for Python.
+"""Define each flow's parameters once: for Prefect's form, for `--param`, for the command line and for Python.
 
 This module imports neither Prefect nor PyTorch: what a user gave wrong is said before either is loaded.
 """
@@ -6,7 +6,9 @@ This module imports neither Prefect nor PyTorch: what a user gave wrong is said 
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from tasks.overrides import RECIPES, Overrides, with_overrides
 from tasks.params import PARAMS, read_params
@@ -17,17 +19,57 @@ from tasks.workspace.errors import InputError
 
 
 class Option(NamedTuple):
-    """How the command line calls a parameter; without one, the command line does not offer it."""
+    """The name of a parameter on the command line, which offers no parameter without one."""
 
     flag: str
     short: str | None = None
     metavar: str | None = None
     text: str | None = None
-    """what its help says; by default the parameter's description"""
+    """what the help says of it; by default that is the parameter's description"""
+
+
+class FormSection:
+    """Metadata of a parameter that has parameters of its own: Prefect's form shows them at once.
+
+    For a value that may be None, the form offers a choice, which starts with None and hides all others.
+    Nothing in the form needs that choice: what a person leaves empty is not sent.
+    """
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = _without_none(handler(core_schema), handler)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        # What people change most comes first; the others keep the order of params.yaml.
+        in_order = sorted(properties.items(), key=lambda item: item[0] != "train")
+        properties.clear()
+        properties.update(in_order)
+        return schema
+
+
+def _without_none(schema: JsonSchemaValue, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    """Take the choice of None out of the schema of an optional value, and of the values in it."""
+    options = schema.get("anyOf", [])
+    # A toggle keeps the choice: the form would send an untouched one as false.
+    is_toggle = any(option.get("type") == "boolean" for option in options)
+    if {"type": "null"} in options and not is_toggle:
+        options = [option for option in options if option != {"type": "null"}]
+        rest = {key: value for key, value in schema.items() if key not in {"anyOf", "default"}}
+        schema = rest | (options[0] if len(options) == 1 else {"anyOf": options})
+    properties = handler.resolve_ref_schema(schema).get("properties", {}) if "$ref" in schema else {}
+    for name, value in properties.items():
+        properties[name] = _without_none(value, handler)
+    return schema
+
+
+def _none_if_empty(overrides: Overrides | None) -> Overrides | None:
+    """Take overrides without a value for none: the form may send sections in which all is empty."""
+    is_empty = overrides is None or not any(overrides.model_dump(exclude_none=True).values())
+    return None if is_empty else overrides
 
 
 class FlowParameters(BaseModel):
-    """What all flows' parameters share."""
+    """A base class for the parameters of a flow."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,10 +81,16 @@ class FlowParameters(BaseModel):
 
 
 Changes = Annotated[
-    Overrides | None, Field(description="parameters to change first; they are written into params.yaml")
+    Overrides | None,
+    Field(description="parameters to change first; they are written into params.yaml"),
+    AfterValidator(_none_if_empty),
+    FormSection(),
 ]
 OwnChanges = Annotated[
-    Overrides | None, Field(description="parameters for this run only; params.yaml does not change")
+    Overrides | None,
+    Field(description="parameters for this run only; params.yaml does not change"),
+    AfterValidator(_none_if_empty),
+    FormSection(),
 ]
 Wait = Annotated[
     bool,
@@ -121,7 +169,7 @@ class RollbackParameters(FlowParameters):
         int | None,
         Field(
             ge=1,
-            description="its number in the ledger; by default the last champion that was not rolled back",
+            description="its number in the ledger; by default that of the champion before the current model",
         ),
     ] = None
     restore: Annotated[
@@ -239,8 +287,7 @@ class SearchParameters(FlowParameters):
 
     def check(self) -> None:
         from tasks.search.report import check_overwrite
-        from tasks.search.space import check_space, parse_space
-        from tasks.search.study import check_sampler
+        from tasks.search.study import check_sampler, check_space, parse_space
 
         params = read_params(PARAMS)
         space = parse_space(self.space)

@@ -1,4 +1,4 @@
-"""The pipeline as a Prefect flow: DVC's graph, each stage a task in the flow's own process."""
+"""The pipeline as a Prefect flow, which runs each stage of DVC's graph as a task in its own process."""
 
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flows.run.flow_run import (
 from flows.run.lineage import record_data, record_stage
 from flows.versions.dvc_data import check_data_recorded, commit_data, pull_data, require_data
 from flows.versions.dvc_repro import open_repo, repro_stage, topological_stages
+from tasks.dataset.catalog import open_dataset
 from tasks.download import DataUnavailableError
 from tasks.incoming.ingest import list_pending
 from tasks.params import PARAMS, read_params
@@ -33,13 +34,14 @@ RETRY_DELAYS_S = [10.0, 60.0]
 
 @workspace_flow("pipeline")
 def pipeline(parameters: PipelineParameters) -> State[Any]:
-    """A data set from download to a benchmarked ONNX model. Stages that are up to date are skipped."""
+    """Run all stages, from the download to a benchmarked model. Stages that are up to date are skipped."""
     force = parameters.force
     with exclusive_workspace(parameters), TaskChain() as chain:
         target = open_branch(parameters.branch, parameters.overrides) if parameters.branch else None
         params = load_params(parameters.overrides)
-        run_download(chain, parameters.download_retries, pull=target is not None, force=force)
-        run_stages(chain, pull=target is not None, force=force)
+        with open_repo():
+            run_download(chain, parameters.download_retries, pull=target is not None, force=force)
+            run_stages(chain, pull=target is not None, force=force)
         if target is not None:
             chain.run("publish", publish_results, target)
         create_markdown_artifact(markdown.pipeline_markdown(chain.runs, params), key="pipeline")
@@ -73,11 +75,11 @@ def download(if_needed: bool) -> State[Any]:
         if if_needed and not require_data(repo) and not list_pending(Path(params.ingest.folder)):
             return Completed(name="Cached", message="not needed: what is made from them is up to date")
         pulled = pull_data(repo)
-        if params.dataset == "folder":
+        if open_dataset(params.dataset).is_own:
             check_data_recorded(repo)
     metrics = run_stage("download", params)
     with open_repo() as repo:
-        if params.dataset != "folder":  # which only its owner records
+        if not open_dataset(params.dataset).is_own:  # Only the owner of images records them.
             commit_data(repo)
         if pulled or metrics["source"] is not None:
             record_data(repo)
@@ -90,11 +92,13 @@ def download(if_needed: bool) -> State[Any]:
 
 @workspace_task()
 def reproduce_stage(name: str, pull: bool, force: bool) -> State[Any]:
-    """Bring one stage of dvc.yaml up to date; with `pull` from the DVC remote, which gets what it made."""
-    params = read_params(PARAMS)
+    """Bring one stage of dvc.yaml up to date.
+
+    With `pull`, it takes what it needs from the DVC remote, and pushes there what it makes.
+    """
 
     def run() -> dict[str, Any]:
-        return run_stage(name, params, ProgressReporter(name))
+        return run_stage(name, read_params(PARAMS), ProgressReporter(name))
 
     with open_repo() as repo:
         result = repro_stage(repo, name, run, force=force, pull=pull)

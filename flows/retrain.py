@@ -72,7 +72,9 @@ def retrain(parameters: RetrainParameters) -> State[Any]:
         if question is None:
             _challenge(chain, parameters, settings)
             question = _read_question()
-    while question is not None:  # another one, where the champion has changed before the answer came
+    while (
+        question is not None
+    ):  # There is another question if the champion has changed before the answer came.
         answer = ask(question)
         with exclusive_workspace(parameters, wait=True):
             chain.run("approve", record_answer, question, answer, settings)
@@ -94,7 +96,7 @@ def _open_settings(parameters: RetrainParameters, *, resumed: bool) -> DecisionS
 
 
 def _read_question() -> LedgerEntry | None:
-    """Find what this flow run has asked, and nobody has decided on yet."""
+    """Return the question that this flow run has asked, if nobody has decided on it yet."""
     return find_open_question(ledger.read_ledger(), str(flow_run.id))
 
 
@@ -105,20 +107,20 @@ def _challenge(chain: TaskChain, parameters: RetrainParameters, settings: Decisi
         chain.run("approve", record_answer, question, None, settings)
     params = load_params(parameters.overrides)
     pull = settings.branch is not None
-    if not pull:
-        with open_repo() as repo:
+    with open_repo() as repo:
+        if not pull:
             sync_champion(repo)
-    run_download(chain, parameters.download_retries, pull=pull)
-    chain.run("ingest", ingest_images)
-    skip_reason = _skip_reason(params, pull=pull)
-    if skip_reason is not None:
-        raise Skip(skip_reason)
-    run_stages(chain, pull=pull)
+        run_download(chain, parameters.download_retries, pull=pull)
+        chain.run("ingest", ingest_images)
+        skip_reason = _skip_reason(params, pull=pull)
+        if skip_reason is not None:
+            raise Skip(skip_reason)
+        run_stages(chain, pull=pull)
     chain.run("compare", compare_models, settings)
 
 
 def _skip_reason(params: Params, *, pull: bool) -> str | None:
-    """Why there is nothing to do; None unless all stages are up to date and their model has been compared."""
+    """Say why there is nothing to do; None if a stage is outdated, or its model has not been compared."""
     with open_repo() as repo:
         if changed_stages(repo, pull=pull):
             return None
@@ -127,7 +129,7 @@ def _skip_reason(params: Params, *, pull: bool) -> str | None:
 
 
 def _describe_decision(entries: list[LedgerEntry], md5: str | None) -> str | None:
-    """Why the model with that hash is not compared again; None where it is to be compared."""
+    """Say why the model with that hash is not compared again; None where it is to be compared."""
     champion = ledger.current_champion(entries)
     latest = next((entry for entry in reversed(entries) if entry.model_md5 == md5), None)
     if latest is not None and latest.decision == "pending_approval":
@@ -166,7 +168,7 @@ def ingest_images() -> State[Any]:
 
 
 def _check_labels(params: Params) -> list[dict[str, Any]]:
-    """The new labels that the model doubts; none, with a note, where it cannot say."""
+    """Return the new labels that the model doubts; where it cannot say, print why and return none."""
     try:
         check = check_incoming_labels(params)
     except RunError as error:
@@ -202,7 +204,7 @@ def _decide_on_branch(
     md5 = hash_file(Path(params.paths.onnx_model), "md5")
 
     def find_accepted(entries: list[LedgerEntry]) -> LedgerEntry | None:
-        """Where the answer to a push got lost; or another run's decision on the same model."""
+        """Find this run's decision, if the answer to its push got lost, or another run's on this model."""
         for i, entry in enumerate(entries):
             own = entry.flow_run_id == str(flow_run.id)
             if entry.model_md5 == md5 and (not entry.is_answer if own else i >= branch.num_decisions):

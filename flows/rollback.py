@@ -1,4 +1,4 @@
-"""The flows `rollback` and `promote`: a person's decisions about the champion."""
+"""The flows `rollback` and `promote`: by these, a person decides which model is the champion."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ from flows.versions.dvc_repro import open_repo
 from tasks.params import PARAMS, read_params
 from tasks.registry import ledger
 from tasks.registry.earlier_models import find_rollback, resolve_candidate, resolve_rollback_target
-from tasks.registry.ledger import CHAMPION, DecisionKind, LedgerEntry, to_line
+from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, LEDGER, DecisionKind, LedgerEntry, to_line
 from tasks.registry.serving_model import require_known_champion
 from tasks.workspace.errors import RunError
 
@@ -32,19 +32,27 @@ def rollback(parameters: RollbackParameters) -> State[Any]:
         parameters.check()
         if parameters.restore:
             with open_repo() as repo:
-                return Completed(message=f"{CHAMPION} is {restore_champion(repo).label}")
+                champion = restore_champion(repo)
+            print(
+                f"{champion.label} serves predictions; the ledger is as before, so nothing is to be committed"
+            )
+            return Completed(message=f"{CHAMPION} is {champion.label}")
         if branch:
             target = open_branch(branch)
-            champion = ledger.current_champion(ledger.read_ledger())
-            entry = publish_decision(target, [], lambda: _roll_back(version, champion))
+            expected = ledger.current_champion(ledger.read_ledger())
+            entry = publish_decision(target, [], lambda: _roll_back(version, expected))
         else:
             entry = _roll_back(version)
         show_decision(entry, read_params(PARAMS))
+        _print_what_serves(entry, branch)
     return Completed(message=f"{CHAMPION} is {entry.reason.removeprefix(ROLLBACK_REASON)} again")
 
 
 def _roll_back(version: int | None, expected: LedgerEntry | None = None) -> LedgerEntry:
-    """Append to the ledger. `RunError` where no version is given and the champion is not the expected one."""
+    """Append the rollback to the ledger.
+
+    `RunError` where no version is given and the champion is not the expected one.
+    """
     if version is None:
         require_known_champion()
     entries = ledger.read_ledger()
@@ -59,9 +67,9 @@ def _roll_back(version: int | None, expected: LedgerEntry | None = None) -> Ledg
 
 @workspace_flow("promote")
 def promote(parameters: PromoteParameters) -> State[Any]:
-    """Promote a model that was rejected or rolled back, or awaits approval: a person decides.
+    """Promote a model that was rejected or rolled back, or awaits approval.
 
-    The ledger says so.
+    The ledger records that a person has decided so, and why.
     """
     model, reason = parameters.model, parameters.reason
     with exclusive_workspace(parameters):
@@ -71,19 +79,25 @@ def promote(parameters: PromoteParameters) -> State[Any]:
         else:
             entry = _override(model, reason)
         show_decision(entry, read_params(PARAMS))
+        _print_what_serves(entry, parameters.branch)
     return Completed(message=f"{CHAMPION} is {entry.label}")
 
 
 def _override(model: str, reason: str) -> LedgerEntry:
     entries = ledger.read_ledger()
     earlier = resolve_candidate(entries, model)
-    decisions = {"rejected": "was rejected", "pending_approval": "awaited approval"}
-    before = (
-        f"version {earlier.version} {decisions.get(earlier.decision, earlier.decision)}: {earlier.reason}"
-    )
+    # The reason before stands in its own entry, which the version names.
+    decisions = {
+        "rejected": "was rejected",
+        "pending_approval": "awaited approval",
+        "promoted": "was promoted",
+        "rolled_back": "was promoted again",
+        "overridden": "was promoted by a person",
+    }
+    before = f"version {earlier.version} {decisions[earlier.decision]}"
     taken_back = find_rollback(entries, earlier)
     if taken_back is not None:
-        before += f"; version {taken_back.version} rolled it back"
+        before += f", and version {taken_back.version} rolled it back"
     return _promote_again(earlier, "overridden", f"{to_line(reason)} ({before})")
 
 
@@ -99,3 +113,12 @@ def _promote_again(earlier: LedgerEntry, decision: DecisionKind, reason: str) ->
     )
     with open_repo() as repo:
         return promote_model(repo, entry)
+
+
+def _print_what_serves(entry: LedgerEntry, branch: str | None) -> None:
+    """Say in one sentence which model serves predictions now, and what is left to do."""
+    if branch:
+        print(f"{entry.label} serves predictions now; the branch {branch} has the decision")
+        return
+    files = f"{LEDGER} {CHAMPION_DVC_FILE} {read_params(PARAMS).paths.decisions}"
+    print(f"{entry.label} serves predictions now; to share the decision, commit it: git add {files}")

@@ -1,4 +1,4 @@
-"""The flow `watch`: emits the events on which the triggers in prefect.yaml start a retraining."""
+"""The flow `watch` emits the events on which the triggers in prefect.yaml start a retraining."""
 
 import contextlib
 import hashlib
@@ -26,17 +26,17 @@ from tasks.registry.ledger import LEDGER
 
 LOCK = "dvc.lock"
 NO_SOURCES = (DATA, LOCK, REPORTS_DIR, str(LEDGER.parent))
-"""what retrainings commit, and data.dvc, which has an event of its own"""
+"""what is no source: what retrainings commit, and data.dvc, which has an event of its own"""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a look sees; of the last look, what the next one compares with."""
+    """What a look at the project sees. The next look compares with it."""
 
     images: int
-    """waiting to be ingested; of the last look, those an event was emitted for"""
+    """how many images wait to be ingested; in what is saved, for how many of them an event was emitted"""
     data: str
-    """the data's MD5 in data.dvc; empty if there is none"""
+    """the MD5 of the data in data.dvc; empty if there is none"""
     sources: str
     """a hash of the files in Git at the branch's head, without `NO_SOURCES`; empty without Git"""
 
@@ -61,11 +61,11 @@ def watch(parameters: WatchParameters) -> State[Any]:
         )
     last = Snapshot(**saved) if saved else replace(now, images=0)
     emitted = []
-    announced = min(last.images, now.images)  # fewer wait: the others were ingested
+    announced = min(last.images, now.images)  # If fewer images wait, the others were ingested.
     if now.images - announced >= min_images:
         announced = now.images
         emitted.append(_emit("images.waiting", count=now.images))
-    if now.data != last.data and now.data not in lock:  # a retraining that adds images trains on them itself
+    if now.data != last.data and now.data not in lock:  # A retraining that adds images trains on them itself.
         emitted.append(_emit("data.changed", md5=now.data, before=last.data))
     if now.sources != last.sources:
         emitted.append(_emit("branch.moved", head=head))
@@ -82,7 +82,7 @@ def _emit(name: str, **payload: Any) -> str:
 
 
 def _fetch_head(branch: str | None) -> str:
-    """The commit at the remote branch's head, or the one that is checked out; empty without Git."""
+    """Return the commit at the remote branch's head, or the one that is checked out; empty without Git."""
     if branch:
         remote = RemoteBranch(branch)
         remote.fetch()
@@ -91,7 +91,7 @@ def _fetch_head(branch: str | None) -> str:
 
 
 def _read(file: str, commit: str) -> str:
-    """The file's content at the commit, or in the workspace; empty if it is not there."""
+    """Return the file's content at the commit, or in the workspace; empty if it is not there."""
     if commit:
         return run_git("show", f"{commit}:{file}", check=False)
     return Path(file).read_text(encoding="utf-8") if Path(file).is_file() else ""
@@ -103,7 +103,7 @@ def _find_md5(dvc_file: str) -> str:
 
 
 def _hash_sources(commit: str) -> str:
-    """Of the tree, not of its history: a clone of one commit is enough."""
+    """Hash the tree at the commit, not its history, so that a clone of one commit is enough."""
     if not commit:
         return ""
     files = run_git("ls-tree", "-r", commit).splitlines()

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from models.hooks import SampleImages, TrainingHooks
+
 MIN_IMAGE_SIZE = 9  # one pixel is left after the whitening layer and three poolings
 WHITENING_KERNEL_SIZE = 2
 WHITENING_IMAGES = 5000  # about 5 million patches, for a covariance of 12 x 12
 WHITENING_EPSILON = 5e-4  # limits the gain of directions in which images hardly vary
 
 
-class CifarNet(nn.Module):
+class CifarNet(nn.Module, TrainingHooks):
     """The network has a whitening layer, three blocks of convolutions and a linear head.
 
     It maps normalized images `(N, 3, S, S)` to logits `(N, num_classes)`. `widths` are the channels of the
@@ -42,13 +44,13 @@ class CifarNet(nn.Module):
         )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
 
-    def init_weights(self, images: Tensor) -> None:
-        """Change PyTorch's initialization; `images` are normalized training images `(N, 3, S, S)`."""
+    def init_weights(self, sample_images: SampleImages) -> None:
         with torch.no_grad():
             # The whitening filters follow from the data alone, so the layer needs no training.
+            images = sample_images(WHITENING_IMAGES)
             self.whiten.weight.copy_(compute_whitening_filters(images, WHITENING_KERNEL_SIZE))
-            assert self.whiten.bias is not None
-            self.whiten.bias.zero_()
+            for bias in self.early_parameters():
+                bias.zero_()
             for convolution in self.blocks.modules():
                 if isinstance(convolution, nn.Conv2d):
                     # The first filters start as the identity, so that at first the head sees the image's own
@@ -57,6 +59,9 @@ class CifarNet(nn.Module):
                     nn.init.dirac_(convolution.weight[: convolution.in_channels])
             # The head's weights start with a standard deviation of 1, and `forward` scales the logits.
             self.head.weight.div_(self.head.weight.std())
+
+    def early_parameters(self) -> list[nn.Parameter]:
+        return [self.whiten.get_parameter("bias")]
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.whiten(x))
@@ -119,9 +124,7 @@ def compute_whitening_filters(images: Tensor, size: int) -> Tensor:
     # the products is the covariance.
     covariance = torch.zeros(channels * size**2, channels * size**2, dtype=torch.float64)
     num_patches = 0
-    for batch in torch.split(
-        images[:WHITENING_IMAGES], 1000
-    ):  # in parts, since patches overlap and take 4 times the memory
+    for batch in torch.split(images, 1000):  # in parts, since patches overlap and take 4 times the memory
         columns = F.unfold(batch, size)  # (B, 3 size², patches): a column per patch
         covariance += (columns @ columns.mT).sum(0).cpu()
         num_patches += columns.shape[0] * columns.shape[2]

@@ -41,7 +41,8 @@ class Classifier(nn.Module):
         """Normalize uint8 `(N, S, S, 3)` to float32 `(N, 3, S, S)`, with the channels last in memory.
 
         The export traces this method, whose constants hold three values each. Training uses a faster one that
-        gives the same values up to rounding: `tasks/training/normalize.py`.
+        gives the same values up to rounding: `Normalize` in
+        `tasks/training/loader.py`.
         """
         return (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
 

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
+
+from models.hooks import SampleImages, get_hooks
 
 
 @contextmanager
@@ -24,14 +26,14 @@ def build_with_seed(network: Callable[[], nn.Module], generator: Generator) -> n
 
 
 def build_model(
-    network: Callable[[], nn.Module], generator: Generator, images: Tensor | None = None
+    network: Callable[[], nn.Module], generator: Generator, sample_images: SampleImages | None = None
 ) -> nn.Module:
     """Build the network with PyTorch's default initialization, sampled from `generator`.
 
     PyTorch's own constructors sample from the global generator; the values equal those after
     `torch.manual_seed(s)` if `generator` was seeded with `s`. Supports `Conv2d`, `Linear` and `BatchNorm2d`;
-    `TypeError` for any other layer with parameters. If the network has a method `init_weights`, it is called
-    last, with `images`: normalized training images `(N, 3, S, S)`.
+    `TypeError` for any other layer with parameters. With `sample_images`, the network's own `init_weights`
+    is called last.
     """
     with torch.device("meta"):
         model = network()
@@ -46,7 +48,6 @@ def build_model(
                 module.reset_parameters()  # sets ones and zeros, so no generator is needed
             elif next(module.parameters(recurse=False), None) is not None:
                 raise TypeError(f"no weight initialization defined for {type(module).__name__}")
-    init_weights = getattr(model, "init_weights", None)
-    if init_weights is not None:
-        init_weights(images)
+    if sample_images is not None:
+        get_hooks(model).init_weights(sample_images)
     return model

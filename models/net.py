@@ -3,10 +3,13 @@
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from models.fused_net import FusedNet
+from models.hooks import TrainingHooks
+
 MIN_IMAGE_SIZE = 16
 
 
-class Net(nn.Module):
+class Net(nn.Module, TrainingHooks):
     """The talk's code demo (slide "Netzwerk") has this network, and so does the PyTorch tutorial.
 
     It maps normalized images `(N, 3, S, S)` to logits `(N, classes)`. The talk has S = 32 and 10 classes. The
@@ -39,3 +42,7 @@ class Net(nn.Module):
         x = F.relu(self.fc1(x))
         x = F.relu(self.fc2(x))
         return self.fc3(x)  # type: ignore[no-any-return]
+
+    def fuse(self) -> FusedNet:
+        """Return a network with these parameters whose convolutions, pooling and ReLU are one operator."""
+        return FusedNet(self)

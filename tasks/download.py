@@ -1,6 +1,6 @@
-"""The stage `download` puts CIFAR into a folder, which appears only when it is complete and verified.
+"""The stage `download` puts a data set into a folder, which appears only when it is complete and verified.
 
-These sources are tried in order: the folder itself; `CIFAR10_URL` or `CIFAR100_URL`; the sources in
+These sources are tried in order: the folder itself; a variable such as `CIFAR10_URL`; the sources in
 `params.yaml`. An interrupted download is kept beside the data, and the next run resumes it.
 """
 
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tasks.dataset import cifar
-from tasks.dataset.archive import ArchiveError, extract
-from tasks.dataset.folder import list_images
-from tasks.dataset.http import DownloadError, ResumableDownload
+from tasks.dataset.archive import ArchiveError, DownloadError, DownloadLimits, ResumableDownload
+from tasks.dataset.base import ChecksumError
+from tasks.dataset.catalog import open_dataset
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
@@ -35,35 +34,31 @@ class DataUnavailableError(RunError):
 def download(data: Path, dataset: str, config: DownloadConfig) -> dict[str, Any]:
     """Put the data set into the folder `data`, and verify every file against its checksum.
 
-    Returns the `source`, None if the data was there already. The user's own images (`folder`) are not
-    downloaded: `InputError` if there are none. A data set that is there but differs from the published one is
-    never changed: `ChecksumError`. `DataUnavailableError` if no source provides the data.
+    Returns the `source`, None if the data was there already. The user's own images are not downloaded:
+    `InputError` if there are none. A data set that is there but differs from the published one is never
+    changed: `ChecksumError`. `DataUnavailableError` if no source provides the data.
     """
-    if dataset == "folder":
-        list_images(data)
+    kind = open_dataset(dataset)
+    missing = kind.find_missing(data)
+    if missing is None:
+        kind.verify(data)
         return {"source": None}
-    files = cifar.DATASETS[dataset]
-    folder = data / files.folder
-    if folder.exists() or dataset == "sample":
-        cifar.verify(data, dataset)
-        return {"source": None}
-    published = config.sources if dataset == "CIFAR-10" else config.cifar100_sources
-    sources = [*filter(None, [os.environ.get(files.url_variable)]), *published]
+    configured = getattr(config, missing.sources_key) if missing.sources_key else missing.sources
+    sources = [*filter(None, [os.environ.get(missing.url_variable)]), *configured]
     reasons = []
     for source in sources:
         try:
             with _staging_dir(data) as staging:
-                archive = _fetch(source, staging, config, files.num_bytes)
+                archive = _fetch(source, staging, config, missing.num_bytes)
                 try:
-                    extract(archive, staging / "extracted", files)
-                    cifar.verify(staging / "extracted", dataset)
-                except (ArchiveError, cifar.ChecksumError):
+                    kind.unpack(archive, staging / "extracted")
+                except (ArchiveError, ChecksumError):
                     if archive.parent == staging:
                         archive.unlink()
                     raise
                 data.mkdir(parents=True, exist_ok=True)
-                (staging / "extracted" / files.folder).rename(folder)
-        except (DownloadError, ArchiveError, cifar.ChecksumError) as error:
+                (staging / "extracted" / missing.folder).rename(data / missing.folder)
+        except (DownloadError, ArchiveError, ChecksumError) as error:
             reasons.append(f"{_redact_url(source)}: {error}")
             print(f"skipping {reasons[-1]}")
         except OSError as error:
@@ -73,7 +68,7 @@ def download(data: Path, dataset: str, config: DownloadConfig) -> dict[str, Any]
             return {"source": _redact_url(source)}
     message = (
         f"could not download {dataset} from any source; "
-        f"set {files.url_variable} to a URL or local path of its archive"
+        f"set {missing.url_variable} to a URL or local path of its archive"
     )
     raise DataUnavailableError("\n  ".join([message, *reasons]))
 
@@ -99,7 +94,10 @@ def _fetch(source: str, staging: Path, config: DownloadConfig, reserve_bytes: in
     except ValueError as error:
         raise DownloadError(f"invalid URL ({error})") from error
     if address.scheme in {"http", "https"}:
-        return ResumableDownload(source, staging, config, reserve_bytes=reserve_bytes).run()
+        limits = DownloadLimits(
+            config.timeout_s, config.min_speed_kb_per_s, config.max_attempts, reserve_bytes
+        )
+        return ResumableDownload(source, staging, limits).run()
     if address.scheme not in {"", "file"}:
         raise DownloadError(f"{address.scheme} URLs are not supported; use http, https, file or a path")
     try:

@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tasks.params import EvaluateConfig
-    from tasks.tracking import Tracker, WandbRun
-    from tasks.workspace.splits import Split
-
-
-CLASS_METRICS = ["precision", "recall", "f1"]
-ERROR_COLUMNS = ["image", "actual", "predicted", "probability"]
-NUM_LOGGED_ERRORS = 24  # number of wrongly classified images that W&B gets
+    from tasks.tracking import Tracker
 
 
 def evaluate(
@@ -90,7 +84,7 @@ def evaluate(
         print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.4f}")
     if tracker is not None:
         with tracker.resume_run(weights, "evaluate", {"data_md5": metadata["data_md5"]}) as run:
-            _log_results(run, results, data.test, probabilities, classes, step=metadata["epochs"] + 1)
+            run.log_evaluation(results, data.test, probabilities, classes, step=metadata["epochs"] + 1)
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
 
 
@@ -100,43 +94,6 @@ def _write_predictions(file: Path, labels: Tensor, predicted: Tensor, classes: l
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["actual", "predicted"])
         rows.writerows((classes[a], classes[p]) for a, p in zip(labels, predicted, strict=True))
-
-
-def _log_results(
-    run: WandbRun,
-    results: dict[str, Any],
-    test: Split,
-    probabilities: Tensor,
-    classes: list[str],
-    *,
-    step: int,
-) -> None:
-    """Log the metrics of both splits, and tables of the test split, to W&B."""
-    run.log_summary({split: results[split] for split in ("val", "test")})
-    run.log_confusion_matrix(test.labels.tolist(), probabilities.argmax(1).tolist(), classes, step)
-    run.log_table("per class", ["class", *CLASS_METRICS], _per_class_rows(results["test"]["per_class"]), step)
-    errors = _most_confident_errors(test, probabilities, classes)
-    run.log_table("most confident errors", ERROR_COLUMNS, errors, step)
-
-
-def _per_class_rows(per_class: dict[str, dict[str, float]]) -> list[list[Any]]:
-    return [[name, *(values[metric] for metric in CLASS_METRICS)] for name, values in per_class.items()]
-
-
-def _most_confident_errors(test: Split, probabilities: Tensor, classes: list[str]) -> list[list[Any]]:
-    """Return a row, as in `ERROR_COLUMNS`, for each of the errors with the highest probability."""
-    confidence, predicted = probabilities.max(1)
-    errors = (predicted != test.labels).nonzero().flatten()
-    most_confident = errors[confidence[errors].argsort(descending=True, stable=True)][:NUM_LOGGED_ERRORS]
-    return [
-        [
-            test.images[i].numpy(),
-            classes[int(test.labels[i])],
-            classes[int(predicted[i])],
-            confidence[i].item(),
-        ]
-        for i in most_confident
-    ]
 
 
 @torch.inference_mode()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tasks.inference.batches import predict_in_batches
-from tasks.inference.parity import check_parity, predict_in_every_configuration
-from tasks.onnx.net_fp32 import build_fp32_graph, has_custom_graph
-from tasks.onnx.onnx_model import describe_signature, resolve_opset, save_onnx_model
-from tasks.onnx.torch_export import EXPORTER_OPSETS, torch_onnx_export
+from tasks.inference.onnx_classifier import predict_in_batches
+from tasks.onnx.graph import build_graph, check_file, describe_signature, save_onnx_model
 from tasks.workspace.files import atomic_write, hash_file
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier
@@ -22,13 +19,23 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from models.classifier import Classifier
-    from tasks.inference.batches import Images, Probabilities
+    from tasks.inference.onnx_classifier import Images, Probabilities
     from tasks.params import ExportConfig, ProjectConfig
     from tasks.tracking import Tracker
 
 REFERENCE_BATCH_SIZE = 1000
-PROVENANCE_KEYS = ("dataset", "data_md5", "network", "seed", "epochs", "epoch", "train", "pretrained_sha256")
+PROVENANCE_KEYS = (
+    "dataset",
+    "dataset_description",
+    "data_md5",
+    "network",
+    "seed",
+    "epochs",
+    "epoch",
+    "train",
+    "selection",
+    "pretrained_sha256",
+)
 
 
 def export(
@@ -54,7 +61,7 @@ def export(
 
     expected = predict_in_batches(predict, images, REFERENCE_BATCH_SIZE)
     test_accuracy = float((expected.argmax(1) == labels).mean())
-    model = to_onnx(classifier, config.opset)
+    model = build_graph(classifier, config.opset)
     with atomic_write(onnx_model) as temp_path:
         save_onnx_model(
             model,
@@ -62,11 +69,11 @@ def export(
             f"{metadata['dataset']} classifier",
             _build_metadata(model, metadata, weights, test_accuracy) | _describe_license(project),
         )
-        difference = check_parity(
-            predict_in_every_configuration(
-                temp_path, images, config.parity_batch_sizes, config.parity_threads, config.parity_providers
-            ),
+        difference = check_file(
+            temp_path,
+            images,
             expected,
+            config,
             "ONNX Runtime differs from PyTorch",
             atol=config.parity_atol,
             tie_margin=2 * config.parity_atol,  # within which rounding decides
@@ -76,16 +83,6 @@ def export(
         with tracker.resume_run(weights, "export", {"data_md5": metadata["data_md5"]}) as run:
             run.log_model(onnx_model, {"opset": config.opset, "max_abs_diff": difference})
     return {"parity_images": len(images), "max_abs_diff": difference}
-
-
-def to_onnx(classifier: Classifier, opset: int | Literal["auto"] = "auto") -> onnx.ModelProto:
-    """Convert the classifier to ONNX for any number of images; `auto` is the lowest opset possible.
-
-    The talk's network has a hand-made graph, which is faster than what PyTorch's exporter writes.
-    """
-    if has_custom_graph(classifier):
-        return build_fp32_graph(classifier, resolve_opset(opset))
-    return torch_onnx_export(classifier, EXPORTER_OPSETS[0] if opset == "auto" else opset)
 
 
 def _build_metadata(

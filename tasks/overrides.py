@@ -56,6 +56,10 @@ def parse_overrides(assignments: Iterable[str]) -> Overrides:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         section, dot, name = key.partition(".")
+        if equals and key == "dataset":
+            raise InputError(
+                f"--set {assignment}: edit params.yaml instead, where it is one line (docs/datasets.md)"
+            )
         if not (equals and dot and name):
             raise InputError(f"--set {assignment}: expected section.key=value, such as train.epochs=5")
         values.setdefault(section, {})[name] = parse_value(assignment, text)
@@ -101,7 +105,8 @@ def merge_overrides(first: Overrides, second: Overrides) -> Overrides:
 
 def with_overrides(params: Params, overrides: Overrides) -> Params:
     """Copy the parameters and apply the overrides. `InputError` if the values do not fit together."""
-    values = params.model_dump()
+    # A dump would leave out the parameters that change no result.
+    values = {name: dict(section) if isinstance(section, BaseModel) else section for name, section in params}
     for section, changes in overrides.model_dump(exclude_none=True).items():
         values[section].update(changes)
     return validate(Params, values, "--set")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.inference.onnx_classifier import load_model
-from tasks.inference.parity import check_parity, predict_in_every_configuration
-from tasks.onnx.net_fp32 import has_custom_graph
-from tasks.onnx.net_int8 import build_int8_graph
-from tasks.onnx.onnx_model import resolve_opset, save_onnx_model
-from tasks.onnx.qdq import quantize_custom_graph, quantize_static_qdq
-from tasks.onnx.ranges import Calibration, sample_images
+from tasks.onnx.graph import check_file, save_onnx_model
+from tasks.onnx.qdq import Calibration, quantize_graph, sample_images
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write, hash_file
 from tasks.workspace.splits import load_splits
@@ -22,9 +18,6 @@ from tasks.workspace.weights import load_classifier
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnx import ModelProto
-
-    from models.classifier import Classifier
     from tasks.params import ExportConfig, QuantizeConfig
     from tasks.tracking import Tracker
 
@@ -48,70 +41,43 @@ def quantize(
     measured on training images. Equal weights, images and config give equal bytes. `RunError` if the class of
     a test image depends on the configuration, ties within `TIE_MARGIN` aside, or if `onnx_model` was exported
     from other weights.
-
-    The talk's network has a hand-made graph, which is fast in int8. For any other network, the convolutions
-    and dense layers of `onnx_model` are quantized in place.
     """
     data = load_splits(splits)
     classifier, metadata = load_classifier(weights)
     exported = load_model(onnx_model)
     if exported.metadata.get("weights_sha256") != hash_file(weights, "sha256"):
         raise RunError(f"{onnx_model} was not exported from {weights}; run the export stage first")
-    images, labels = data.test.images.numpy(), data.test.labels.numpy()
-    expected = exported.predict_proba(images)
-    calibration = Calibration(
-        sample_images(data.train.images.numpy(), config.calibration_images, config.seed),
-        config.method,
-        config.percentile,
-    )
-    model = _quantize_graph(classifier, onnx_model, export.opset, calibration, config.weight_bits)
+    sample = sample_images(data.train.images.numpy(), config.calibration_images, config.seed)
+    calibration = Calibration(sample, config.method, config.percentile)
+    model = quantize_graph(classifier, onnx_model, export.opset, calibration, config.weight_bits)
     properties = exported.session.get_modelmeta().custom_metadata_map | {
         "precision": "int8",
         "calibration": json.dumps(_describe_calibration(calibration, config.seed)),
     }
+    images, labels = data.test.images.numpy(), data.test.labels.numpy()
+    expected = exported.predict_proba(images)
     title = f"{metadata['dataset']} classifier in 8-bit integers"
     with atomic_write(int8_model) as temp_path:
-        save_onnx_model(model, temp_path, title, dict(sorted(properties.items())))
+        # The file is written twice, since its metadata holds the accuracy of the file itself.
+        save_onnx_model(model, temp_path, title, properties)
         actual = load_model(temp_path).predict_proba(images)
-        metrics = {
+        accuracies = {
             "test_accuracy": float((actual.argmax(1) == labels).mean()),
             "fp32_test_accuracy": float((expected.argmax(1) == labels).mean()),
         }
-        properties |= {name: json.dumps(accuracy) for name, accuracy in metrics.items()}
+        properties |= {name: json.dumps(accuracy) for name, accuracy in accuracies.items()}
         save_onnx_model(model, temp_path, title, dict(sorted(properties.items())))
-        check_parity(
-            predict_in_every_configuration(
-                temp_path, images, export.parity_batch_sizes, export.parity_threads, export.parity_providers
-            ),
-            actual,
-            "int8 predictions differ between configurations",
-            tie_margin=TIE_MARGIN,
-        )
-    metrics["argmax_agreement"] = float((actual.argmax(1) == expected.argmax(1)).mean())
-    metrics["max_abs_diff"] = float(np.abs(actual - expected).max())
+        failure = "int8 predictions differ between configurations"
+        check_file(temp_path, images, actual, export, failure, tie_margin=TIE_MARGIN)
+    metrics = accuracies | {
+        "argmax_agreement": float((actual.argmax(1) == expected.argmax(1)).mean()),
+        "max_abs_diff": float(np.abs(actual - expected).max()),
+    }
     _print_summary(int8_model, metrics, config.max_accuracy_drop)
     if tracker is not None:
         with tracker.resume_run(weights, "quantize", {"data_md5": metadata["data_md5"]}) as run:
             run.log_model(int8_model, {"precision": "int8", **metrics}, "image-classifier-int8")
     return metrics
-
-
-def _quantize_graph(
-    classifier: Classifier,
-    onnx_model: Path,
-    opset: int | Literal["auto"],
-    calibration: Calibration,
-    weight_bits: int,
-) -> ModelProto:
-    """Quantize the network's hand-made graph, if it has one, or else the exported graph in place."""
-    if has_custom_graph(classifier):
-        model = quantize_custom_graph(
-            build_int8_graph(classifier, resolve_opset(opset)), calibration, weight_bits
-        )
-    else:
-        model = quantize_static_qdq(onnx_model, calibration, weight_bits)
-    model.producer_version = ""
-    return model
 
 
 def _describe_calibration(calibration: Calibration, seed: int) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from tasks.dataset.additions import load_added_images
-from tasks.dataset.labeled_images import LabeledImages
-from tasks.dataset.load import load_dataset
+from tasks.dataset.base import LabeledImages, LoadOptions
+from tasks.dataset.catalog import open_dataset
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import save_tensors
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tasks.dataset.folder import ProgressCallback
+    from tasks.dataset.base import ProgressCallback
     from tasks.params import SplitConfig
 
 
@@ -33,7 +33,8 @@ def split(
     stratified sample of the training images. Images that retraining added follow the data set's own, in
     training and in validation. `RunError` if a class has no images for training or testing.
     """
-    published = load_dataset(data, dataset, config, progress)
+    kind = open_dataset(dataset)
+    published = kind.load(data, LoadOptions(**config.model_dump()), progress)
     for name, part in (("training", published.train), ("test", published.test)):
         counts = np.bincount(part.labels, minlength=len(published.classes))
         if not counts.all():
@@ -62,6 +63,10 @@ def split(
         "mean": mean,
         "std": std,
     }
+    if kind.description != kind.name:
+        metadata["dataset_description"] = kind.description
+    if kind.warning:
+        metadata["dataset_warning"] = kind.warning
     if len(added.val.labels):
         metadata["val_added"] = len(added.val.labels)
     save_tensors(splits, tensors, metadata)

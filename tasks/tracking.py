@@ -22,13 +22,19 @@ from tasks.workspace.files import hash_file, read_json, write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from torch import Tensor
+
     from tasks.params import Params, TrackingConfig
+    from tasks.workspace.splits import Split
 
 TIMEOUT_S = 5.0  # time for the server to accept the run, which is logged offline otherwise
 UPLOAD_TIMEOUT_S = 30.0  # time to finish the upload at a stage's end
 STATE_FILE = "tracking.json"  # file beside the weights that links the stages of a run
 WANDB_CLOUD_URL = "https://api.wandb.ai"
 MODEL_ARTIFACT = "image-classifier"
+CLASS_METRICS = ["precision", "recall", "f1"]
+ERROR_COLUMNS = ["image", "actual", "predicted", "probability"]
+NUM_LOGGED_ERRORS = 24  # number of wrongly classified images that are logged
 
 
 def resolve_mode(tracking: TrackingConfig) -> str:
@@ -203,6 +209,26 @@ class WandbRun:
             self._run.log({"confusion": plot}, step=step)
 
         self._call("confusion matrix dropped", log)
+
+    def log_evaluation(
+        self, results: dict[str, Any], test: Split, probabilities: Tensor, classes: list[str], *, step: int
+    ) -> None:
+        """Log the metrics of both splits, and the test split's confusions, classes and worst errors."""
+        self.log_summary({split: results[split] for split in ("val", "test")})
+        self.log_confusion_matrix(test.labels.tolist(), probabilities.argmax(1).tolist(), classes, step)
+        per_class = [
+            [name, *(values[metric] for metric in CLASS_METRICS)]
+            for name, values in results["test"]["per_class"].items()
+        ]
+        self.log_table("per class", ["class", *CLASS_METRICS], per_class, step)
+        confidence, predicted = probabilities.max(1)
+        errors = (predicted != test.labels).nonzero().flatten()
+        worst = errors[confidence[errors].argsort(descending=True, stable=True)][:NUM_LOGGED_ERRORS]
+        rows = [
+            [test.images[i].numpy(), classes[test.labels[i]], classes[predicted[i]], confidence[i].item()]
+            for i in worst
+        ]
+        self.log_table("most confident errors", ERROR_COLUMNS, rows, step)
 
     def log_model(self, file: Path, metadata: dict[str, Any], name: str = MODEL_ARTIFACT) -> None:
         """Log the file as the next version of the model artifact `name`."""

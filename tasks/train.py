@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tasks.training.checkpoints import CheckpointStore, training_fingerprint
-from tasks.training.device import resolve_device
-from tasks.training.distributed import join_ranks
-from tasks.training.fused_operators import resolve_fused
-from tasks.training.history import write_history
-from tasks.training.pretrained import find_pretrained
-from tasks.training.remote_checkpoints import RemoteCheckpoints
+from tasks.training import ranks
+from tasks.training.checkpoints import CheckpointStore, RemoteCheckpoints, training_fingerprint
+from tasks.training.compile import Machine, resolve_machine
+from tasks.training.metrics import write_history
+from tasks.training.network import find_pretrained
+from tasks.training.torch_settings import deterministic_algorithms, num_threads
 from tasks.training.trainer import Trainer
-from tasks.workspace.errors import InputError, RunError
+from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file
 from tasks.workspace.splits import load_splits, save_tensors
-from tasks.workspace.torch_settings import deterministic_algorithms, num_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
     from tasks.tracking import Tracker
-    from tasks.training.distributed import Ranks
-    from tasks.training.progress import ProgressCallback
+    from tasks.training.trainer import ProgressCallback
     from tasks.workspace.splits import Splits
 
 
@@ -53,56 +50,56 @@ def train(
     An interrupted training resumes after its last complete epoch and gives bit-identical files. `RunError` if
     the loss is not finite, if the device runs out of memory, or if one of several processes dies.
     """
-    run = TrainingRun(splits, weights, history, config, pretrained, until)
-    with join_ranks(config.processes, resolve_device(config.device), _train, (run,)) as ranks:
-        return _train(ranks, run, tracker, progress)
+    load_splits(splits)  # an error of this file comes before any work
+    machine = resolve_machine(config)
+    initial = find_pretrained(pretrained, config.weights)
+    fingerprint = training_fingerprint(splits, config.model_dump(), machine, initial)
+    run = TrainingRun(splits, weights, history, config, machine, initial, fingerprint, until)
+    with ranks.join_ranks(config.processes, machine.device, fingerprint, _train, run):
+        return _train(run, tracker, progress)
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a training reads and writes: the same for each of its processes."""
+    """What a training reads and writes, and on what it runs: the same for each of its processes."""
 
     splits: Path
     weights: Path
     history: Path
     config: TrainConfig
-    pretrained: Path | None
+    machine: Machine
+    initial: Path | None
+    fingerprint: str
     until: int | None
 
 
 def _train(
-    ranks: Ranks, run: TrainingRun, tracker: Tracker | None = None, progress: ProgressCallback | None = None
+    run: TrainingRun, tracker: Tracker | None = None, progress: ProgressCallback | None = None
 ) -> dict[str, Any]:
-    """Train as one of several processes. Rank 0 alone writes files, logs to W&B and shows progress."""
-    if ranks.rank:
+    """Train; of several processes, rank 0 alone writes files and logs to W&B."""
+    config, device = run.config, torch.device(run.machine.device)
+    checkpoints = None
+    if ranks.get_rank() == 0:
+        checkpoints = _open_checkpoints(run)
+    else:
         tracker, progress = None, lambda *_: None
-    config = run.config
     data = load_splits(run.splits)
-    device = ranks.place(resolve_device(config.device))
-    fused = resolve_fused(config, device)
-    if len(data.val.labels) < ranks.world_size:
-        raise InputError(
-            f"{len(data.val.labels)} validation images are too few for {ranks.world_size} processes"
-        )
-    initial = find_pretrained(run.pretrained, config.weights)
-    fingerprint = training_fingerprint(run.splits, config.model_dump(), device, initial, fused=fused)
-    ranks.check_equal(fingerprint)
-    checkpoints = None if ranks.rank else _open_checkpoints(run.weights, fingerprint, config)
     with (
-        num_threads(max(1, config.num_threads // ranks.world_size)),
+        num_threads(max(1, config.num_threads // config.processes)),
         deterministic_algorithms(device, enabled=config.deterministic),
         _explain_out_of_memory(config.batch_size),
     ):
-        trainer = Trainer(data, config, device, initial, ranks, progress=progress, fused=fused)
+        trainer = Trainer(data, config, run.machine, run.initial, progress=progress)
         trainer.resume(checkpoints)
-        run_config = {"data_md5": data.metadata["data_md5"], "device": device.type, "fused": fused}
+        run_config = {"data_md5": data.metadata["data_md5"], **asdict(run.machine)}
         resumes = bool(trainer.history)
-        with tracker.start_run("train", run_config, resume=resumes) if tracker else nullcontext() as logged:
+        tracked = nullcontext() if tracker is None else tracker.start_run("train", run_config, resume=resumes)
+        with tracked as logged:
             if device.type == "cuda":
                 trainer.warm_up()
             best = trainer.fit(checkpoints, logged, run.until)
     if checkpoints is not None and len(trainer.history) == config.epochs:
-        save_tensors(run.weights, best.tensors, _describe_weights(run, data, trainer, initial))
+        save_tensors(run.weights, best.tensors, _describe_weights(run, data, best.epoch))
         write_history(run.history, trainer.history)
         checkpoints.clear()
         if tracker is not None:
@@ -117,24 +114,25 @@ def _train(
     }
 
 
-def _describe_weights(
-    run: TrainingRun, data: Splits, trainer: Trainer, initial: Path | None
-) -> dict[str, Any]:
+def _describe_weights(run: TrainingRun, data: Splits, epoch: int) -> dict[str, Any]:
     """Return the metadata of the weights' file: what they were trained on, and how."""
-    assert trainer.best is not None
     metadata = {
-        **{key: data.metadata[key] for key in ("classes", "mean", "std", "dataset", "data_md5")},
+        **{key: value for key, value in data.metadata.items() if key != "val_added"},
         "network": run.config.network,
         "image_size": data.image_size,
         "seed": run.config.seed,
         "epochs": run.config.epochs,
-        "epoch": trainer.best.epoch,
-        "device": trainer.device.type,
-        "fused": trainer.fused,
+        "epoch": epoch,
+        **asdict(run.machine),
         "train": run.config.model_dump(),
     }
-    if initial is not None:
-        metadata["pretrained_sha256"] = hash_file(initial, "sha256")
+    if run.config.candidates > 1:
+        metadata["selection"] = {
+            "candidates": run.config.candidates,
+            "val_sha256": run.config.candidates_val_sha256,
+        }
+    if run.initial is not None:
+        metadata["pretrained_sha256"] = hash_file(run.initial, "sha256")
     return metadata
 
 
@@ -152,8 +150,8 @@ def _explain_out_of_memory(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def _open_checkpoints(weights: Path, fingerprint: str, config: TrainConfig) -> CheckpointStore:
-    remote = None
+def _open_checkpoints(run: TrainingRun) -> CheckpointStore:
+    remote, config = None, run.config
     if config.checkpoint_url:
-        remote = RemoteCheckpoints(config.checkpoint_url, fingerprint, config.checkpoint_interval_s)
-    return CheckpointStore(weights.with_name("checkpoints"), fingerprint, remote)
+        remote = RemoteCheckpoints(config.checkpoint_url, run.fingerprint, config.checkpoint_interval_s)
+    return CheckpointStore(run.weights.with_name("checkpoints"), run.fingerprint, remote)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from tasks.params import read_params
+from tasks.params import Params, read_params
 from tasks.params.train import TrainConfig
 from tasks.workspace.splits import save_tensors
 from tests.shipped_params import PARAMS_FILE
@@ -37,6 +37,12 @@ def build_config(**changes: object) -> TrainConfig:
     default = read_params(PARAMS_FILE).train.model_dump()
     short = {"device": "cpu", "num_threads": 1, "epochs": 3, "batch_size": 32}
     return TrainConfig.model_validate(default | short | changes)
+
+
+def build_params(config: TrainConfig, **paths: str) -> Params:
+    """The parameters of params.yaml with this training, and these paths."""
+    params = read_params(PARAMS_FILE)
+    return params.model_copy(update={"train": config, "paths": params.paths.model_copy(update=paths)})
 
 
 ADAMW = {

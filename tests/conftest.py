@@ -120,7 +120,7 @@ def prefect_server(prefect_database: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def cifar10(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The folder `data` with CIFAR-10: a copy of the project's own, or downloaded from `CIFAR10_URL`."""
-    from tasks.dataset.cifar import CIFAR10, verify
+    from tasks.dataset.cifar import CIFAR10
     from tasks.download import download
     from tasks.params import DownloadConfig
 
@@ -130,7 +130,7 @@ def cifar10(once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
         data = folder / "data"
         if (ours / CIFAR10.folder).is_dir():
             shutil.copytree(ours / CIFAR10.folder, data / CIFAR10.folder)
-            verify(data, "CIFAR-10")
+            CIFAR10.verify(data)
         else:
             config = DownloadConfig(
                 sources=[], cifar100_sources=[], timeout_s=20.0, min_speed_kb_per_s=0.0, max_attempts=3

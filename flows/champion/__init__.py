@@ -1,1 +1,1 @@
-"""Which model serves: comparison, decision, approval, the champion's file, and publishing all of it."""
+"""Decide which model serves: compare, ask a person, keep the champion's file, and publish all of it."""

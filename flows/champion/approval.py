@@ -1,4 +1,4 @@
-"""A person's yes or no before a challenger is promoted, asked in Prefect's UI or on the terminal.
+"""Ask a person in Prefect's UI or on the terminal whether a challenger is promoted.
 
 A deployed run is suspended: its process ends, and Prefect starts the run again when somebody has answered.
 What was asked is in the ledger, so the run then goes straight to the answer.
@@ -47,7 +47,7 @@ Line = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(to_line
 
 
 class Approval(RunInput):
-    """The answer, and the form for it in Prefect's UI."""
+    """A person's answer. Prefect's UI makes its form of these fields."""
 
     # Without a default, the UI would refuse a no: it sends nothing for a toggle that nobody touched.
     approve: bool = Field(default=False, description="Promote this model?")
@@ -56,7 +56,7 @@ class Approval(RunInput):
 
 
 def require_respondent() -> None:
-    """`InputError` where this flow run could ask nobody."""
+    """Raise `InputError` where this flow run could ask nobody."""
     if not _is_deployed() and not sys.stdin.isatty():
         raise InputError(
             "approve asks in Prefect's UI or on a terminal; this run is not deployed and has none"
@@ -64,12 +64,12 @@ def require_respondent() -> None:
 
 
 def was_asked() -> bool:
-    """Whether this flow run was suspended for an answer before."""
+    """Return whether this flow run was suspended for an answer before."""
     return any(key.startswith(KEY_PREFIX) for key in read_pause_keys())
 
 
 def ask(question: LedgerEntry) -> Approval | None:
-    """The answer; None where the time was over. Does not return where the flow run is suspended for it."""
+    """Return the answer; None if the time was over. This does not return if it suspends the flow run."""
     if not _is_deployed():
         return _ask_on_terminal(question)
     assert question.approval is not None
@@ -85,19 +85,19 @@ def ask(question: LedgerEntry) -> Approval | None:
     except ValidationError:
         if key not in read_pause_keys():
             raise
-        return None  # there is none: somebody started the run again after the time was over
+        return None  # Somebody started the run again after the time was over.
 
 
 def find_abandoned_questions(entries: list[LedgerEntry]) -> list[LedgerEntry]:
-    """Open questions that can get no answer any more."""
+    """Return the open questions that can get no answer any more."""
     return [question for question in registry.find_open_questions(entries) if _is_abandoned(question)]
 
 
 @workspace_task("approve", **REMOTE_RETRIES)
 def record_answer(question: LedgerEntry, answer: Approval | None, settings: DecisionSettings) -> State[Any]:
-    """Make an answer, or that there is none, the decision in the ledger, and publish it as asked for.
+    """Record in the ledger what follows from an answer, or from its absence, and publish it as asked for.
 
-    Where the champion is another one by now, a yes leads to another comparison.
+    If the champion is another one by now, a yes leads to another comparison.
     """
     params = read_params(PARAMS)
 
@@ -150,11 +150,11 @@ def _describe_silence(question: LedgerEntry) -> str:
 
 
 def _is_abandoned(question: LedgerEntry) -> bool:
-    """Prefect ends a suspended run when its time is over; one that was answered in time may still wait."""
+    """Return whether the run that asked has ended; if Prefect does not know it, whether its time is over."""
     try:
         with get_client(sync_client=True) as client:
             asked_by = client.read_flow_run(UUID(question.flow_run_id))
-    except (ObjectNotFound, ValueError):  # of another server
+    except (ObjectNotFound, ValueError):  # Another server has that run.
         asked_by = None
     if asked_by is not None and asked_by.deployment_id is not None and asked_by.state is not None:
         return asked_by.state.is_final()
@@ -167,22 +167,27 @@ def _is_deployed() -> bool:
 
 
 def _ask_on_terminal(question: LedgerEntry) -> Approval:
-    """Ctrl-C, or an end of the input, is a no."""
+    """Ask the person at the terminal.
+
+    Ctrl-C, or an end of the input, is a no, whose reason holds what was typed before.
+    """
     status_logger.info("")
     click.echo(markdown.decision_markdown(question), err=True)
     try:
         login = getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # The user of a container may have no name.
         login = None
+    typed: list[str] = []
     try:
-        return Approval(
-            approve=click.confirm("Promote this model?", default=None, err=True),
-            reason=click.prompt("Why or why not?", value_proc=_require_text, err=True),
-            person=click.prompt("Who decides?", default=login, value_proc=_require_text, err=True),
-        )
+        approve = click.confirm("Promote this model?", default=None, err=True)
+        typed.append("yes" if approve else "no")
+        typed.append(click.prompt("Why or why not?", value_proc=_require_text, err=True))
+        person = click.prompt("Who decides?", default=login, value_proc=_require_text, err=True)
+        return Approval(approve=approve, reason=typed[-1], person=person)
     except click.Abort:
         click.echo(err=True)
-        return Approval(approve=False, reason="interrupted", person=login or "unknown")
+        reason = f"interrupted after: {', '.join(typed)}" if typed else "interrupted"
+        return Approval(approve=False, reason=reason, person=login or "unknown")
 
 
 def _require_text(text: str) -> str:

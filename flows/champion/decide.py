@@ -1,4 +1,4 @@
-"""Compare a challenger with the champion and write what follows into the ledger."""
+"""Compare a challenger with the champion and write the decision into the ledger."""
 
 import datetime as dt
 import time
@@ -14,14 +14,17 @@ from flows.champion.results_branch import PublishBranch
 from flows.versions.dvc_remote import pull_outputs
 from flows.versions.dvc_repro import open_repo
 from tasks.drift.check import read_intakes
-from tasks.inference.onnx_classifier import load_model
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.registry import ledger
 from tasks.registry import questions as approval
-from tasks.registry.compare import NUM_THREADS, Decision, compare
+from tasks.registry.compare import Decision, History, compare
 from tasks.registry.earlier_models import reject_if_rolled_back
+from tasks.registry.evidence import NUM_THREADS, is_correct
 from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file, read_json
+from tasks.workspace.splits import load_splits
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,10 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
     started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
     parity = read_json(Path(params.paths.benchmarks))["parity"]
-    decision = _compare(challenger, parity, params)
+    evidence, decision = _compare(challenger, parity, params)
     entries = ledger.read_ledger()
     intakes = read_intakes(params, since=entries[-1].time if entries else "")
+    int8, int8_evidence = _check_int8(params, evidence)
     with open_repo() as repo:
         entry = LedgerEntry(
             decision="promoted" if decision.promote else "rejected",
@@ -58,7 +62,8 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
             flow_run_name=str(flow_run.name),
             flow_run_id=str(flow_run.id),
             provenance=provenance_hashes(repo, params.model_dump_json(), load_model(challenger).metadata),
-            evidence=decision.evidence.as_dict() | ({"drift": intakes} if intakes else {}),
+            evidence=evidence | int8_evidence | ({"drift": intakes} if intakes else {}),
+            **int8,
         )
         entry = _record(repo, entry, approve_timeout)
     print(f"compared in {time.perf_counter() - started:.1f} s")
@@ -75,35 +80,77 @@ def decide_again(
             pull_outputs(repo, [params.paths.splits])
         challenger = fetch_model(repo, question.model_md5)
     parity = {key: question.evidence[f"parity_{key}"] for key in ("max_abs_diff", "argmax_agreement")}
-    decision = _compare(challenger, parity, params)
+    evidence, decision = _compare(challenger, parity, params)
     champion = ledger.current_champion(ledger.read_ledger())
     since = f"{champion.label} came" if champion else "the champion went"
-    drift = {key: value for key, value in question.evidence.items() if key == "drift"}
+    kept = {key: question.evidence[key] for key in ("drift", "int8_val_accuracy") if key in question.evidence}
     entry = replace(
         question,
         decision="promoted" if decision.promote else "rejected",
         reason=f"{decision.reason}; {since} before {person} approved",
         flow_run_name=str(flow_run.name),
         flow_run_id=str(flow_run.id),
-        evidence=decision.evidence.as_dict() | drift,
+        evidence=evidence | kept,
         approval=None,
     )
     with open_repo() as repo:
         return _record(repo, entry, approve_timeout)
 
 
-def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> Decision:
+def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> tuple[dict[str, Any], Decision]:
+    """Compare with the champion; the evidence also names the model against which margins stay measured."""
     entries = ledger.read_ledger()
-    champion = ledger.current_champion(entries)
-    return compare(
+    champion, reference = ledger.current_champion(entries), ledger.find_reference(entries)
+    sweep = Path(params.paths.sweep)
+    decision = compare(
         load_model(challenger, NUM_THREADS),
         load_model(CHAMPION, NUM_THREADS) if champion else None,
         Path(params.paths.splits),
         parity,
         params.compare,
-        champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
-        earlier_looks=ledger.look_times(entries),
+        reference=_load_reference(reference) if reference != champion else None,
+        history=History(
+            champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
+            looks=ledger.look_times(entries),
+            selections=[entry.evidence.get("selection", {}) for entry in entries],
+            sweep=read_json(sweep) if sweep.is_file() else None,
+        ),
     )
+    evidence = decision.evidence.as_dict()
+    if reference and decision.promote and not decision.is_reference:
+        evidence["reference_md5"] = reference.model_md5
+    return evidence, decision
+
+
+def _check_int8(params: Params, evidence: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the int8 model's fields in the ledger, none where it has lost too much, and its evidence.
+
+    It is the challenger in 8-bit integers, so it is promoted, rejected and rolled back with it.
+    """
+    file = Path(params.paths.int8_model)
+    val = load_splits(Path(params.paths.splits)).val
+    accuracy = float(is_correct(load_model(file, NUM_THREADS), val).mean())
+    drop = evidence["challenger_val_accuracy"] - accuracy
+    fields = {"int8_md5": hash_file(file, "md5"), "int8_bytes": file.stat().st_size}
+    if round(drop, 9) > params.quantize.max_accuracy_drop:
+        fields = {}
+        print(
+            f"{file} is left out: it loses {100 * drop:.2f} points on validation, more than the "
+            f"{100 * params.quantize.max_accuracy_drop:.2f} of quantize.max_accuracy_drop"
+        )
+    return fields, {"int8_val_accuracy": accuracy}
+
+
+def _load_reference(reference: LedgerEntry | None) -> OnnxClassifier:
+    assert reference is not None
+    with open_repo() as repo:
+        try:
+            return load_model(fetch_model(repo, reference.model_md5), NUM_THREADS)
+        except RunError as error:
+            raise RunError(
+                f"margins are measured against version {reference.version}, but {error}; to measure them "
+                "against another model, promote it yourself: cifarflow promote VERSION --reason ..."
+            ) from error
 
 
 def _record(repo: Repo, entry: LedgerEntry, approve_timeout: dt.timedelta | None) -> LedgerEntry:

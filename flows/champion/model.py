@@ -1,4 +1,4 @@
-"""The champion's model: from DVC's cache or remote to `registry/`, as the ledger says."""
+"""Bring the model that the ledger names as champion from DVC's cache or remote to `registry/`."""
 
 import hashlib
 import shutil
@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from flows.versions.dvc_repro import topological_stages
 from tasks.registry import ledger
-from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, LedgerEntry
+from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, CHAMPION_INT8, LedgerEntry
 from tasks.registry.serving_model import require_known_champion
 from tasks.validation import load_yaml
 from tasks.workspace.code import code_sha256
@@ -27,14 +27,15 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
 
     `RunError` where DVC does not have the model; then nothing has changed.
     """
-    fetch_model(repo, entry.model_md5)
+    for md5 in filter(None, (entry.model_md5, entry.int8_md5)):
+        fetch_model(repo, md5)
     entry = ledger.append(entry)
     _write_champion(repo, entry)
     return entry
 
 
 def restore_champion(repo: Repo) -> LedgerEntry:
-    """`sync_champion`, but `InputError` where there is no champion yet."""
+    """Do what `sync_champion` does; raise `InputError` where there is no champion yet."""
     if ledger.current_champion(ledger.read_ledger()) is None:
         raise InputError("no model has been promoted yet; nothing to restore")
     champion = sync_champion(repo)
@@ -45,8 +46,8 @@ def restore_champion(repo: Repo) -> LedgerEntry:
 def sync_champion(repo: Repo) -> LedgerEntry | None:
     """Make the model and its .dvc file those of the ledger's champion, and return its entry.
 
-    Also repairs the state after a crash between writing the ledger and writing these files. `RunError` where
-    the ledger has lost lines: then the files may be those of a champion that it does not name.
+    This also repairs the state after a crash between writing the ledger and writing these files. `RunError`
+    where the ledger has lost lines: then the files may be those of a champion that it does not name.
     """
     require_known_champion()
     champion = ledger.current_champion(ledger.read_ledger())
@@ -56,19 +57,24 @@ def sync_champion(repo: Repo) -> LedgerEntry | None:
 
 
 def _write_champion(repo: Repo, champion: LedgerEntry) -> None:
-    md5 = champion.model_md5
-    if not _md5_matches(CHAMPION, md5):
-        cached = fetch_model(repo, md5)
-        with atomic_write(CHAMPION) as temp_path:
-            shutil.copyfile(cached, temp_path)
-    out = {"md5": md5, "size": champion.model_bytes, "hash": "md5", "path": CHAMPION.name}
-    if _read_outs() != [out]:
+    files = [(CHAMPION, champion.model_md5, champion.model_bytes)]
+    if champion.int8_md5:
+        files.append((CHAMPION_INT8, champion.int8_md5, champion.int8_bytes))
+    else:
+        CHAMPION_INT8.unlink(missing_ok=True)
+    for file, md5, _ in files:
+        if not _md5_matches(file, md5):
+            cached = fetch_model(repo, md5)
+            with atomic_write(file) as temp_path:
+                shutil.copyfile(cached, temp_path)
+    outs = [{"md5": md5, "size": size, "hash": "md5", "path": file.name} for file, md5, size in files]
+    if _read_outs() != outs:
         with atomic_write(CHAMPION_DVC_FILE) as temp_path:
-            YAML().dump({"desc": champion.label, "outs": [out]}, temp_path)
+            YAML().dump({"desc": champion.label, "outs": outs}, temp_path)
 
 
 def _read_outs() -> Any:
-    """What the .dvc file records; None where it has to be written, for example after a merge."""
+    """Return what the .dvc file records; None where it has to be written, for example after a merge."""
     try:
         return load_yaml(CHAMPION_DVC_FILE)["outs"]
     except (InputError, KeyError, TypeError):
@@ -76,7 +82,7 @@ def _read_outs() -> Any:
 
 
 def fetch_model(repo: Repo, md5: str) -> Path:
-    """The file with that hash in DVC's cache, verified; fetched from the remote if necessary.
+    """Return the verified file with that hash in DVC's cache; fetch it from the remote if necessary.
 
     `RunError` where neither has it.
     """
@@ -102,7 +108,7 @@ def _md5_matches(file: Path, md5: str) -> bool:
 
 
 def provenance_hashes(repo: Repo, params_text: str, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """What a model was made from: `data`, `params`, `code` (of all stages) and `weights`."""
+    """Return hashes of what a model was made from: `data`, `params`, `code` (of all stages) and `weights`."""
     stages = [str(stage.name) for stage in topological_stages(repo)]
     return {
         "data": str(metadata["data_md5"]),

@@ -1,4 +1,4 @@
-"""Publish a retraining: event and views, a DVC experiment, a push to the remotes, a commit on a branch."""
+"""Publish a retraining by an event, pages, a DVC experiment, pushes and a commit on a branch."""
 
 import contextlib
 import datetime as dt
@@ -25,7 +25,7 @@ from tasks.workspace.errors import InputError, RunError, describe_os_error, esca
 from tasks.workspace.files import atomic_write
 
 if TYPE_CHECKING:
-    from tasks.drift.check import DriftCheck  # brings SciPy's statistics
+    from tasks.drift.check import DriftCheck  # This import is slow, since it brings SciPy's statistics.
 
 MODEL_RESOURCE_ID = "cifarflow.model.image-classifier"
 DATA_RESOURCE_ID = "cifarflow.data.images"
@@ -34,8 +34,9 @@ NO_REMOTE = "no DVC remote to push to; add one: dvc remote add -d NAME URL"
 
 
 def show_decision(entry: LedgerEntry, params: Params) -> None:
-    """Show the decision, which stands already, where people look: its page, Prefect's artifact, event and
-    lineage, W&B.
+    """Show the decision where people look: on its page, at Prefect and in W&B.
+
+    The decision stands already. Prefect gets an artifact, an event and the lineage.
     """
     update_decisions_page(params)
     create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
@@ -55,7 +56,7 @@ def update_decisions_page(params: Params) -> Path:
 
 
 def _emit_decision_event(entry: LedgerEntry) -> None:
-    """`cifarflow.model.DECISION`, as in the ledger, for automations to act on."""
+    """Emit `cifarflow.model.DECISION`, with the ledger's word for the decision, for automations to act on."""
     emit_event(
         event=f"cifarflow.model.{entry.decision}",
         resource={"prefect.resource.id": MODEL_RESOURCE_ID, "prefect.resource.name": "image classifier"},
@@ -75,7 +76,7 @@ def _emit_decision_event(entry: LedgerEntry) -> None:
 
 
 def emit_drift_event(check: "DriftCheck", flow: str) -> None:
-    """`cifarflow.data.drifted`; labels of its resource say which kinds of shift, and who noticed."""
+    """Emit `cifarflow.data.drifted`. Labels of its resource name the kinds of shift, and who noticed."""
     emit_event(
         event="cifarflow.data.drifted",
         resource={
@@ -89,7 +90,7 @@ def emit_drift_event(check: "DriftCheck", flow: str) -> None:
 
 
 def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: bool) -> None:
-    """Save the run as a DVC experiment named after the flow run; commit and push if asked for.
+    """Save the run as a DVC experiment that is named after the flow run; commit and push if asked for.
 
     The decision stands already. Each step is tried even if another fails; `RunError` then names the failures.
     """
@@ -101,7 +102,10 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
             errors.append(f"cannot commit: {problem.text}")
     else:
         try:
-            with _preserve_git_index(), load_repo() as repo:  # DVC locks it itself, here and in a push
+            with (
+                _preserve_git_index(),
+                load_repo() as repo,
+            ):  # DVC itself locks the repository, here and in a push.
                 repo.experiments.save(
                     name=entry.flow_run_name,
                     force=True,
@@ -152,7 +156,7 @@ def _push_experiment(name: str) -> None:
 
 
 def check_publish(*, push: bool, commit: bool) -> None:
-    """`InputError` where the run could not push or commit its decision at its end."""
+    """Raise `InputError` where the run could not push or commit its decision at its end."""
     if push:
         with open_repo() as repo:
             try:
@@ -196,12 +200,12 @@ def _require_other_branch(branch: str) -> None:
 
 
 def decision_message(entry: LedgerEntry) -> str:
-    """The message of the commit with a decision."""
+    """Write the message of the commit that holds a decision."""
     return f"Retrain: {entry.decision}\n\n{entry.reason}\nFlow run {entry.flow_run_name}"
 
 
 def report_paths(params: Params) -> list[Path]:
-    """List what the stages write to reports/; the page of decisions is not theirs."""
+    """List what the stages write to reports/. No stage writes the page of decisions."""
     paths = [Path(path) for name, path in params.paths if name != "decisions"]
     return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
 

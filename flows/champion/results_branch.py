@@ -1,4 +1,4 @@
-"""Runs in a clone of their own, on any machine: what they pull, how they publish results and decisions.
+"""Runs in a clone of their own, on any machine, pull what they need, and publish to a Git branch.
 
 Files go to the DVC remote first; then one commit on the branch at the Git remote makes them count. A run that
 dies before that has changed nothing for anyone.
@@ -15,7 +15,7 @@ from prefect.states import Completed
 
 from flows.champion.publish import decision_message, report_paths, update_decisions_page
 from flows.run.flow_run import workspace_task
-from flows.run.manifest import clear_manifest_environment
+from flows.run.killed_runs import clear_manifest_environment
 from flows.versions.dvc_data import DATA, data_stage
 from flows.versions.dvc_remote import pull_outputs, push_objects, push_stages, require_remote
 from flows.versions.dvc_repro import open_repo, topological_stages
@@ -32,7 +32,7 @@ DATA_FILE = Path(DATA)
 
 
 class PublishBranch(RemoteBranch):
-    """The branch with the results of earlier runs, on which this run builds and to which it publishes.
+    """A branch with the results of earlier runs, on which this run builds and to which it publishes.
 
     A run replaces results: dvc.lock, reports, ledger, the champion's pointer. Its overrides it writes into
     the branch's params.yaml as that is then; data.dvc it publishes only if it has added images.
@@ -44,7 +44,7 @@ class PublishBranch(RemoteBranch):
         self._params = self.hash_blob(PARAMS)
         self._data = ""
         self.num_decisions = 0
-        """in the ledger, when the run started"""
+        """how many decisions the ledger had when the run started"""
 
     def checkout_results(self, params: Params) -> None:
         """Bring the branch's results into the workspace."""
@@ -56,7 +56,7 @@ class PublishBranch(RemoteBranch):
         self.num_decisions = len(ledger.read_ledger())
 
     def publish(self, files: list[Path], message: str) -> bool | None:
-        """Push a commit with the files. False: another came first, to be fetched; None: nothing differs."""
+        """Push a commit with the files; False if another commit came first, None if nothing differs."""
         commit = self.commit([*files, *self._changed_sources()], message)
         return None if commit is None else self.push(commit)
 
@@ -78,7 +78,7 @@ class PublishBranch(RemoteBranch):
 
 
 def open_branch(name: str, overrides: Overrides | None = None) -> PublishBranch:
-    """The branch, its results in the workspace. Fails where the run could not publish at its end."""
+    """Bring the branch's results into the workspace. Raise an error if the run could not publish later."""
     clear_manifest_environment()
     if run_git("status", "--porcelain", "--untracked-files=no"):
         raise InputError(
@@ -93,22 +93,22 @@ def open_branch(name: str, overrides: Overrides | None = None) -> PublishBranch:
 
 
 def result_files(params: Params) -> list[Path]:
-    """The files in Git with the results of the pipeline."""
+    """List the files in Git that hold the results of the pipeline."""
     return [LOCK, *report_paths(params)]
 
 
 def pull_models(params: Params) -> None:
-    """Bring what a comparison needs of the pipeline's outputs."""
+    """Bring those outputs of the pipeline into the workspace that a comparison needs."""
     with open_repo() as repo:
-        pull_outputs(repo, [params.paths.splits, params.paths.onnx_model])
+        pull_outputs(repo, [params.paths.splits, params.paths.onnx_model, params.paths.int8_model])
 
 
 def push_stage(name: str) -> None:
-    """Push what the stage made right away: should a later one fail, no machine needs to run it again."""
+    """Push right away what the stage made: if a later one fails, no machine has to run it again."""
     try:
         with open_repo() as repo:
             push_stages(repo, [stage for stage in topological_stages(repo) if stage.name == name])
-    except RunError as error:  # the push before publishing tries again
+    except RunError as error:  # The push before publishing tries again.
         print(f"{name} has not been pushed yet: {error}")
 
 
@@ -130,12 +130,12 @@ REMOTE_RETRIES: dict[str, Any] = {
     "retry_delay_seconds": [10.0, 60.0],
     "retry_condition_fn": is_retryable,
 }
-"""of a task that pushes to the Git remote"""
+"""the retries of a task that pushes to the Git remote"""
 
 
 @workspace_task("publish", **REMOTE_RETRIES)
 def publish_results(branch: PublishBranch) -> State[Any]:
-    """The results of a pipeline run: files to the DVC remote, dvc.lock and the reports to the branch."""
+    """Push a pipeline run's files to the DVC remote, and its dvc.lock and reports to the branch."""
     params = read_params(PARAMS)
     files = result_files(params)
     message = f"Pipeline run\n\nFlow run {flow_run.name}"

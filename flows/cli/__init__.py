@@ -1,1 +1,1 @@
-"""The command line and the commands that are no flow."""
+"""The command line, with a module for each command."""

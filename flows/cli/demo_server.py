@@ -24,8 +24,8 @@ from tasks.workspace.errors import InputError
 
 FOLDER_PREFIX = "cifarflow-demo-"
 MAX_UPLOAD_BYTES = 50 << 20
-MAX_OTHER_BYTES = 1 << 20  # of a request, beside the file
-SHUTDOWN_TIMEOUT_S = 3  # a page keeps a connection open
+MAX_OTHER_BYTES = 1 << 20  # A request may have so much beside the file.
+SHUTDOWN_TIMEOUT_S = 3  # A page keeps a connection open.
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -35,16 +35,17 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 @contextlib.contextmanager
 def private_folder() -> Iterator[Path]:
-    """A temporary folder that only this user can enter; deleted at the end, after a crash by the next demo.
+    """Make a temporary folder that only this user can enter, and delete it at the end.
 
-    A demo holds a lock on its folder, which the kernel releases when the demo ends, however it ends.
+    After a crash, the next demo deletes it. A demo holds a lock on its folder, which the kernel releases when
+    the demo ends, however it ends.
     """
     _delete_leftovers()
     while True:
         folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():  # another demo may have taken it for a leftover before it was locked
+        if folder.exists():  # Another demo may have deleted it as a leftover before it was locked.
             break
         os.close(lock)
     try:
@@ -58,7 +59,7 @@ def private_folder() -> Iterator[Path]:
 
 def _delete_leftovers() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        with contextlib.suppress(OSError):  # another user's, or gone
+        with contextlib.suppress(OSError):  # The folder is another user's, or it is gone.
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 if os.fstat(lock).st_uid == os.getuid():
@@ -69,7 +70,7 @@ def _delete_leftovers() -> None:
 
 
 class TokenGuard:
-    """ASGI middleware: the first part of the path must be the token, and a request has a largest size."""
+    """ASGI middleware that demands the token as the first part of the path, and bounds a request's size."""
 
     def __init__(self, app: App, token: str) -> None:
         self._app, self._token = app, token.encode()
@@ -86,7 +87,7 @@ class TokenGuard:
 
 
 class _BoundedRequest:
-    """A request whose size nobody declared: beyond the limit its rest is not read."""
+    """A request whose size nobody declared. What exceeds the limit is not read."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
@@ -127,7 +128,7 @@ def _first_part(path: str) -> bytes:
 
 
 def _declared_bytes(scope: Message) -> int:
-    """What the request says of its size; 0 where it says nothing, or what is no number."""
+    """Return the size that the request declares; 0 if it declares none, or one that is no number."""
     value = next((value for name, value in scope["headers"] if name.lower() == b"content-length"), b"")
     return int(value) if value.isdigit() and len(value) < 20 else 0
 

@@ -1,4 +1,4 @@
-"""`cifarflow doctor`: check the setup and print fixes."""
+"""The command `cifarflow doctor` checks the setup, and says how to mend what is wrong."""
 
 import os
 import shutil
@@ -9,27 +9,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+import click
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
+from flows.cli.project import enter_project
 from flows.run.lock import LOCK_FILE, read_holder
 from flows.server.api import check_api, load_settings, takes_anybodys_requests
 from flows.server.local import find_local_server, find_unprotected_servers
 from flows.versions.dvc_data import check_data_recorded
 from flows.versions.dvc_repro import change_reason, open_repo, topological_stages
 from flows.versions.git import find_problem, run_git
-from tasks.dataset import cifar
-from tasks.dataset.folder import list_images
-from tasks.params import Params, read_params
+from tasks.dataset.catalog import open_dataset
+from tasks.drift.shift import find_noticeable_shifts
+from tasks.params import PARAMS, Params, read_params
 from tasks.registry.ledger import LEDGER, TRUNCATED_SUFFIX, read_content
 from tasks.registry.ledger_lines import SET_ASIDE
-from tasks.registry.serving_model import find_doubt, resolve_serving_model
+from tasks.registry.sensitivity import describe_sensitivity, measure_discordance
+from tasks.registry.serving_model import require_known_champion, resolve_serving_model
 from tasks.tracking import has_api_key, resolve_mode
 from tasks.workspace.errors import RunError
+from tasks.workspace.splits import load_splits
 
-REQUIRED_DISK_BYTES = 1_000_000_000  # data, its copy in DVC's cache, splits and theirs
+REQUIRED_DISK_BYTES = 1_000_000_000  # This holds the data, the splits, and a copy of both in DVC's cache.
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -40,34 +44,57 @@ class Check:
     """`error` would make a run fail"""
     text: str
     fix: str = ""
-    """a command"""
+    """a command that mends it, if one does"""
 
 
+@click.command()
 def doctor() -> int:
-    """Print the checks as they finish. Returns the exit code: 1 where something would make a run fail."""
+    """Check the setup; for every problem, print the command that fixes it.
+
+    \b
+    Example:
+      cifarflow doctor
+    """
+    enter_project()
+    return check_setup()
+
+
+def check_setup() -> int:
+    """Print the checks as they finish. Returns the exit code, which is 1 where a check found an error."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    errors = 0
+    errors, is_up_to_date = 0, False
     for check in run_checks():
+        is_up_to_date |= (check.subject, check.status) == ("stages", "ok")
         line = Text(f"{check.status:<7} ", STYLES[check.status]) + Text(f"{check.subject:<9} {check.text}")
         console.print(line)
         if check.fix:
             console.print(f"                  fix: {check.fix}")
         errors += check.status == "error"
-    problems = f"{errors} problem{'s' if errors > 1 else ''} would make a run fail"
-    console.print(problems if errors else "all good; next: cifarflow run")
+    if errors:
+        console.print(f"{errors} problem{'s' if errors > 1 else ''} would make a run fail")
+    elif is_up_to_date:
+        console.print("nothing is wrong, and all results are up to date; next: cifarflow predict IMAGE")
+    else:
+        console.print("nothing is wrong; next: cifarflow run")
     return 1 if errors else 0
 
 
 def run_checks() -> Iterator[Check]:
     yield from _python()
+    params: Params | None = None
     try:
-        params = read_params(Path("params.yaml"))
+        params = read_params(PARAMS)
     except RunError as error:
-        yield Check("params", "error", str(error), "git checkout HEAD -- params.yaml")
+        yield Check("params", "error", f"{error}; correct it in an editor")
+    else:
+        yield Check("params", "ok", f"{PARAMS} is valid")
+    for check in (_disk, _git, _dvc, _lock, _prefect):
+        yield from check()
+    if params is None:
+        yield from _ledger()
         return
-    yield Check("params", "ok", "params.yaml is valid")
-    for check in (_data, _disk, _device, _git, _dvc, _lock, _prefect, _tracking, _champion):
-        yield from check(params)
+    for check_with_params in (_data, _device, _tracking, _champion, _decisions):
+        yield from check_with_params(params)
 
 
 def _python() -> Iterator[Check]:
@@ -103,39 +130,30 @@ def _satisfies_pin(pin: Requirement) -> bool:
 
 def _data(params: Params) -> Iterator[Check]:
     folder = Path(params.paths.data)
-    if params.dataset == "folder":
-        yield from _image_folder(folder)
+    dataset = open_dataset(params.dataset)
+    missing = dataset.find_missing(folder)
+    if missing is not None:
+        is_set = missing.url_variable in os.environ
+        source = missing.url_variable if is_set else "its sources in params.yaml"
+        text = f"not downloaded yet; a run downloads it from {source}"
+        yield Check("data", "warning", text, "python -m tasks download")
         return
-    files = cifar.DATASETS[params.dataset]
-    if not (folder / files.folder).exists():
-        source = files.url_variable if files.url_variable in os.environ else "its sources in params.yaml"
-        yield Check(
-            "data",
-            "warning",
-            f"not downloaded yet; a run downloads it from {source}",
-            "python -m tasks download",
-        )
-        return
+    fix = (
+        f"dvc add {folder}" if dataset.is_own else f"mv {folder} {folder}.altered && python -m tasks download"
+    )
     try:
-        cifar.verify(folder, params.dataset)
+        text = dataset.verify(folder)
+        if dataset.is_own:
+            with open_repo() as repo:
+                check_data_recorded(repo)
+            text += ", as recorded"
     except RunError as error:
-        yield Check("data", "error", str(error), f"mv {folder} {folder}.altered && python -m tasks download")
+        yield Check("data", "error", str(error).splitlines()[0], fix)
     else:
-        yield Check("data", "ok", f"{params.dataset}, every file as published")
+        yield Check("data", "ok", text)
 
 
-def _image_folder(folder: Path) -> Iterator[Check]:
-    try:
-        listing = list_images(folder)
-        with open_repo() as repo:
-            check_data_recorded(repo)
-    except RunError as error:
-        yield Check("data", "error", str(error).splitlines()[0], f"dvc add {folder}")
-    else:
-        yield Check("data", "ok", f"{len(listing.files):,} images of your own, as recorded")
-
-
-def _disk(_: Params) -> Iterator[Check]:
+def _disk() -> Iterator[Check]:
     free = shutil.disk_usage(Path()).free
     text = f"{free / 1e9:.1f} GB free"
     if free < REQUIRED_DISK_BYTES:
@@ -152,7 +170,7 @@ def _disk(_: Params) -> Iterator[Check]:
 def _device(params: Params) -> Iterator[Check]:
     import torch
 
-    from tasks.training.fused_operators import find_compiler
+    from tasks.training.compile import find_compiler
 
     cores = f"{os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
@@ -166,12 +184,12 @@ def _device(params: Params) -> Iterator[Check]:
         )
     else:
         yield Check("device", "ok", f"CPU ({cores}), PyTorch {torch.__version__}, float32")
-        if params.train.can_be_fused and params.train.fused is not False and find_compiler() is None:
+        if params.train.has_fast_path and params.train.fused is not False and find_compiler() is None:
             text = "no C++ compiler, with which net trains in half of the time"
             yield Check("compiler", "warning", text, "apt-get install g++")
 
 
-def _git(_: Params) -> Iterator[Check]:
+def _git() -> Iterator[Check]:
     problem = find_problem()
     if problem is None:
         yield Check("Git", "ok", f"commit {run_git('rev-parse', '--short', 'HEAD')}")
@@ -181,7 +199,7 @@ def _git(_: Params) -> Iterator[Check]:
         yield Check("Git", "warning", f"{problem.text}: decisions name no commit", problem.fix)
 
 
-def _dvc(_: Params) -> Iterator[Check]:
+def _dvc() -> Iterator[Check]:
     try:
         with open_repo() as repo:
             remote = repo.config["core"].get("remote")
@@ -205,7 +223,7 @@ def _dvc(_: Params) -> Iterator[Check]:
         yield Check("stages", "ok", "all up to date")
 
 
-def _lock(_: Params) -> Iterator[Check]:
+def _lock() -> Iterator[Check]:
     try:
         with FileLock(LOCK_FILE, timeout=0):
             yield Check("locks", "ok", "no run in progress")
@@ -213,7 +231,7 @@ def _lock(_: Params) -> Iterator[Check]:
         yield Check("locks", "warning", f"{read_holder()} is running; another run would wait or be rejected")
 
 
-def _prefect(_: Params) -> Iterator[Check]:
+def _prefect() -> Iterator[Check]:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import FlowRunSort
 
@@ -259,13 +277,17 @@ def _tracking(params: Params) -> Iterator[Check]:
 
 
 def _champion(params: Params) -> Iterator[Check]:
+    """Check the ledger and the model that predictions use."""
+    found = list(_ledger())
+    yield from found
+    if any(check.status == "error" for check in found):
+        return  # The ledger does not say which model is the champion.
     model = Path(params.paths.onnx_model)
     try:
         served, what = resolve_serving_model(model)
-        yield from _ledger()
     except RunError as error:
         problem, _, fix = str(error).partition("restore it with: ")
-        yield Check("champion", "error", problem.rstrip("; "), fix)
+        yield Check("champion", "warning", f"predictions fail: {problem.rstrip('; ')}", fix)
         return
     if not served.is_file():
         yield Check("champion", "warning", "no champion and no exported model yet", "cifarflow run")
@@ -275,11 +297,40 @@ def _champion(params: Params) -> Iterator[Check]:
         yield Check("champion", "ok", what)
 
 
+def _decisions(params: Params) -> Iterator[Check]:
+    """Say what comparisons of models can find; nothing before the first split."""
+    try:
+        data, entries = load_splits(Path(params.paths.splits)), read_content().entries
+    except RunError:
+        return  # The other checks say what is wrong with the ledger.
+    num_images = len(data.val.labels)
+    is_enough, text = describe_sensitivity(num_images, params.compare, measure_discordance(entries))
+    yield Check("decisions", "ok" if is_enough else "warning", text)
+    yield from _drift(num_images, len(data.metadata["classes"]), params.drift.confidence)
+
+
+def _drift(num_images: int, num_classes: int, confidence: float) -> Iterator[Check]:
+    """Say how large a shift the drift test notices, in the smallest batch and in one ten times as large."""
+    try:
+        sizes = find_noticeable_shifts(num_images, num_classes, confidence)
+    except RunError as error:
+        yield Check("drift", "warning", str(error))
+        return
+    found = ", ".join(f"KS {shift:.2f} in {size:,}" for size, shift in sizes.items())
+    yield Check("drift", "ok", f"the smallest shift that is noticed in a batch of new images: {found}")
+
+
 def _ledger() -> Iterator[Check]:
-    """What is damaged in a ledger that can be read."""
-    content = read_content()
+    """Name what is damaged in the ledger. It is an error where the ledger may not name the champion."""
+    try:
+        content = read_content()
+        require_known_champion()
+    except RunError as error:
+        problem, _, fix = str(error).partition("restore it with: ")
+        yield Check("ledger", "error", problem.rstrip("; "), fix)
+        return
     if content.truncated:
-        problem = find_doubt(content) or f"the last line of {LEDGER} is cut short"
+        problem = f"the last line of {LEDGER} is cut short"
         kept = f"{LEDGER}{TRUNCATED_SUFFIX}"
         yield Check("ledger", "warning", f"{problem}; the next decision moves what is left to {kept}")
     set_aside = sum(line.startswith(SET_ASIDE) for line in content.intact.splitlines())

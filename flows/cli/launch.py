@@ -1,4 +1,4 @@
-"""What the command `cifarflow` starts: the command line of the project in which the user stands.
+"""Start `cifarflow`: the command line of the project in which the user stands.
 
 An environment can serve several projects, or be installed without any. The project's own code runs, as with
 `python -m tasks`, so that it is the code whose hashes DVC records. Until that is settled, only the standard
@@ -12,7 +12,7 @@ from pathlib import Path
 INSTALLED = Path(__file__).resolve().parents[2]
 MAIN = Path("flows", "cli", "main.py")
 MARKERS = ("dvc.yaml", "params.yaml")
-"""files that a project has, with or without code of its own"""
+"""the files that every project has, with or without code of its own"""
 RUN = """
 import sys
 sys.argv[0] = "cifarflow"
@@ -28,22 +28,23 @@ main()
 def main() -> None:
     try:
         project = find_code(_read_directory(sys.argv[1:]))
-    except FileNotFoundError:  # of the current directory, which the command line explains
+    except FileNotFoundError:  # The current directory is gone, which the command line explains.
         project = None
     if project is not None and project != INSTALLED:
         _require_own(project)
         others = filter(None, [os.environ.get("PYTHONPATH")])
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *others])  # for what the command starts
+        # Processes that the command starts find the project's code by it as well.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *others])
         os.execv(sys.executable, [sys.executable, "-P", "-c", RUN, str(project), *sys.argv[1:]])  # noqa: S606
     try:
-        from flows.cli.main import main as run_command_line  # noqa: PLC0415
+        from flows.cli.main import main as run_command_line
     except SyntaxError as error:
         sys.exit(f"cifarflow: {error.filename}, line {error.lineno}: {error.msg}")
     run_command_line()
 
 
 def find_code(start: Path) -> Path | None:
-    """`start` or the nearest directory above it that is a project with code; a sample workspace has none."""
+    """Return `start` or the nearest directory above it that is a project with code; None without one."""
     for directory in (start, *start.parents):
         if all(os.path.isfile(directory / name) for name in (*MARKERS, MAIN)):  # noqa: PTH113 - False where not readable
             return directory
@@ -51,7 +52,7 @@ def find_code(start: Path) -> Path | None:
 
 
 def _read_directory(arguments: list[str]) -> Path:
-    """Where the command runs: the directory of the option -C, which stands before the command's name."""
+    """Return the directory in which the command runs, which the option -C names before the command."""
     directory = ""
     remaining = iter(arguments)
     for argument in remaining:

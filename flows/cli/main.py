@@ -1,7 +1,7 @@
-"""The command line: `cifarflow`.
+"""The command line `cifarflow`.
 
-Each command imports what it needs when it is called: a prediction must not wait for PyTorch, nor help for
-Prefect.
+Each command has a module of its name, which is imported when the command is called: a prediction must not
+wait for PyTorch, nor help for Prefect.
 """
 
 import contextlib
@@ -9,19 +9,62 @@ import os
 import sys
 import tomllib
 from collections.abc import Collection
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import click
-from click_didyoumean import DYMGroup
 
-from flows.cli import flow_commands, local_commands, training_commands
-from flows.run.memory import LACKS, describe_lack_of_memory
+from flows.run.memory import describe_lack_of_memory
 from flows.server.proxies import exclude_loopback_from_proxies
 from tasks.processes import interrupt_on_termination, normalize_environment
 from tasks.streams import discard_standard_output, flush_standard_output, repair_standard_streams
 from tasks.workspace.code import ROOT
-from tasks.workspace.errors import InputError, RunError, describe_os_error, describe_syntax_error
+from tasks.workspace.errors import InputError, RunError, describe_os_error, describe_syntax_error, suggest
+
+COMMANDS = {
+    "run": "Run the pipeline; stages that are up to date are skipped.",
+    "retrain": "Train on new images; promote the model if it is better.",
+    "rollback": "Make an earlier champion the champion again.",
+    "promote": "Promote a model that was rejected or rolled back.",
+    "sweep": "Train with several seeds: mean and standard deviation.",
+    "search": "Search hyperparameters; write the best as a recipe.",
+    "toys": "Run the talk's examples, from one neuron on.",
+    "predict": "Classify images with the champion or the exported model.",
+    "demo": "Serve a local page that classifies images and shows why.",
+    "check-labels": "List the labels in incoming/ that the model doubts.",
+    "drift": "Test whether images are still like the training images.",
+    "serve": "Serve the deployments, and retrain every week.",
+    "server": "Show or stop the local Prefect server, or print its address.",
+    "new": "Make a project that learns classes of your own images.",
+    "doctor": "Check the setup, and say how to fix what is wrong.",
+}
+"""The commands in the order of the help, each with a summary that a terminal of 80 columns shows whole."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported one by one: `check-labels` is `check_labels` in its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"flows.cli.{name}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command '{args[0]}'; {suggest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's interface
+        """Write the summaries, for which no command is imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 def _print_version(context: click.Context, _option: click.Parameter, value: bool) -> None:
@@ -33,7 +76,9 @@ def _print_version(context: click.Context, _option: click.Parameter, value: bool
         context.exit()
 
 
-@click.group(cls=DYMGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "-C",
     "directory",
@@ -56,18 +101,14 @@ def cli(directory: Path | None) -> None:
 
     \b
     Examples:
-      cifarflow run                 the pipeline; `--sample` for half a minute on generated images
-      cifarflow toys neuron         the talk's examples, from one neuron on
-      cifarflow predict cat.jpg     classify an image
-      cifarflow serve               the deployments, and retraining every week
-      cifarflow doctor              check the setup
+      cifarflow run               the pipeline; with --sample on generated images
+      cifarflow toys neuron       the talk's examples, from one neuron on
+      cifarflow predict cat.jpg   classify an image
+      cifarflow serve             the deployments, and retraining every week
+      cifarflow doctor            check the setup
     """
     if directory is not None:
         os.chdir(directory)
-
-
-for command in (*flow_commands.COMMANDS, *training_commands.COMMANDS, *local_commands.COMMANDS):
-    cli.add_command(command)
 
 
 def main() -> None:
@@ -76,7 +117,10 @@ def main() -> None:
 
 
 def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> int:
-    """0 = success, 1 = run failed, 2 = invalid usage, 130 = interrupted."""
+    """Run the command and return its exit code.
+
+    0 = success, 1 = the run failed, 2 = the usage was wrong, 130 = interrupted.
+    """
     interrupt_on_termination()
     exclude_loopback_from_proxies()
     try:
@@ -88,29 +132,23 @@ def run_command(arguments: list[str], closed_streams: Collection[str] = ()) -> i
         normalize_environment()
         code = int(cli(arguments, prog_name="cifarflow", standalone_mode=False, obj=closed_streams) or 0)
         flush_standard_output()
-    except (
-        click.ClickException,
-        click.Abort,
-        RunError,
-        OSError,
-        SyntaxError,
-        KeyboardInterrupt,
-        *LACKS,
-    ) as error:
-        lack = describe_lack_of_memory(error)
-        if lack is None and isinstance(error, LACKS) and not isinstance(error, click.Abort):
-            raise  # an Abort is a RuntimeError, too
-        code, message = _describe(RunError(lack) if lack else error)
+    except (Exception, KeyboardInterrupt) as error:
+        described = _describe(error)
+        if described is None:
+            raise
+        code, message = described
         if message:
-            with contextlib.suppress(OSError):  # the terminal may be gone
+            with contextlib.suppress(OSError):  # The terminal may be gone.
                 print(message, file=sys.stderr)
     finally:
         os.chdir(started_in)
     return code
 
 
-def _describe(error: BaseException) -> tuple[int, str]:  # noqa: PLR0911 - one per kind of error
-    """Exit code and message of what ended a command."""
+def _describe(error: BaseException) -> tuple[int, str] | None:  # noqa: PLR0911 - one per kind of error
+    """Return exit code and message for what ended a command; None for a bug, which gets a traceback."""
+    if lack := describe_lack_of_memory(error):
+        return RunError.exit_code, f"cifarflow: {lack}"
     match error:
         case click.exceptions.NoArgsIsHelpError():
             return InputError.exit_code, error.format_message()
@@ -118,7 +156,7 @@ def _describe(error: BaseException) -> tuple[int, str]:  # noqa: PLR0911 - one p
             return InputError.exit_code, f"cifarflow: {' '.join(error.format_message().split())} (see --help)"
         case RunError():
             return error.exit_code, f"cifarflow: {error}"
-        case BrokenPipeError():  # whoever read the output has enough
+        case BrokenPipeError():  # Whoever read the output wants no more of it.
             discard_standard_output()
             return RunError.exit_code, ""
         case OSError():
@@ -127,4 +165,6 @@ def _describe(error: BaseException) -> tuple[int, str]:  # noqa: PLR0911 - one p
             return RunError.exit_code, f"cifarflow: {reason}"
         case SyntaxError():
             return RunError.exit_code, f"cifarflow: {describe_syntax_error(error)}"
-    return 130, "cifarflow: interrupted"
+        case click.Abort() | KeyboardInterrupt():
+            return 130, "cifarflow: interrupted"
+    return None

@@ -1,17 +1,20 @@
-"""`cifarflow predict`: the most probable classes of images, from the exported model. No PyTorch is loaded."""
+"""The command `cifarflow predict` prints the most probable classes of images. It loads no PyTorch."""
 
 import glob
 import io
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tasks.dataset.image import load_image
+from flows.cli.project import enter_model_project, record_option
+from tasks.dataset import image as image_files
+from tasks.dataset.image import LeftOut, load_image
 from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.workspace.errors import InputError, escape_unprintable
@@ -19,12 +22,39 @@ from tasks.workspace.errors import InputError, escape_unprintable
 TOP_K = 3
 STDIN = "-"
 MAX_STDIN_BYTES = 1 << 28
-BATCH_SIZE = 64  # few enough that the first lines of a large set come soon
+BATCH_SIZE = 64  # A batch is small, so that the first lines of a large set come soon.
 
 TopK = list[tuple[str, float]]
 
 
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@record_option
+@click.pass_obj
 def predict(
+    closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool, record: Path | None
+) -> int:
+    """Classify images: print the top 3 classes for each, using the champion or the exported model.
+
+    IMAGE is a file, a directory, a pattern, or - for standard input, in any format and size.
+
+    \b
+    Example:
+      cifarflow predict cat.jpg holiday/
+    """
+    if "stdin" in closed_streams and STDIN in images:
+        raise InputError("standard input is closed, but - asks to read an image from it")
+    if "stdout" in closed_streams:
+        raise InputError("standard output is closed, so no class could be printed")
+    start, model, model_label = enter_model_project()
+    os.chdir(start)
+    return predict_images(
+        images, Path(os.path.relpath(model)), model_label, as_json=as_json, record_file=record
+    )
+
+
+def predict_images(
     images: Sequence[str],
     onnx_model: Path,
     model_label: str = "",
@@ -32,21 +62,26 @@ def predict(
     as_json: bool = False,
     record_file: Path | None = None,
 ) -> int:
-    """Print the three most probable classes of each image: a table, or JSON lines. Returns the exit code.
+    """Print the three most probable classes of each image: a table, or JSON lines. Return the exit code.
 
     `images` are files, directories (searched recursively), glob patterns, and `-` for standard input. A
-    missing or corrupt image is reported, skipped and counted, and makes the exit code 1. `InputError` if
-    there is none at all. `model_label` says which model it is.
+    missing or corrupt image is reported, skipped and counted, and makes the exit code 1. What is left out of
+    a directory is named in one line. `InputError` if there is no image at all. `model_label` says which model
+    it is.
     """
-    files = {image: find_images(image) for image in images}
+    left_out = LeftOut()
+    files = {image: find_images(image, left_out) for image in images}
     names = [name for image in images for name in files[image]]
     missing = [image for image in images if not files[image]]
     if not names:
-        raise InputError(f"no image found at {', '.join(map(escape_unprintable, missing))}")
+        note = f"; left out: {left_out}" if left_out else ""
+        raise InputError(f"no image found at {', '.join(map(escape_unprintable, missing))}{note}")
     model = load_model(onnx_model)
     recorder = OutputRecorder(record_file, onnx_model) if record_file else None
     print(f"by {onnx_model}{model_label and f' ({model_label})'}, {model.dataset_label}", file=sys.stderr)
 
+    if left_out:
+        print(f"left out: {left_out}", file=sys.stderr)
     table = _Table(names, model.classes)
     failed = 0
     for name, result in classify_files(names, missing, model, recorder):
@@ -62,15 +97,13 @@ def predict(
     return 1 if failed else 0
 
 
-def find_images(image: str) -> list[str]:
-    """The argument itself, the images below a directory, or the matches of a pattern."""
+def find_images(image: str, left_out: LeftOut) -> list[str]:
+    """Return the argument itself, the images below a directory, or the matches of a pattern."""
     path = Path(image)
     if image == STDIN:
         return [image]
     if path.is_dir():
-        known = Image.registered_extensions()
-        below = (file for file in path.rglob("*") if file.suffix.lower() in known and not file.is_dir())
-        return [str(file) for file in sorted(below) if not _is_hidden(file.relative_to(path))]
+        return [str(file) for file in image_files.find_images(path, left_out)]
     if path.exists():
         return [image]
     matches = sorted(glob.glob(image, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
@@ -115,7 +148,7 @@ def _to_record(name: str, result: TopK | InputError) -> dict[str, object]:
 
 
 class _Table:
-    """Printed row by row as results arrive; the header precedes the first."""
+    """A table that is printed row by row as results arrive. The header precedes the first row."""
 
     def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
         self.name_width = min(max(len(escape_unprintable(name)) for name in (*names, "image")), 60)
@@ -132,7 +165,3 @@ class _Table:
         shown = shown if len(shown) <= self.name_width else "…" + shown[1 - self.name_width :]
         cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in top_k]
         print(shown.ljust(self.name_width), *cells, sep="  ", flush=True)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -1,7 +1,6 @@
-"""A separate workspace for the generated sample, which keeps its results apart from the project's."""
+"""Make a workspace for the generated sample, which keeps its results apart from the project's."""
 
 import contextlib
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from flows.run.lock import workspace_lock
-from flows.versions.dvc_cache import keep_dvc_cache_private
+from flows.versions.dvc_repro import prepare_dvc
 from tasks.dataset.synthetic import generate_sample
 from tasks.overrides import copy_params
 from tasks.params import read_params
@@ -25,12 +24,11 @@ SAMPLE_OVERRIDES: dict[str, dict[str, Any]] = {
 
 
 def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
-    """The directory `sample/` in the project: data, dvc.yaml, the code, parameters for a short run.
+    """Make the directory `sample/` in the project: data, dvc.yaml, the code, parameters for a short run.
 
     It has its own DVC repository. Its `params.yaml` has `dataset: sample`, which labels every result.
     """
-    logging.getLogger("dvc").setLevel(logging.WARNING)
-    keep_dvc_cache_private()
+    prepare_dvc()
     project = project.resolve()
     workspace = project / SAMPLE_DIR
     try:
@@ -43,16 +41,16 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
         with contextlib.chdir(workspace), workspace_lock(wait=wait):
             for name in (".dvcignore", "dvc.yaml"):
                 shutil.copy(project / name, ".")
-            for package in ("tasks", "models"):  # what the stages depend on
+            for package in ("tasks", "models"):  # The stages depend on these.
                 shutil.rmtree(package, ignore_errors=True)
                 shutil.copytree(project / package, package, ignore=shutil.ignore_patterns("__pycache__"))
             shutil.rmtree("pretrained", ignore_errors=True)
             shutil.copytree(project / "pretrained", "pretrained")
             copy_params(project / "params.yaml", Path("params.yaml"), "sample", SAMPLE_OVERRIDES)
-            if not Path(".dvc/config").is_file():  # nor after a kill while it was made
+            if not Path(".dvc/config").is_file():  # This is missing after a kill as well.
                 with Repo.init(no_scm=True, force=True):
                     pass
-            write_decisions_page(read_params(Path("params.yaml")).paths)  # the report links to it
+            write_decisions_page(read_params(Path("params.yaml")).paths)  # The report links to it.
             if not Path("data").is_dir():
                 generate_sample(Path("data"))
             with Repo() as repo:

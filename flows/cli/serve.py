@@ -1,4 +1,4 @@
-"""`cifarflow serve`: serve prefect.yaml's deployments locally, starting a Prefect server if needed."""
+"""The command `cifarflow serve` serves prefect.yaml's deployments, and starts a server if needed."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 from ruamel.yaml import YAML
 
+from flows.cli.project import enter_project
 from flows.server.connection import connect_to_server
-from flows.server.local import find_local_server, stop_local_server
+from flows.server.local import LocalServer, find_local_server, stop_local_server
 from tasks.processes import TERMINATION_SIGNALS
 from tasks.workspace.errors import InputError, RunError
 
@@ -20,7 +22,28 @@ if TYPE_CHECKING:
 
 DEPLOYMENTS = Path("prefect.yaml")
 AUTOMATIONS = Path("automations.yaml")
-MAX_CONCURRENT_RUNS = 2  # one runs, and one waits for it or is rejected
+SERVER_CHECK_INTERVAL_S = 1.0
+MAX_CONCURRENT_RUNS = 2  # One runs, and one waits for it or is rejected.
+
+
+@click.command()
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=4200,
+    help="Port of a server on 127.0.0.1 (default: 4200).",
+)
+def serve(port: int) -> None:
+    """Serve the deployments from this directory, starting a Prefect server if none is running.
+
+    Stop with Ctrl-C.
+
+    \b
+    Example:
+      cifarflow serve
+    """
+    enter_project()
+    serve_deployments(port)
 
 
 def serve_deployments(port: int) -> None:
@@ -30,27 +53,32 @@ def serve_deployments(port: int) -> None:
             raise InputError(f"{Path.cwd()} has no {file}")
     with connect_to_server(port=port) as url:
         server = find_local_server()
-        is_local = server is not None and server.api_url == url
+        if server is not None and server.api_url != url:
+            server = None  # PREFECT_API_URL names another one.
         with contextlib.suppress(KeyboardInterrupt):
             for name, value in _job_env().items():
                 os.environ.setdefault(name, value)
             deployments = [_to_deployment(entry) for entry in _load_deployments()]
             _ensure_automations()
+            _warn_of_work_pools(deployments)
             print(f"serving {', '.join(deployment.name for deployment in deployments)}", flush=True)
             print(f"dashboard: {url.removesuffix('/api')}; stop with Ctrl-C", flush=True)
-            if is_local:
-                print(
-                    'its password, and its use in another shell: eval "$(cifarflow server env)"', flush=True
-                )
-            asyncio.run(_run_until_signal(deployments))
-    if is_local:
-        with contextlib.suppress(RunError):  # another command uses it
+            setup = 'eval "$(cifarflow server env)"' if server else f"export PREFECT_API_URL={url}"
+            print(f"in another shell: {setup} && prefect deployment run retrain/retrain --watch", flush=True)
+            if server:
+                print("the dashboard asks for the password, which `cifarflow server env` prints", flush=True)
+            asyncio.run(_run_until_signal(deployments, server))
+    if server:
+        with contextlib.suppress(RunError):  # Another command uses it.
             stop_local_server()
     print("stopped; schedules are paused until the next cifarflow serve")
 
 
-async def _run_until_signal(deployments: list["RunnerDeployment"]) -> None:
-    """Serve until a signal, which ends the runs first: Prefect's runner breaks off at any but Ctrl-C."""
+async def _run_until_signal(deployments: list["RunnerDeployment"], server: LocalServer | None) -> None:
+    """Serve until a signal, and end the runs first. Prefect's runner would break off at any but Ctrl-C.
+
+    `RunError` where the local server ends: the runner would wait for it, and print tracebacks meanwhile.
+    """
     from prefect.runner import Runner
 
     runner = Runner(pause_on_shutdown=True, limit=MAX_CONCURRENT_RUNS)
@@ -60,19 +88,31 @@ async def _run_until_signal(deployments: list["RunnerDeployment"]) -> None:
     loop = asyncio.get_running_loop()
 
     def stop(*_: object) -> None:
+        runner.pause_on_shutdown = server is None or server.is_running()
         loop.call_soon_threadsafe(serving.cancel)
+
+    async def stop_without_server() -> None:
+        while server is None or server.is_running():  # noqa: ASYNC110 - another process, which sets no event
+            await asyncio.sleep(SERVER_CHECK_INTERVAL_S)
+        stop()
 
     runner.handle_sigterm = stop  # type: ignore[method-assign]
     for name in TERMINATION_SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
+    watching = asyncio.create_task(stop_without_server())
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+    watching.cancel()
+    if server is not None and not server.is_running():
+        raise RunError(
+            "the local Prefect server has ended, so nothing is served; start both: cifarflow serve"
+        )
 
 
 def _load_deployments() -> list[dict[str, Any]]:
-    """Those that run in this directory, not in a clone."""
+    """Read the deployments that run in this directory, not in a clone."""
     try:
         entries: list[dict[str, Any]] = YAML(typ="safe").load(DEPLOYMENTS)["deployments"]
     except Exception as error:
@@ -81,7 +121,7 @@ def _load_deployments() -> list[dict[str, Any]]:
 
 
 def _job_env() -> dict[str, str]:
-    """The environment that prefect.yaml gives the runs of a work pool."""
+    """Read the environment that prefect.yaml gives to the runs of a work pool."""
     definitions = YAML(typ="safe").load(DEPLOYMENTS)["definitions"]
     environment: dict[str, str] = definitions["here"]["job_variables"]["env"]
     return environment
@@ -113,6 +153,25 @@ def _to_schedule(entry: dict[str, Any]) -> "DeploymentScheduleCreate":
     return DeploymentScheduleCreate(
         schedule=schedule, slug=entry.get("slug"), active=entry.get("active", True)
     )
+
+
+def _warn_of_work_pools(deployments: list["RunnerDeployment"]) -> None:
+    """Say which deployments were on a work pool, where `prefect deploy` has put them, and are served now."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    moved: list[str] = []
+    with get_client(sync_client=True) as client:
+        for deployment in deployments:
+            with contextlib.suppress(ObjectNotFound):
+                known = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
+                moved += [deployment.name] if known.work_pool_name else []
+    if moved:
+        print(
+            f"on a work pool so far, and served here from now on: {', '.join(moved)}; "
+            "prefect deploy --all puts them back",
+            flush=True,
+        )
 
 
 def _ensure_automations() -> None:

@@ -1,1 +1,1 @@
-"""A Prefect run: the workspace's lock, the chain of tasks, logs, artifacts, lineage."""
+"""What a Prefect run needs: the workspace's lock, the chain of tasks, logs, artifacts, lineage."""

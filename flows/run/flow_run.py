@@ -1,4 +1,4 @@
-"""What every flow run needs: exclusive workspace, parameters, a chain of tasks, progress, the final state."""
+"""Give every flow run an exclusive workspace, parameters, a chain of tasks, progress and a final state."""
 
 import contextlib
 import functools
@@ -17,8 +17,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
+from pydantic.fields import FieldInfo
 
-from flows.parameters import FlowParameters
+from flows.parameters import FlowParameters, FormSection
 from flows.run import markdown
 from flows.run.killed_runs import end_flow_run, end_task_runs
 from flows.run.lock import WorkspaceLockedError, workspace_lock
@@ -34,7 +35,8 @@ RunFn = TypeVar("RunFn", bound=Callable[..., State[Any]])
 
 PROGRESS_UPDATE_INTERVAL_S = 5.0
 
-status_logger = logging.getLogger("cifarflow.status")  # the terminal's status line; logs go through Prefect
+status_logger = logging.getLogger("cifarflow.status")
+"""what the terminal's status line shows; logs go through Prefect"""
 
 
 class WorkspaceParameters(Protocol):
@@ -59,7 +61,7 @@ def exclusive_workspace(parameters: WorkspaceParameters, *, wait: bool = False) 
         contextlib.chdir(parameters.workspace),
         workspace_lock(wait=wait, flow_run_id=str(flow_run_id or "")) as killed,
     ):
-        if killed == str(flow_run_id):  # the same one, run again
+        if killed == str(flow_run_id):  # Prefect runs the same flow run again.
             end_task_runs(killed)
         elif killed:
             end_flow_run(killed)
@@ -67,14 +69,14 @@ def exclusive_workspace(parameters: WorkspaceParameters, *, wait: bool = False) 
 
 
 def load_params(overrides: Overrides | None) -> Params:
-    """`params.yaml`, after writing the overrides into it."""
+    """Write the overrides into `params.yaml`, and read it."""
     if overrides is not None:
         write_overrides(PARAMS, overrides)
     return read_params(PARAMS)
 
 
 def read_params_with(overrides: Overrides | None) -> Params:
-    """`params.yaml` with the overrides, for one run; the file stays as it is."""
+    """Read `params.yaml` and apply the overrides, for one run; the file stays as it is."""
     params = read_params(PARAMS)
     return params if overrides is None else with_overrides(params, overrides)
 
@@ -89,15 +91,14 @@ class TaskFailedError(RunError):
     def __init__(self, name: str, state: State[Any]) -> None:
         super().__init__(f"{name}: {state.message}")
         self.cause = state.data
-        """what the task has failed with; the command's exit code depends on it"""
+        """the error with which the task has failed; the command's exit code depends on it"""
 
 
 def fail_in_one_line(function: RunFn) -> RunFn:
     """Return known failures of a flow or task as its state: no traceback in the log.
 
-    Failures of the disk and a lack of memory are among them.
-
-    That is `Failed`, or `Cancelled` if a scheduled run found the workspace locked. `Skip` becomes `Skipped`.
+    Failures of the disk and a lack of memory are among them. The state is `Failed`, or `Cancelled` if a
+    scheduled run found the workspace locked. `Skip` becomes the state `Skipped`.
     """
 
     @functools.wraps(function)
@@ -112,7 +113,7 @@ def fail_in_one_line(function: RunFn) -> RunFn:
             run_error = error
         except OSError as error:
             run_error = RunError(describe_lack_of_memory(error) or describe_os_error(error))
-        except SyntaxError as error:  # of a module that is imported only now
+        except SyntaxError as error:  # A module that is imported only now may have one.
             run_error = RunError(describe_syntax_error(error))
         except LACKS as error:
             lack = describe_lack_of_memory(error)
@@ -144,7 +145,7 @@ def workspace_flow(name: str) -> Callable[[Callable[[Any], State[Any]]], Any]:
                 inspect.Parameter(
                     key,
                     inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                    default=inspect.Parameter.empty if field.is_required() else field.default,
+                    default=_form_default(field),
                     annotation=annotation,
                 )
                 for key, (field, annotation) in fields.items()
@@ -163,6 +164,13 @@ def workspace_flow(name: str) -> Callable[[Callable[[Any], State[Any]]], Any]:
         return flow(name=name, log_prints=True)(fail_in_one_line(run))
 
     return decorate
+
+
+def _form_default(field: FieldInfo) -> Any:
+    """Return the value that the form starts with; a section starts empty, but opened."""
+    if field.is_required():
+        return inspect.Parameter.empty
+    return {} if any(isinstance(item, FormSection) for item in field.metadata) else field.default
 
 
 def workspace_task(name: str | None = None, **options: Any) -> Callable[[RunFn], Task[..., State[Any]]]:
@@ -187,7 +195,7 @@ def current_flow_run_id() -> UUID | None:
 
 
 def read_pause_keys() -> set[str]:
-    """Of the times that this flow run was suspended before, each of which ended its process."""
+    """Return the keys of the pauses in which this flow run was suspended, which ended its process."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return set()
@@ -195,14 +203,14 @@ def read_pause_keys() -> set[str]:
 
 
 def _is_scheduled() -> bool:
-    """Whether a schedule started this process; a run that was suspended is started by a person."""
+    """Return whether a schedule started this process. A run that was suspended is started by a person."""
     context = FlowRunContext.get()
     scheduled = context is not None and context.flow_run is not None and context.flow_run.auto_scheduled
     return scheduled and not read_pause_keys()
 
 
 class TaskChain:
-    """The tasks of a flow run, each waiting for the one before it. On exit their table goes to the log."""
+    """The tasks of a flow run, each of which waits for the one before. On exit, the log gets their table."""
 
     def __init__(self) -> None:
         self.runs: list[TaskRunSummary] = []
@@ -222,22 +230,24 @@ class TaskChain:
         status_logger.info(name)
         state = task(*arguments, wait_for=self._upstream, return_state=True)
         seconds = time.perf_counter() - started
-        self.runs.append(TaskRunSummary(name, str(state.name), seconds, state.message or ""))
+        # Why a task failed is said by its own line and by the flow's: the table need not repeat it.
+        message = state.message or "" if state.is_completed() else ""
+        self.runs.append(TaskRunSummary(name, str(state.name), seconds, message))
         if not state.is_completed():
             raise TaskFailedError(name, state)
         self._upstream = [state]
 
     @property
     def message(self) -> str:
-        """Which tasks did something."""
+        """Say which tasks did something."""
         ran = [run.name for run in self.runs if run.state != "Cached"]
         return f"ran: {', '.join(ran)}" if ran else "everything was up to date"
 
 
 class ProgressReporter:
-    """Shows how far a stage is: in the terminal's status line and as a Prefect progress artifact.
+    """A reporter that shows how far a stage is: in the terminal's status line and as a Prefect artifact.
 
-    Display only: the stage continues while the server is unreachable.
+    The stage continues while the server cannot be reached.
     """
 
     def __init__(self, stage: str) -> None:

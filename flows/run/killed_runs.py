@@ -1,6 +1,8 @@
-"""What a killed process could not tell Prefect's server: that its flow run and its task runs have ended."""
+"""What a killed process leaves behind: runs that seem to go on, and Prefect's file with its environment."""
 
 import logging
+import tempfile
+from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -15,15 +17,19 @@ from prefect.client.schemas.objects import State, StateType, TaskRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from tasks.workspace.files import read_json, write_json
+
 logger = logging.getLogger(__name__)
 
+MANIFESTS = "prefect-workspace-attempt-*/workspace.json"
+"""where Prefect writes a file about each run that a worker starts, below the temporary directory"""
 UNFINISHED = [StateType.RUNNING, StateType.PENDING]
 
 
 def end_flow_run(flow_run_id: str) -> None:
     """Mark a flow run whose process is gone, and its task runs, as crashed, unless they have ended.
 
-    Display only: a server that does not know the run, or does not answer, stops nothing.
+    A server that does not know the run, or does not answer, stops nothing.
     """
     _end(flow_run_id, with_flow_run=True)
 
@@ -42,7 +48,7 @@ def _end(flow_run_id: str, *, with_flow_run: bool) -> None:
                 client.set_task_run_state(task_run.id, crashed, force=True)
             if with_flow_run and flow_run.state_type in UNFINISHED:
                 client.set_flow_run_state(flow_run.id, crashed, force=True)
-    except ObjectNotFound:  # of a temporary server, which went with it
+    except ObjectNotFound:  # The run was on a temporary server, which has ended with it.
         return
     except Exception as error:  # noqa: BLE001 - whatever the client raises, the run goes on
         reason = type(error).__name__
@@ -50,7 +56,7 @@ def _end(flow_run_id: str, *, with_flow_run: bool) -> None:
 
 
 def _read_unfinished(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskRun]:
-    """All of them: the server answers in pages."""
+    """Read all task runs that have not ended; the server gives them in pages."""
     task_runs: list[TaskRun] = []
     while page := client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
@@ -59,3 +65,18 @@ def _read_unfinished(client: SyncPrefectClient, flow_run_id: UUID) -> list[TaskR
     ):
         task_runs += page
     return task_runs
+
+
+def clear_manifest_environment() -> None:
+    """Take the environment, which holds secrets, out of Prefect's file about the run in this folder.
+
+    Prefect deletes the file at the run's end, but a run that is killed leaves it. Only hooks of flows for a
+    crash or a cancellation are started with that environment, and no flow here has one.
+    """
+    for file in Path(tempfile.gettempdir()).glob(MANIFESTS):
+        try:
+            manifest = read_json(file)
+        except (OSError, ValueError):  # The file is another run's, which deletes or writes it right now.
+            continue
+        if Path(manifest.get("working_directory", "")).resolve() == Path.cwd():
+            write_json(file, manifest | {"environment": {}, "hook_command": None})

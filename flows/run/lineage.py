@@ -1,4 +1,4 @@
-"""Lineage as Prefect's asset events: the data, what the stages make of them, the champion.
+"""Record lineage as Prefect's asset events: the data, what the stages make of them, the champion.
 
 The edges are those of dvc.yaml. `@materialize` would add some: it takes what the task before has made, with
 the tasks of a chain, for an input.
@@ -20,13 +20,13 @@ from tasks.registry.ledger import CHAMPION, LedgerEntry
 
 
 def record_data(repo: Repo) -> None:
-    """The data are new, or more."""
+    """Record that the data are new, or that images were added to them."""
     stage = data_stage(repo)
     _materialize(stage.outs if stage else [], [])
 
 
 def record_stage(repo: Repo, name: str) -> None:
-    """The stage's outputs are new, made from its dependencies; code is none of them."""
+    """Record that a stage has made its outputs from its dependencies, among which its code does not count."""
     stages = {str(stage.name): stage for stage in topological_stages(repo)}
     data = data_stage(repo)
     made = {out.fs_path for stage in (*stages.values(), data) if stage for out in stage.outs}
@@ -34,7 +34,7 @@ def record_stage(repo: Repo, name: str) -> None:
 
 
 def record_champion(entry: LedgerEntry, onnx_model: str) -> None:
-    """There is a new champion, or an earlier one again."""
+    """Record that a model has become the champion."""
     metadata = {"md5": entry.model_md5, "version": entry.version, "decision": entry.decision}
     _emit({CHAMPION.as_posix(): metadata}, [onnx_model])
 
@@ -44,14 +44,14 @@ def _materialize(outs: Iterable[Output], sources: Iterable[str]) -> None:
 
 
 def _emit(made: dict[str, dict[str, Any]], sources: Iterable[str]) -> None:
-    """Emit the events; what fails is one line."""
+    """Emit the events. If that fails, a line says so."""
     try:
         AssetContext(
             downstream_assets={_to_asset(path) for path in made},
             direct_asset_dependencies={_to_asset(path) for path in sources},
             materialization_metadata={_to_asset(path).key: metadata for path, metadata in made.items()},
         ).emit_events(Completed())
-    except Exception as error:  # noqa: BLE001 - a view: whatever Prefect's client raises, the run continues
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client raises, the run continues
         print(f"lineage not recorded: {type(error).__name__}")
 
 

@@ -1,4 +1,4 @@
-"""The lock of the workspace (the current directory): one run at a time."""
+"""Lock the workspace, which is the current directory: one run at a time may work in it."""
 
 import os
 import sys
@@ -48,17 +48,17 @@ def workspace_lock(*, wait: bool = False, flow_run_id: str = "") -> Iterator[str
         yield killed
     finally:
         if flow_run_id:
-            with suppress(OSError):  # the next run then asks about a flow run that has ended
+            with suppress(OSError):  # The next run then asks about a flow run that has ended.
                 LOCK_FILE.write_text(f"{holder}\n", encoding="utf-8")
         lock.release()
 
 
 def read_holder() -> str:
-    """The process that holds the lock, or held it last; empty if there was none."""
+    """Return the process that holds the lock, or held it last; empty if there was none."""
     return _read_lines()[0]
 
 
 def _read_lines() -> list[str]:
-    """The holder, and the flow run of one that could not leave."""
+    """Return the lock's holder, and the id of its flow run if it was killed or still runs."""
     text = LOCK_FILE.read_text(encoding="utf-8", errors="replace") if LOCK_FILE.is_file() else ""
     return [*text.splitlines(), "", ""][:2]

@@ -8,7 +8,7 @@ from tasks.workspace.errors import RunError
 
 
 def filter_prefect_logs() -> None:
-    """Install the filters; again, it changes nothing."""
+    """Install the filters. A second call changes nothing."""
     for logger, log_filter in (
         ("prefect.task_runs", drop_duplicate_failure),
         ("prefect.flow_runs", drop_known_traceback),
@@ -21,12 +21,12 @@ def filter_prefect_logs() -> None:
 
 
 def drop_duplicate_failure(record: logging.LogRecord) -> bool:
-    """Prefect reports a failed task twice, the second time with the reason."""
+    """Drop the first of two lines about a failed task: the second one has the reason."""
     return not record.getMessage().startswith("Task run failed with state")
 
 
 def drop_known_traceback(record: logging.LogRecord) -> bool:
-    """What a `RunError` says, the final state has said; a lost connection is a line without traceback."""
+    """Drop what the final state has said already, and the traceback of a lost connection."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, httpx.HTTPError):
         record.exc_info = None
@@ -37,12 +37,12 @@ _warned: set[str] = set()
 
 
 def warn_once(record: logging.LogRecord) -> bool:
-    """Whether no record with this message, whatever its arguments, has come before."""
+    """Drop a record whose message, whatever its arguments, has come before."""
     is_new = record.msg not in _warned
     _warned.add(record.msg)
     return is_new
 
 
 def drop_undelivered_event(record: logging.LogRecord) -> bool:
-    """Events that cannot be sent are warned about by their client; here each is printed in full."""
+    """Drop the full text of an event that cannot be sent: Prefect's client warns of it as well."""
     return "failed to process item" not in record.msg

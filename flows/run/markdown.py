@@ -1,4 +1,4 @@
-"""The text of the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
+"""Write the flows' summaries: the table of a run's tasks, and Markdown for Prefect's artifacts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.run.tables import Table
+from tasks.dataset.catalog import open_dataset
 from tasks.incoming.ingest import REASONS, REJECTED_DIR, IngestResult
 from tasks.params import Params
-from tasks.registry.ledger import LedgerEntry, describe_test
+from tasks.registry.ledger import LedgerEntry, describe_detectable_gain, describe_test
 from tasks.reporting.markdown import escape_markdown, format_row
-from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.files import read_json
 
 if TYPE_CHECKING:
-    from tasks.drift.check import DriftCheck  # brings SciPy's statistics
+    from tasks.drift.check import DriftCheck  # This import is slow, since it brings SciPy's statistics.
 
-MAX_ROWS = 20  # of a table of files
+MAX_ROWS = 20  # A table of files has so many rows at most.
 
 
 @dataclass(frozen=True)
 class TaskRunSummary:
-    """One row of the summary."""
+    """A row of the table of a run's tasks."""
 
     name: str
     state: str
@@ -35,8 +35,8 @@ def tabulate_runs(runs: Sequence[TaskRunSummary]) -> Table:
 
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
-    """The run's tasks, and the values of metrics.json and benchmark.json."""
-    lines = [f"# Pipeline on {escape_markdown(describe_dataset(params.dataset))}", ""]
+    """Show the run's tasks, and the values of metrics.json and benchmark.json."""
+    lines = [f"# Pipeline on {escape_markdown(open_dataset(params.dataset).description)}", ""]
     lines += [tabulate_runs(runs).as_markdown()]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
     lines += ["", _tabulate_benchmark(read_json(Path(params.paths.benchmarks))).as_markdown()]
@@ -80,7 +80,7 @@ def _tabulate_benchmark(benchmark: dict[str, Any]) -> Table:
 
 
 def ingest_markdown(result: IngestResult, doubted: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Accepted images and growth per class, labels that the model doubts, rejected files with reasons."""
+    """Show accepted images and growth per class, labels that the model doubts, and rejected files."""
     lines = [f"# {result}", ""]
     if result.accepted:
         lines += ["| class | accepted | all added: training | validation | of the data set's own |"]
@@ -111,7 +111,7 @@ def _rejected_lines(rejected: Mapping[str, str]) -> list[str]:
 
 
 def drift_markdown(check: "DriftCheck") -> str:
-    """The result, and the largest effect of each kind of test."""
+    """Show the result, and the largest effect of each kind of test."""
     values = check.as_dict()
     lines = [
         f"# {'Drift' if values['drifted'] else 'No drift was found'}",
@@ -120,15 +120,16 @@ def drift_markdown(check: "DriftCheck") -> str:
         "",
     ]
     if values["tests"]:
-        lines += ["| shift | class | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
+        lines += ["| shift | largest in | effect | p | required |", "| --- | --- | ---: | ---: | ---: |"]
     for shift, test in values["tests"].items():
         numbers = f"{test['effect']:+.3f}", f"{test['p_value']:.1e}", f"{values['threshold']:.1e}"
-        lines.append(format_row((shift, test["class"], *numbers)))
+        what = "number" if shift == "label" else "model's probability"
+        lines.append(format_row((shift, f"{what} of {test['class']}", *numbers)))
     return "\n".join(lines) + "\n"
 
 
 def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
-    """Rows for the data set's own validation images and for those that were added, if there are any."""
+    """Write rows for the data set's own validation images and for those that were added, if there are any."""
     rows = []
     for key, name in (("val_own", "the data set's own"), ("val_added", "added")):
         if key in evidence:
@@ -143,7 +144,7 @@ def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
 
 
 def decision_markdown(entry: LedgerEntry) -> str:
-    """The decision, its reason, and challenger and champion side by side."""
+    """Show the decision, its reason, and challenger and champion side by side."""
     evidence = entry.evidence
     decision = entry.decision.replace("_", " ").capitalize()
     lines = [f"# {decision}: {escape_markdown(entry.reason)}", ""]
@@ -163,8 +164,13 @@ def decision_markdown(entry: LedgerEntry) -> str:
             f"Gain on validation {evidence['accuracy_gain']:+.2%} (interval {low:+.2%} to {high:+.2%}),",
             f"McNemar's exact {describe_test(evidence)}; latency per image",
             f"{evidence['latency_ratio']:.2f}x the champion's. The test split takes no part in the decision.",
+            *([f"{detectable.capitalize()}."] if (detectable := describe_detectable_gain(evidence)) else []),
         ]
-    notes = [
+    notes = []
+    if "int8_val_accuracy" in evidence:
+        fate = "it goes with this model" if entry.int8_md5 else "left out: quantize.max_accuracy_drop"
+        notes.append(f"In 8-bit integers {evidence['int8_val_accuracy']:.2%} on validation; {fate}.")
+    notes += [
         f"New images, {intake['time'][:10]}: {intake['summary']}." for intake in evidence.get("drift", [])
     ]
     notes += [

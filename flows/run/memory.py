@@ -1,10 +1,10 @@
-"""What a lack of memory looks like: libraries report it in many ways, and none is a bug of the code."""
+"""Recognize a lack of memory, which libraries report in many ways."""
 
 import errno
 
-# In the texts of ImportError (the dynamic loader's), RuntimeError (PyTorch's and ONNX Runtime's) and OSError.
+# The dynamic loader raises ImportError, and PyTorch and ONNX Runtime raise RuntimeError.
 LACKS = (MemoryError, ImportError, RuntimeError)
-"""what else may be raised where memory is missing, beside OSError; each may mean something else as well"""
+"""what may be raised where memory is missing, beside OSError; each may mean something else as well"""
 SIGNS = (
     "failed to map segment",
     "cannot allocate memory",
@@ -19,7 +19,7 @@ SIGNS = (
 
 
 def describe_lack_of_memory(error: BaseException) -> str | None:
-    """One line, where memory is what was missing; None for any other error."""
+    """Describe the error in one line if memory was missing; return None for any other error."""
     text = " ".join(str(error).split())
     is_sign = isinstance(error, ImportError | RuntimeError | OSError) and any(
         sign in text.lower() for sign in SIGNS

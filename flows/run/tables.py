@@ -1,4 +1,4 @@
-"""Tables that a flow shows twice: as text on the terminal, and as Markdown in a Prefect artifact."""
+"""A table that a flow shows twice: as text on the terminal, and as Markdown in a Prefect artifact."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,1 @@
+"""Start, find and check the Prefect server of a command."""

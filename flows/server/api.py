@@ -1,4 +1,4 @@
-"""Check that Prefect's client can work with its server; if not, say in one line which setting is wrong."""
+"""Check that Prefect's client can work with its server; otherwise say in one line which setting is wrong."""
 
 import contextlib
 import io
@@ -23,13 +23,13 @@ CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 
 def load_settings() -> "Settings":
-    """Prefect's settings; `InputError` if they, or the files that they come from, are invalid."""
+    """Load Prefect's settings; `InputError` if they, or the files that they come from, are invalid."""
     for variable in CERTIFICATE_VARIABLES:
         if not Path(os.environ.get(variable, "/")).exists():
             raise InputError(f"{variable} names a file that does not exist: {os.environ[variable]}")
     if url := os.environ.get("PREFECT_API_URL"):
         _parse_address(url, "PREFECT_API_URL")
-    output = io.StringIO()  # Prefect prints the traceback of an invalid setting, too
+    output = io.StringIO()  # Prefect also prints the traceback of an invalid setting.
     try:
         with contextlib.redirect_stderr(output), warnings.catch_warnings(action="ignore"):
             from prefect.settings import get_current_settings
@@ -56,7 +56,7 @@ def _describe_invalid_setting(error: ValidationError) -> str:
 
 
 def _parse_address(url: str, origin: str) -> str:
-    """Host and port, without a password that the URL may hold; `InputError` if it is not a URL."""
+    """Return host and port, without a password that the URL may hold; `InputError` if it is not a URL."""
     try:
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and parts.hostname:
@@ -73,7 +73,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def find_origin(setting: str) -> str:
-    """Where the setting comes from: an environment variable, a profile or a file."""
+    """Say where the setting comes from: an environment variable, a profile or a file."""
     if setting in os.environ:
         return setting
     from prefect.settings import get_current_settings, load_profiles
@@ -89,7 +89,7 @@ def find_origin(setting: str) -> str:
 
 
 def check_api(settings: "Settings") -> str:
-    """Host and port of the configured server; `RunError` in one line if Prefect's client cannot use it."""
+    """Return host and port of the configured server; `RunError` if Prefect's client cannot use it."""
     url = str(settings.api.url)
     origin = find_origin("PREFECT_API_URL")
     address = _parse_address(url, origin)
@@ -130,14 +130,10 @@ def check_api(settings: "Settings") -> str:
 
 
 def takes_anybodys_requests(url: str) -> bool:
-    """Whether the server at this URL answers without a password."""
+    """Return whether the server at this URL answers without a password."""
     try:
         return httpx.get(f"{url.rstrip('/')}/admin/version", timeout=TIMEOUT_S).is_success
-    except (
-        httpx.HTTPError,
-        OSError,
-        ValueError,
-    ):  # whatever its certificate or a proxy needs, it is no answer
+    except (httpx.HTTPError, OSError, ValueError):  # Its certificate or a proxy may forbid any answer.
         return False
 
 
@@ -183,7 +179,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _proxy_variable(url: str) -> str | None:
-    """The variable that names the proxy for a URL, if there is one."""
+    """Return the variable that names the proxy for a URL, if there is one."""
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
@@ -195,7 +191,7 @@ def _proxy_variable(url: str) -> str | None:
     return None
 
 
-STARTUP_FAILURES = {  # by what the server's log holds then
+STARTUP_FAILURES = {  # The keys are texts that the server's log holds then.
     "Can't locate revision": "a newer Prefect wrote its database; upgrade, or set another PREFECT_HOME",
     "file is not a database": "its database is corrupt; move it away",
     "database disk image is malformed": "its database is corrupt; move it away",
@@ -208,7 +204,7 @@ STARTUP_FAILURES = {  # by what the server's log holds then
 
 
 def describe_startup_failure(log: Path) -> str:
-    """Why the local server did not start, in one line, from its log."""
+    """Read in its log why the local server did not start, and say it in one line."""
     lines = [line.strip() for line in log.read_text("utf-8", errors="replace").splitlines() if line.strip()]
     reasons = [reason for sign, reason in STARTUP_FAILURES.items() if any(sign in line for line in lines)]
     reason = reasons[0] if reasons else (lines[-1][:200] if lines else "no output")

@@ -1,4 +1,4 @@
-"""The Prefect server of a command: the one that Prefect's settings name, or a local one."""
+"""Connect a command to a Prefect server: the one that Prefect's settings name, or a local one."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ TAG = "cifarflow"
 
 @contextlib.contextmanager
 def connect_to_server(preload: Sequence[str] = (), port: int | None = None) -> Iterator[str]:
-    """The API's URL, of a server that responds and with which Prefect's client works in the block.
+    """Yield the URL of an API that responds, and with which Prefect's client works in the block.
 
     The block's flow runs have the tag that automations.yaml looks for. While a server starts, the modules
     `preload` are imported. `RunError` or `InputError` in one line if there is no such server.
@@ -50,12 +50,15 @@ def connect_to_server(preload: Sequence[str] = (), port: int | None = None) -> I
 
 @contextlib.contextmanager
 def _lost_connection_as_run_error() -> Iterator[None]:
-    """What Prefect's client raises when its retries are used up, as one line."""
+    """Turn what Prefect's client raises when its retries are used up into one line."""
     from prefect.exceptions import PrefectHTTPStatusError
 
     try:
         yield
-    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+    except (httpx.HTTPError, PrefectHTTPStatusError, RuntimeError) as error:
+        # Prefect raises RuntimeError with this text at the start of a flow run.
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RunError(
             f"the Prefect server stopped responding ({reason:.200}); finished stages are kept: run again"

@@ -1,4 +1,4 @@
-"""Who listens on a port of this machine, and what a Prefect server there answers."""
+"""Find out who listens on a port of this machine, and what a Prefect server there answers."""
 
 import base64
 import errno
@@ -11,11 +11,11 @@ from flows.server.process import HOST
 
 QUERY_TIMEOUT_S = 10
 FOUND = {200, 404}
-"""what a server that can use its database answers to a query"""
+"""the statuses that a server answers to a query if it can use its database"""
 
 
 def query(port: int, credential: str) -> int:
-    """The HTTP status of a query of the database, which `/health` does not use; 0 without an answer."""
+    """Return the HTTP status of a query; 0 without an answer. It uses the database, as `/health` does not."""
     token = base64.b64encode(credential.encode()).decode()
     headers = {"Authorization": f"Basic {token}"} if credential else {}
     url = f"http://{HOST}:{port}/api/flows/name/cifarflow"
@@ -30,7 +30,7 @@ def find_listening_ports(process: psutil.Process) -> set[int]:
 
 
 def find_listening_processes(port: int) -> list[psutil.Process]:
-    """Those of this machine that listen on the port; none if the system does not tell of one of them."""
+    """Return the processes of this machine that listen on the port; none if the system hides one of them."""
     try:
         sockets = [
             c
@@ -48,7 +48,7 @@ def is_free(port: int) -> bool:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            return error.errno != errno.EADDRINUSE  # a server that may not use it says so itself
+            return error.errno != errno.EADDRINUSE  # A server that may not use the port says so itself.
         return True
 
 

@@ -1,4 +1,4 @@
-"""The local Prefect server, which outlives a command so that the next one need not wait for it.
+"""Run a local Prefect server, which outlives a command so that the next one need not wait for it.
 
 The first command that needs it starts it, the next ones find it, and it ends by itself when no command has
 used it for `CIFARFLOW_SERVER_IDLE_MINUTES` (15). With `CIFARFLOW_SERVER=temporary`, the default where `CI` is
@@ -59,9 +59,9 @@ class LocalServer:
     """The process's creation time, which tells it from another one with the same pid."""
     port: int
     credential: str = field(repr=False)
-    """`user:password`"""
+    """the user and the password, as in `user:password`"""
     database: tuple[str, int] | None = None
-    """the file and its inode, where that is SQLite's: a server goes on with a file that was deleted"""
+    """SQLite's file and its inode, since a server goes on with a file that was deleted; else None"""
 
     @property
     def dashboard(self) -> str:
@@ -72,7 +72,7 @@ class LocalServer:
         return f"{self.dashboard}/api"
 
     def is_running(self) -> bool:
-        """Whether it is this server that listens on the port, and not somebody else."""
+        """Return whether it is this server that listens on the port, and not somebody else."""
         try:
             process = psutil.Process(self.pid)
             return process.create_time() == self.started and self.port in find_listening_ports(process)
@@ -83,7 +83,7 @@ class LocalServer:
         return query(self.port, self.credential)
 
     def is_broken(self) -> bool:
-        """Whether its database is gone. `RunError` if it does not answer at all."""
+        """Return whether its database is gone. `RunError` if it does not answer at all."""
         for attempt in range(QUERY_ATTEMPTS):
             status = self.query()
             if status in FOUND:
@@ -98,12 +98,12 @@ class LocalServer:
 
 
 def find_local_server() -> LocalServer | None:
-    """The local server that runs now, if any."""
+    """Return the local server that runs now, if any."""
     return _ServerFiles(load_settings()).load()
 
 
 def stop_local_server() -> LocalServer | None:
-    """Stop the local server; returns it, or None if there was none. `RunError` while a command uses it."""
+    """Stop the local server and return it; None if there was none. `RunError` while a command uses it."""
     files = _ServerFiles(load_settings())
     with files.startup_lock():
         server = files.load()
@@ -118,7 +118,7 @@ def stop_local_server() -> LocalServer | None:
 
 
 def find_unprotected_servers() -> list[int]:
-    """The process ids of servers that earlier versions started, which do what anybody asks, and still run."""
+    """Return the process ids of running servers of earlier versions, which do what anybody asks."""
     found = []
     for state in _ServerFiles(load_settings()).folder.glob("server-*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, psutil.Error):
@@ -129,7 +129,7 @@ def find_unprotected_servers() -> list[int]:
 
 
 def find_own_server(port: int, credential: str) -> LocalServer | None:
-    """The server that listens on the port, if it is this user's and protected; None if the port is free.
+    """Return the server on the port if it is this user's and protected; None if the port is free.
 
     `RunError` for any other: a run executes what its server says.
     """
@@ -166,7 +166,7 @@ def _inode(file: Path) -> int | None:
 
 
 class _ServerFiles:
-    """What commands know of the local server, in Prefect's home: one per database and version of Prefect."""
+    """The files by which commands find the server of a database and a version of Prefect, in its home."""
 
     def __init__(self, settings: "Settings") -> None:
         import prefect
@@ -191,7 +191,7 @@ class _ServerFiles:
 
     @contextlib.contextmanager
     def startup_lock(self) -> Iterator[None]:
-        """One command at a time starts or stops the server."""
+        """Let one command at a time start or stop the server."""
         try:
             with FileLock(self._startup, timeout=STARTUP_TIMEOUT_S):
                 yield
@@ -201,7 +201,7 @@ class _ServerFiles:
             ) from None
 
     def load(self) -> LocalServer | None:
-        """The server of the state file, if that is the user's own, and the server runs."""
+        """Return the server of the state file, if that is the user's own and the server runs."""
         try:
             server = LocalServer(**_read_private_json(self.state))
         except (OSError, ValueError, TypeError):
@@ -228,7 +228,7 @@ def _close_to_others(folder: Path) -> None:
 
 
 def _read_private_json(file: Path) -> Any:
-    """`ValueError` if another user owns the file, or can read or change it."""
+    """Read the file; `ValueError` if another user owns it, or can read or change it."""
     with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as content:  # noqa: PTH123
         status = os.fstat(content.fileno())
         if status.st_uid != os.geteuid() or status.st_mode & 0o077:
@@ -238,7 +238,7 @@ def _read_private_json(file: Path) -> Any:
 
 @contextlib.contextmanager
 def local_server(settings: "Settings", preload: Sequence[str], port: int | None) -> Iterator[LocalServer]:
-    """The local server for the block. With a port, that may be a protected one that the user has started."""
+    """Yield a local server for the block. With a port, it may be a protected one that the user started."""
     files = _ServerFiles(settings)
     idle_timeout_s = _idle_timeout_s()
     for pid in find_unprotected_servers():
@@ -251,14 +251,15 @@ def local_server(settings: "Settings", preload: Sequence[str], port: int | None)
         started = port and find_own_server(port, _client_credential(settings))
         if not started:
             process, started = _start_process(files, settings, port, idle_timeout_s)
-            atexit.register(_terminate, process)  # after Prefect, which still sends events at the end
+            atexit.register(_terminate, process)  # This runs after Prefect has sent its last events.
             _wait_until_ready(process, started, files, preload)
             if port and files.load() is None:
-                files.save(started)  # for `cifarflow server env`, beside `serve`
+                files.save(started)  # `cifarflow server env` reads it beside `serve`.
         yield started
         return
     with files.clients.open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)  # until this command ends; the server ends when nobody holds it
+        # This lock is held until the command ends; the server ends when nobody holds it.
+        fcntl.flock(lock, fcntl.LOCK_SH)
         with files.startup_lock():
             server = files.load()
             if server is not None and server.is_broken():
@@ -282,7 +283,7 @@ def _client_credential(settings: "Settings") -> str:
 
 
 def _idle_timeout_s() -> float:
-    """0: a temporary server."""
+    """Return after how many seconds without a command the server ends; 0 for a temporary server."""
     mode = os.environ.get("CIFARFLOW_SERVER", "temporary" if os.environ.get("CI") else "local")
     if mode not in {"local", "temporary"}:
         raise InputError(f"CIFARFLOW_SERVER should be local or temporary, not {mode!r}")
@@ -302,15 +303,15 @@ def _start_process(
     port = port or find_free_port()
     secret = settings.server.api.auth_string
     credential = (secret and secret.get_secret_value()) or f"cifarflow:{secrets.token_urlsafe(24)}"
-    environment = os.environ | {  # the password is in no command line, which everybody can read
-        "PYTHONPATH": python_path(),  # this command's code, not the current folder's
+    environment = os.environ | {  # Everybody can read a command line, so the password is in none.
+        "PYTHONPATH": python_path(),  # The server runs this command's code, not the current folder's.
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_API_AUTH_STRING": credential,
         "PREFECT_SERVER_API_AUTH_STRING": credential,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
-        "PREFECT_SERVER_UI_API_URL": "/api",  # where the page comes from: a forwarded port is another
+        "PREFECT_SERVER_UI_API_URL": "/api",  # The page may have come through a forwarded port.
     }
     arguments = [str(port), str(files.clients), str(idle_timeout_s)]
     with files.log.open("wb") as log:
@@ -320,7 +321,7 @@ def _start_process(
             stdout=log,
             stderr=log,
             env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C goes to the command, not to its server
+            start_new_session=True,  # A terminal's Ctrl-C goes to the command, not to its server.
         )
     return process, LocalServer(process.pid, process.create_time(), port, credential)
 

@@ -1,4 +1,4 @@
-"""The local Prefect server, a process of its own: `python -m flows.server.process`.
+"""Run the local Prefect server as a process of its own: `python -m flows.server.process`.
 
 It ends by itself: when its parent has ended (with the timeout 0), or when no command has used it for a while.
 Its environment has the password that Prefect asks for; pages of other origins are turned away here.
@@ -47,7 +47,8 @@ class LoopbackGuard:
         if status is None:
             await self._app(scope, receive, _forbid_frames(send))
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: HTTP's 403
+            # The connection is not accepted yet, so this is HTTP's status 403.
+            await send({"type": "websocket.close", "code": 1008})
         else:
             headers = [(b"content-type", b"text/plain"), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -55,7 +56,7 @@ class LoopbackGuard:
 
 
 def find_refusal(headers: list[tuple[bytes, bytes]]) -> int | None:
-    """The HTTP status with which to refuse a request that has these headers; None for one that may pass."""
+    """Return the HTTP status with which to refuse a request that has these headers; None if it may pass."""
     hosts = [value.decode("latin-1").lower() for name, value in headers if name.lower() == b"host"]
     origins = {value.decode("latin-1").lower() for name, value in headers if name.lower() == b"origin"}
     if len(hosts) != 1 or not LOOPBACK_HOST.fullmatch(hosts[0]):
@@ -78,8 +79,8 @@ def main(port: int, lock_file: Path, idle_timeout_s: float) -> None:
         threading.Thread(target=_exit_when_idle, args=(lock_file, idle_timeout_s), daemon=True).start()
     else:
         exit_with_parent()
-    os.environ["PREFECT__SERVER_FINAL"] = "1"  # as `prefect server start`: no further settings are loaded
-    os.umask(0o077)  # the database holds what runs execute, and secrets: nobody else reads it
+    os.environ["PREFECT__SERVER_FINAL"] = "1"  # As in `prefect server start`, no further settings are loaded.
+    os.umask(0o077)  # Nobody else may read the database, which holds secrets and what runs execute.
     import uvicorn
     from prefect.server.api.server import create_app
 
@@ -89,12 +90,15 @@ def main(port: int, lock_file: Path, idle_timeout_s: float) -> None:
         port=port,
         log_level="error",
         timeout_keep_alive=5,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,  # a browser keeps its connection open
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,  # A browser keeps its connection open.
     )
 
 
 def _exit_when_idle(lock_file: Path, idle_timeout_s: float) -> None:
-    """Commands hold the lock, shared; the kernel releases it when they end, however they end."""
+    """Exit when no command has held the lock for a while.
+
+    Commands share the lock, and the kernel releases it when they end, however they end.
+    """
     with lock_file.open("ab") as lock:
         last_use = time.monotonic()
         while time.monotonic() - last_use < idle_timeout_s:
@@ -105,7 +109,7 @@ def _exit_when_idle(lock_file: Path, idle_timeout_s: float) -> None:
                 last_use = time.monotonic()
             else:
                 fcntl.flock(lock, fcntl.LOCK_UN)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until the exit: the next command waits, and starts another server
+        fcntl.flock(lock, fcntl.LOCK_EX)  # The next command waits for this exit, and starts another server.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(2 * SHUTDOWN_TIMEOUT_S)
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Proxies are for other machines."""
+"""Keep proxies, which are for other machines, away from servers on this machine."""
 
 import os
 import sys
@@ -11,7 +11,8 @@ VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 
 def exclude_loopback_from_proxies() -> None:
     """Let no client in this process, or in one that it starts, ask a server on loopback through a proxy."""
-    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # as urllib: the lower case first
+    # The lower case counts first, as in urllib.
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in listed.split(",") if host.strip()]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(
         [*hosts, *(h for h in LOOPBACK if h not in hosts)]

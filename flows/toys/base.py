@@ -5,7 +5,9 @@ be called without a server, and no such call creates a task run or an artifact.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
@@ -13,6 +15,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, cast, get_type_hints
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from prefect import Flow, flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -27,7 +30,7 @@ from flows.toys.catalog import TOYS
 from tasks.overrides import parse_value
 from tasks.params.types import StrictModel
 from tasks.reporting.markdown import escape_markdown
-from tasks.reporting.svg import INK, MUTED, PAPER
+from tasks.reporting.svg import BLUE, INK, LINE, MUTED, ORANGE, PAPER
 from tasks.validation import validate
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import write_text
@@ -45,6 +48,19 @@ PositiveFloat = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """What a toy shows."""
+
+    tables: Sequence[Table]
+    takeaways: Sequence[str]
+    svg: str
+
+
+_shown: ContextVar[list[Presentation] | None] = ContextVar("shown", default=None)
+"""a list that takes what a toy shows, instead of the terminal and the folder of figures"""
 
 
 def toy_flow(function: Callable[P, R]) -> Flow[P, R]:
@@ -123,6 +139,10 @@ def _parameter_model(function: Callable[..., Any]) -> type[StrictModel]:
 
 def present(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: str) -> None:
     """Print a toy's tables and takeaways, save its figure, and create an artifact if a flow runs."""
+    shown = _shown.get()
+    if shown is not None:
+        shown.append(Presentation(tables, takeaways, svg))
+        return
     file = FIGURES_DIR / f"{name}.svg"
     write_text(file, svg)
     text = "\n\n".join([*(table.as_text() for table in tables), "\n".join(takeaways), f"figure: {file}"])
@@ -131,6 +151,17 @@ def present(name: str, tables: Sequence[Table], takeaways: Sequence[str], svg: s
         parts = [f"# {name}: {TOYS[name]}", *(table.as_markdown() for table in tables)]
         parts += ["\n".join(f"- {escape_markdown(line)}" for line in takeaways), f"Figure: `{file}`"]
         create_markdown_artifact("\n\n".join(parts) + "\n", key=f"toy-{name.replace('_', '-')}")
+
+
+def run_for_display(toy: Flow[P, Any], parameters: Mapping[str, Any]) -> Presentation:
+    """Run a toy as plain Python, and return what it would print and save."""
+    shown: list[Presentation] = []
+    token = _shown.set(shown)
+    try:
+        toy.fn(**parameters)  # type: ignore[call-arg]
+    finally:
+        _shown.reset(token)
+    return shown[0]
 
 
 def create_figure(height: float, *, rows: Sequence[float] = (1,), columns: Sequence[float] = (1,)) -> Any:
@@ -154,3 +185,35 @@ def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float])
     """Draw an arrow that leaves room for the nodes at both of its ends."""
     arrow = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 17, "shrinkB": 21, "lw": 1.1}
     axes.annotate("", end, start, arrowprops=arrow)
+
+
+def draw_grid(
+    axes: Axes, values: Values, title: str, *, marked: Sequence[tuple[int, int]] = (), numbers: bool = True
+) -> None:
+    """Draw `values` `(rows, columns)` as tinted cells with their numbers, blue above 0 and orange below.
+
+    The cells that `marked` lists as (row, column) get a thick border.
+    """
+    largest = max(float(np.abs(values).max()), 1e-12)
+    rows, columns = values.shape
+    for (row, column), value in np.ndenumerate(values):
+        tint = BLUE if value > 0 else ORANGE
+        axes.add_patch(
+            Rectangle((column, row), 1, 1, facecolor=PAPER, edgecolor=LINE, linewidth=0.7),
+        )
+        share = 0.55 * abs(float(value)) / largest
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=tint, alpha=share, linewidth=0))
+        if numbers:
+            text = format_number(float(value))
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=8)
+    for row, column in marked:
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor="none", edgecolor=INK, linewidth=1.8))
+    axes.set(xlim=(-0.05, columns + 0.05), ylim=(rows + 0.05, -0.05), aspect="equal", xticks=[], yticks=[])
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=10)
+
+
+def parse_picture(rows: Sequence[str]) -> Values:
+    """Turn lines of `#` (1) and `.` (0), all of one length, into a picture `(rows, columns)`."""
+    return np.array([[float(sign == "#") for sign in row] for row in rows])

@@ -1,6 +1,9 @@
-"""Networks are nested functions, and without activations they collapse.
+"""A layer is neurons side by side, networks are nested functions, and without activations they collapse.
 
 Slides "Was ist ein Neuronales Netz?" and "Wieso brauchen wir Activation Functions ?".
+
+Three neurons that take the same inputs are a layer. Written one below the other, their weights are a matrix W
+and their biases a vector b: f(W·x + b) computes all of them at once.
 
 f_N = f(W1·f(W0·x)) has two layers, and so on to five, with and without biases. Without activations the layers
 collapse into one, Ŵ = W2·W1·W0, and its boundary is a line, however many there are; with ReLU they do not.
@@ -30,6 +33,7 @@ from flows.toys.base import (
     toy_flow,
     toy_task,
 )
+from flows.toys.neuron import activate, add_bias, add_up, multiply
 from flows.toys.training_cycle import Points, TrainConfig, train
 from tasks.params.types import Seed
 from tasks.reporting.svg import BLUE, INK, ORANGE, STYLE, render_svg
@@ -38,6 +42,10 @@ Depths = Annotated[Sequence[Annotated[int, Field(ge=1, le=50)]], Field(min_lengt
 Activation = Callable[[Tensor], Tensor]
 
 INPUTS, HIDDEN, OUTPUTS = 3, 4, 2
+# The first neuron is that of the toy `neuron`, with its inputs.
+LAYER_INPUTS = (1.0, 2.0, 3.0)
+LAYER_WEIGHTS = torch.tensor([[0.8, -0.4, 0.2], [-0.5, 0.1, 0.3], [0.2, 0.9, -0.9]], dtype=torch.float64)
+LAYER_BIASES = torch.tensor([0.5, 0.1, 0.2], dtype=torch.float64)
 MODULES: dict[str, type[nn.Module]] = {"none": nn.Identity, "ReLU": nn.ReLU}
 
 
@@ -49,6 +57,22 @@ class CollapseResult:
     with_biases: bool
     linear: float
     relu: float
+
+
+@toy_task
+def compute_side_by_side(x: Sequence[float], weights: Tensor, biases: Tensor) -> list[float]:
+    """Compute one neuron after the other, as the toy `neuron` does: multiply, sum, add the bias, activate."""
+    return [
+        activate(add_bias(add_up(multiply(x, row)), bias), "relu")
+        for row, bias in zip(weights.tolist(), biases.tolist(), strict=True)
+    ]
+
+
+@toy_task
+def compute_as_matrix(x: Sequence[float], weights: Tensor, biases: Tensor) -> list[float]:
+    """Compute all neurons at once: `f(W·x + b)`, with the weights `(neurons, inputs)` as a matrix."""
+    values: list[float] = torch.relu(weights @ torch.tensor(x, dtype=torch.float64) + biases).tolist()
+    return values
 
 
 def init_weights(widths: Sequence[int], generator: Generator) -> tuple[list[Tensor], list[Tensor]]:
@@ -185,6 +209,8 @@ def layers(
         learning_rate: the learning rate of the training
         seed: the seed of weights, points and batches
     """
+    side_by_side = compute_side_by_side(LAYER_INPUTS, LAYER_WEIGHTS, LAYER_BIASES)
+    as_matrix = compute_as_matrix(LAYER_INPUTS, LAYER_WEIGHTS, LAYER_BIASES)
     collapses = [
         compare_with_single_layer(depth, with_biases, seed)
         for with_biases in (False, True)
@@ -197,6 +223,15 @@ def layers(
         train(net, F.binary_cross_entropy_with_logits, train_points, config)
     accuracies = {name: measure_accuracy(net, test_points) for name, net in nets.items()}
 
+    neurons = Table(
+        ["row of W", *(f"w for x = {x:g}" for x in LAYER_INPUTS), "b", "the neuron", "in f(W·x + b)"],
+        [
+            (f"neuron {number}", *row, bias, *outputs)
+            for number, (row, bias, *outputs) in enumerate(
+                zip(LAYER_WEIGHTS.tolist(), LAYER_BIASES.tolist(), side_by_side, as_matrix, strict=True), 1
+            )
+        ],
+    )
     table = Table(
         ["layers", "one layer", "linear: largest difference", "ReLU: largest difference"],
         [
@@ -206,10 +241,11 @@ def layers(
     )
     results = Table(["activation", f"accuracy on {shape}"], [(k, f"{v:.1%}") for k, v in accuracies.items()])
     takeaways = [
+        "A layer is neurons side by side: a row of W is one neuron's weights, and W·x + b computes them all.",
         "Without activations any number of layers is the one layer Ŵ, up to rounding; with ReLU it is not.",
         "So the linear network's boundary is a line, the ReLU network's need not be.",
     ]
-    present("layers", [table, results], takeaways, plot(test_points, nets, accuracies))
+    present("layers", [neurons, table, results], takeaways, plot(test_points, nets, accuracies))
     return accuracies
 
 

@@ -1,1 +1,1 @@
-"""Many trainings: local processes or a Dask cluster, a sweep over seeds, the trials of a search."""
+"""Run many trainings in local processes or on a Dask cluster, for a sweep or a search."""

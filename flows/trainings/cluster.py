@@ -1,8 +1,7 @@
-"""A Dask cluster that stands: whether its workers have this project, and the splits for them."""
+"""Check that the workers of a running Dask cluster have this project, and send them the splits."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,8 +11,7 @@ from distributed import Client, Status, Worker, WorkerPlugin, get_worker
 from filelock import FileLock
 
 from tasks.params.train import TrainConfig
-from tasks.training.device import resolve_device
-from tasks.training.fused_operators import resolve_fused
+from tasks.training.compile import Machine, resolve_machine
 from tasks.workspace.code import code_sha256
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import atomic_write, cache_folder, hash_file
@@ -23,62 +21,35 @@ CODE_STAGES = ("train", "evaluate")
 
 
 def describe_code() -> dict[str, str]:
-    """What must be equal on a worker for a training to be the same there."""
+    """Describe what must be equal on a worker for a training to be the same there."""
     return {"code": code_sha256(*CODE_STAGES), "torch": torch.__version__}
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the bits of a training depend on besides code and PyTorch."""
-
-    device: str
-    """cpu or cuda"""
-    fused: bool
-    """whether what `FusedNet` can train is trained by it"""
-
-    def resolve(self, config: TrainConfig) -> TrainConfig:
-        """Say what `auto` means here, so that a worker on which it would mean something else fails."""
-        device = self.device if config.device == "auto" else config.device
-        fused = config.fused
-        if fused == "auto":
-            fused = self.fused and device == "cpu" and config.can_be_fused
-        return config.model_copy(update={"device": device, "fused": fused})
-
-
 def find_machine(config: TrainConfig, address: str | None) -> Machine:
-    """Where a training would run: the workers of the cluster at `address`, which are checked, or here."""
-    return describe_machine(config) if address is None else check_workers(address, config)
-
-
-def describe_machine(config: TrainConfig) -> Machine:
-    device = resolve_device(config.device)
-    return Machine(device.type, resolve_fused(config, device))
+    """Return where a training would run: on the cluster at `address`, whose workers are checked, or here."""
+    if config.processes > 1:
+        raise InputError("train.processes must be 1 in a sweep or search: a worker of Dask starts no process")
+    return resolve_machine(config) if address is None else check_workers(address, config)
 
 
 def check_workers(address: str, config: TrainConfig) -> Machine:
-    """`RunError` unless scheduler and workers have this project's code and PyTorch, and train alike."""
+    """Raise `RunError` unless scheduler and workers have this project's code and PyTorch, and train alike."""
     with _connect(address) as client:
         if not client.scheduler.address.startswith("tls://"):
             print(
                 f"warning: whoever reaches {address} can run code on it; docs/scale.md says how to protect it"
             )
         _check_code(client, address)
-        machines: dict[str, Any] = client.run(describe_machine, config, on_error="return")
+        machines: dict[str, Any] = client.run(resolve_machine, config, on_error="return")
     (first, expected), *others = sorted(machines.items())
     for worker, machine in ((first, expected), *others):
         if isinstance(machine, BaseException):
             error_type = type(machine) if isinstance(machine, RunError) else RunError
             raise error_type(f"the worker {worker}: {machine}")
-        if machine.device != expected.device:
+        if machine != expected:
             raise RunError(
-                f"the worker {first} would train on {expected.device}, but {worker} on {machine.device}; "
-                "set train.device"
-            )
-        if machine.fused != expected.fused:
-            with_operators, without = (first, worker) if expected.fused else (worker, first)
-            raise RunError(
-                f"the worker {with_operators} can compile the operators of train.fused, {without} cannot: "
-                "their results would differ; install a C++ compiler there, or set train.fused to false"
+                f"the worker {first} would train on {expected}, but {worker} on {machine}, and their results "
+                "would differ; set train.device and train.fused, or install a C++ compiler there"
             )
     assert isinstance(expected, Machine)
     return expected
@@ -121,16 +92,16 @@ def send_files(address: str, files: Iterable[Path]) -> Iterator[dict[Path, str]]
         try:
             yield hashes
         finally:
-            with suppress(OSError):  # the scheduler is gone
+            with suppress(OSError):  # The scheduler is gone.
                 for plugin in plugins:
-                    client.unregister_worker_plugin(plugin.name)  # the files stay in the caches
+                    client.unregister_worker_plugin(plugin.name)  # The files stay in the caches.
 
 
 class FilePlugin(WorkerPlugin):
-    """Writes a file into a worker's cache when it is registered, or when the worker starts."""
+    """A plugin that writes a file into a worker's cache when it is registered, or when the worker starts."""
 
     def __init__(self, sha256: str, name: str, content: bytes) -> None:
-        self.name = f"cifarflow-{sha256}-{uuid4()}"  # another command may send the same file
+        self.name = f"cifarflow-{sha256}-{uuid4()}"  # Another command may send the same file.
         self._sha256, self._file_name, self._content = sha256, name, content
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's interface
@@ -143,7 +114,7 @@ class FilePlugin(WorkerPlugin):
 
 
 def find_file(sha256: str, name: str) -> Path:
-    """On a worker: a file that was sent. `RunError` if it is not there, or not what was sent."""
+    """Find a file that was sent to this worker. `RunError` if it is not there, or not what was sent."""
     file = cache_folder() / sha256 / name
     if not file.is_file() or hash_file(file, "sha256") != sha256:
         raise RunError(f"{file} is not the file that was sent")
@@ -151,13 +122,13 @@ def find_file(sha256: str, name: str) -> Path:
 
 
 def stop_if_unwanted() -> None:
-    """On a worker: `RunError` once nobody waits for the current task, or the scheduler is gone.
+    """Raise `RunError` on a worker once nobody waits for its current task, or the scheduler is gone.
 
-    Dask cannot stop a task that runs: it would train on, unseen.
+    Dask cannot stop a task that runs, which would train on, unseen.
     """
     try:
         worker = get_worker()
-    except ValueError:  # not on a worker
+    except ValueError:  # This process is no worker.
         return
     task = worker.state.tasks.get(worker.get_current_task())
     if task is None or task.state == "cancelled" or worker.status not in (Status.running, Status.paused):
@@ -167,7 +138,10 @@ def stop_if_unwanted() -> None:
 def _connect(address: str) -> Client:
     try:
         return Client(address, timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
-    except (TypeError, RuntimeError) as error:  # TLS without a certificate, or a certificate without TLS
+    except (
+        TypeError,
+        RuntimeError,
+    ) as error:  # TLS has no certificate, or there is a certificate without TLS.
         raise InputError(
             f"Dask's configuration does not suit {address}, see docs/scale.md: {error}"
         ) from None

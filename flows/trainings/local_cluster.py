@@ -1,4 +1,4 @@
-"""The Dask cluster of one command, which nobody else on the machine can use.
+"""Start the Dask cluster of one command, which nobody else on the machine can use.
 
 Whoever reaches a scheduler or a worker of Dask can run code in it, and loopback is open to every user. So its
 connections are TLS, and both ends show the certificate that is made for this cluster and kept in memory. It
@@ -32,7 +32,7 @@ class LocalWorker(_NoWebServer, Worker):
 
 @contextmanager
 def start_local_cluster(jobs: int, worker_environment: dict[str, str]) -> Iterator[SpecCluster]:
-    """A scheduler in this process and `jobs` worker processes, which end with the `with` block."""
+    """Start a scheduler in this process and `jobs` worker processes, which end with the `with` block."""
     security = Security.temporary()  # type: ignore[no-untyped-call]
     node = {"host": LOOPBACK, "protocol": "tls://", "security": security, "dashboard": False}
     worker = {

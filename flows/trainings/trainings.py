@@ -1,4 +1,4 @@
-"""Many trainings on a Dask cluster: a local one that ends with the flow, or one that stands.
+"""Run many trainings on a Dask cluster: a local one that ends with the flow, or one that runs already.
 
 One Prefect task per training. A worker keeps the splits and its checkpoints, so a training whose worker was
 killed goes on from its last checkpoint; rows of finished ones are kept by whoever asked for them.
@@ -46,7 +46,7 @@ class Tracking:
 
 @dataclass(frozen=True)
 class Training:
-    """One training of many. On a cluster that stands, paths are below the worker's own folder."""
+    """One training of many. On a cluster that runs already, paths are below the worker's own folder."""
 
     name: str
     config: TrainConfig
@@ -55,32 +55,32 @@ class Training:
     folder: Path
     pretrained: Path | None = None
     until: int | None = None
-    """the epoch after which it stops, to go on later"""
+    """the epoch after which the training stops, to go on later"""
     test: bool = True
     """whether the test split is evaluated"""
     tracking: Tracking | None = None
     sent: Mapping[Path, str] = field(default_factory=dict)
-    """set by the cluster: SHA-256 of the files that the worker finds in its cache"""
+    """SHA-256 of the files that the worker finds in its cache; `run_trainings` sets it"""
     code: Mapping[str, str] = field(default_factory=dict)
-    """set by a cluster that stands: what a worker that comes while it runs must have, too"""
+    """the code and PyTorch that the worker must have; `run_trainings` sets it"""
 
 
 @dataclass(frozen=True)
 class Cluster:
     runner: DaskTaskRunner
     sent: Mapping[Path, str]
-    """SHA-256 of the files that workers have in their caches; none where they read the files themselves"""
+    """SHA-256 of the files that workers have in their caches; empty where they read the files themselves"""
 
 
 @contextmanager
 def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> Iterator[Cluster]:
-    """For `jobs` parallel trainings. Without an `address` it is local: a process per job.
+    """Open a cluster for `jobs` parallel trainings. Without an `address` it is local: a process per job.
 
-    On one that stands, whose workers `find_machine` has checked, they get the `files`.
+    The workers of a cluster at an address, which `find_machine` has checked, get the `files`.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it reports every connection
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # Dask reports every connection.
     if address is None:
-        # Lines of a training go to the server; the terminal shows one per training.
+        # The lines of a training go to the server; the terminal shows one line per training.
         environment = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
         with (
             start_local_cluster(jobs, environment) as local,
@@ -88,7 +88,7 @@ def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> I
         ):
             try:
                 yield Cluster(runner, {})
-            except BaseException:  # interrupted: Dask would let the trainings that run go on for seconds
+            except BaseException:  # Dask would let the running trainings go on for seconds.
                 for process in multiprocessing.active_children():
                     process.kill()
                 if flow_run_id := current_flow_run_id():
@@ -102,11 +102,11 @@ def training_cluster(jobs: int, address: str | None, files: Iterable[Path]) -> I
 def run_trainings(
     cluster: Cluster, trainings: Sequence[Training]
 ) -> Iterator[tuple[Training, dict[str, Any] | str]]:
-    """Each training with its row, or with the reason why it failed, as they end."""
+    """Yield each training when it ends, with its row or with the reason why it failed."""
     submitted: dict[Any, Training] = {}
     for training in trainings:
         sent = replace(training, sent=cluster.sent, code=describe_code())
-        if not cluster.sent:  # the same folders, but not the same current one
+        if not cluster.sent:  # Local workers share the folders, but not the current one.
             pretrained = training.pretrained and training.pretrained.absolute()
             sent = replace(
                 training,
@@ -131,10 +131,10 @@ def _read_outcome(future: Any) -> dict[str, Any] | str:
     return str(row)
 
 
-# Lines are logged by _LineLog, which also writes them to a file.
+# `_LineLog` logs what is printed, and also writes it to a file.
 @workspace_task(task_run_name="{training.name}", log_prints=False)
 def train_one(training: Training) -> Any:
-    """Train, evaluate, and return the row of it; the weights are deleted."""
+    """Train, evaluate, delete the weights, and return the training's row."""
     return run_training(training)
 
 
@@ -177,7 +177,7 @@ def run_training(training: Training) -> dict[str, Any]:
 
 
 def _with_sent_files(training: Training) -> Training:
-    """With the files in the worker's cache, and the folder there."""
+    """Return the training with the files and the folder in this worker's cache."""
     files = {file: find_file(sha256, file.name) for file, sha256 in training.sent.items()}
     weights = training.config.weights
     initial = training.pretrained / weights if training.pretrained and weights else None
@@ -197,7 +197,7 @@ def _make_tracker(training: Training, weights: Path) -> Tracker | None:
 
 
 def _evaluate(splits: Path, weights: Path, folder: Path, config: EvaluateConfig) -> dict[str, float]:
-    """The accuracies on validation and test, also without test-time augmentation."""
+    """Compute the accuracies on validation and test, also without test-time augmentation."""
     metrics_file, predictions = folder / "metrics.json", folder / "predictions.csv"
     evaluate(splits, weights, metrics_file, predictions, config)
     metrics = read_json(metrics_file)
@@ -212,7 +212,7 @@ def _evaluate(splits: Path, weights: Path, folder: Path, config: EvaluateConfig)
 
 
 class _LineLog(io.TextIOBase):
-    """Lines go to a file and to the log of the task run."""
+    """A stream whose lines go to a file and to the log of the task run."""
 
     def __init__(self, file: io.TextIOBase) -> None:
         self._file, self._unfinished = file, ""

@@ -1,1 +1,1 @@
-"""Versions by DVC and Git: stages, data, remotes, branches."""
+"""Keep versions by DVC and Git: of stages, data, remotes and branches."""

@@ -1,4 +1,4 @@
-"""DVC and the data: bringing them into the workspace, recording them in data.dvc."""
+"""Bring the data into the workspace by DVC, and record them in data.dvc."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.stage import Stage
 
-from flows.versions.dvc_repro import change_reason, raise_failed_transfers, topological_stages
-from tasks.dataset.dvc_file import changed_since_recorded, not_recorded
+from flows.versions.dvc_repro import change_reason, forget_graph, raise_failed_transfers, topological_stages
+from tasks.dataset.folder import changed_since_recorded, not_recorded
 from tasks.workspace.errors import RunError
 
 DATA = "data.dvc"
 
 
 def require_data(repo: Repo) -> bool:
-    """Whether a stage that reads the data has to run, where outputs in the DVC remote need not be made."""
+    """Return whether a stage that reads the data has to run; outputs in the DVC remote need not be made."""
     stage = data_stage(repo)
     paths = {out.fs_path for out in stage.outs} if stage else set()
     readers = [reader for reader in topological_stages(repo) if paths & {dep.fs_path for dep in reader.deps}]
@@ -24,7 +24,8 @@ def require_data(repo: Repo) -> bool:
 def pull_data(repo: Repo) -> bool:
     """Check the tracked data out of DVC's cache or remote.
 
-    False where the data are in the workspace already, are not tracked, or neither cache nor remote has them.
+    Return False if the data are in the workspace already, or are not tracked, or neither cache nor remote has
+    them.
     """
     stage = data_stage(repo)
     if stage is None or stage.outs[0].exists:
@@ -43,7 +44,7 @@ def pull_data(repo: Repo) -> bool:
 
 
 def check_data_recorded(repo: Repo) -> None:
-    """`InputError` unless the data are what data.dvc records."""
+    """Raise `InputError` unless the data are what data.dvc records."""
     stage = data_stage(repo)
     data = Path(DATA).with_suffix("")
     if stage is None:
@@ -69,6 +70,7 @@ def commit_data(repo: Repo) -> None:
         )
     with raise_failed_transfers():
         repo.commit(stage.path, force=True)
+    forget_graph(repo)
 
 
 def data_stage(repo: Repo) -> Stage | None:

@@ -1,4 +1,4 @@
-"""The DVC remote as what all machines share: results of stages, and the run cache that finds them again.
+"""Share results of stages by the DVC remote, with the run cache that finds them again on any machine.
 
 DVC's own `push` and `fetch` of a run cache copy all that it ever recorded, and leave out the outputs that are
 not in DVC's cache but in Git (`cache: false`), without which another machine cannot restore a stage. Here a
@@ -21,11 +21,11 @@ from flows.versions.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError
 
 CLIENTS = {"botocore", "google", "gcsfs", "azure", "asyncssh", "paramiko"}
-"""packages with the clients of DVC's remotes, whose errors DVC passes on"""
+"""the packages with the clients of DVC's remotes, whose errors DVC passes on"""
 
 
 def describe_remote_error(error: Exception) -> str | None:
-    """The error in one line; None unless the client of a DVC remote raised it."""
+    """Describe the error in one line; None unless the client of a DVC remote raised it."""
     causes = [error, error.__cause__]
     if not any(type(cause).__module__.partition(".")[0] in CLIENTS for cause in causes):
         return None
@@ -34,7 +34,7 @@ def describe_remote_error(error: Exception) -> str | None:
 
 
 def require_remote(repo: Repo) -> None:
-    """`InputError` where no DVC remote is configured."""
+    """Raise `InputError` where no DVC remote is configured."""
     try:
         repo.cloud.get_remote()
     except NoRemoteError:
@@ -44,7 +44,7 @@ def require_remote(repo: Repo) -> None:
 
 
 def find_lost_outputs(stage: Stage) -> list[str]:
-    """The outputs that dvc.lock records, and neither the cache nor the remote has."""
+    """Return the outputs that dvc.lock records, but neither the cache nor the remote has."""
     objects = {out.hash_info: out.def_path for out in stage.outs if out.use_cache and out.hash_info}
     absent = {info for info in objects if not stage.repo.cache.local.exists(info.value)}
     if not absent:
@@ -56,10 +56,11 @@ def find_lost_outputs(stage: Stage) -> list[str]:
 def fetch_run_cache(stage: PipelineStage) -> None:
     """Copy the remote's run cache entries for the stage, as its dependencies are now, into the cache."""
     repo = stage.repo
-    probe = repo.stage.load_one(name=stage.name)  # saving its dependencies would change what has changed
+    # To save the dependencies of `stage` itself would hide what has changed.
+    probe = repo.stage.load_one(name=stage.name)
     try:
         probe.save_deps()
-    except DvcException:  # a dependency is missing: there is no entry for this
+    except DvcException:  # A dependency is missing, so there is no entry.
         return
     remote = repo.cloud.get_remote_odb(None, hash_name="md5-dos2unix")
     key = _hash_run(probe)
@@ -117,7 +118,7 @@ def pull_outputs(repo: Repo, paths: Iterable[str]) -> None:
 
 
 def _hash_run(stage: Stage) -> str:
-    """The key of the run cache: a hash of command, dependencies and the outputs' names."""
+    """Return the key of the run cache: a hash of command, dependencies and the outputs' names."""
     return str(_get_cache_hash(to_single_stage_lockfile(stage), key=True))
 
 

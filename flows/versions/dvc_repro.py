@@ -1,4 +1,4 @@
-"""DVC: the order of the stages, what changed and why, running a stage, `dvc.lock`.
+"""Ask DVC for the order of the stages and what changed in them, run a stage, and update `dvc.lock`.
 
 Around a stage's command everything is DVC's own: removing outputs, run cache, hashing, linking, `dvc.lock`.
 Only the command is replaced: where `dvc repro` starts `python -m tasks STAGE`, a flow calls the same
@@ -6,9 +6,11 @@ function in its own process. As with DVC's commands, the workspace is the curren
 """
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,24 +26,38 @@ from dvc.scm import SCMError
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.exceptions import StageCmdFailedError
 
-from flows.versions.dvc_cache import keep_dvc_cache_private
 from flows.versions.dvc_remote import describe_remote_error, fetch_run_cache, find_lost_outputs, pull_outputs
 from flows.versions.git import hide_credentials
 from tasks.workspace.errors import InputError, RunError, describe_os_error
+from tasks.workspace.files import open_cache_or_temporary
 
 
 @dataclass(frozen=True)
 class StageResult:
     state: Literal["cached", "restored", "ran"]
-    """up to date already; checked out from DVC's cache; run"""
+    """whether it was up to date already, was checked out from DVC's cache, or has run"""
     reason: str
     metrics: dict[str, Any]
-    """what the stage's function returned, if it ran"""
+    """what the stage's function returned; empty if it did not run"""
+
+
+def prepare_dvc() -> None:
+    """Quiet DVC, and keep its cache private. This has to be called before a repository is opened.
+
+    DVC keeps what it knows of files in `/var/tmp/dvc`, unless `DVC_SITE_CACHE_DIR` names another folder.
+    Every user may replace the databases of others there. DVC believes the hashes in them, and unpickles links
+    from them at a checkout: another user's code would run. So a folder in the user's own cache is named.
+    """
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    # After a kill, DVC warns for each file that the killed process had locked, and goes on all the same.
+    logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
+    if not os.environ.get("DVC_SITE_CACHE_DIR"):
+        os.environ["DVC_SITE_CACHE_DIR"] = str(open_cache_or_temporary("dvc"))
 
 
 def load_repo() -> Repo:
-    """The workspace's DVC repository, without Git where there is none, as in a ZIP download."""
-    keep_dvc_cache_private()
+    """Open the workspace's DVC repository, without Git where there is none, as in a ZIP download."""
+    prepare_dvc()
     try:
         return Repo()
     except SCMError:
@@ -50,13 +66,39 @@ def load_repo() -> Repo:
 
 @contextmanager
 def open_repo() -> Iterator[Repo]:
-    """The workspace's DVC repository, locked as by a DVC command. DVC's errors become `RunError`."""
-    if not Path("dvc.yaml").is_file():
-        raise InputError(f"{Path.cwd()} has no dvc.yaml; run this in the project's folder")
-    logging.getLogger("dvc").setLevel(logging.WARNING)
-    try:
+    """Open the workspace's DVC repository, locked as by a DVC command. DVC's errors become `RunError`.
+
+    Within the block, another `open_repo()` gives the same repository: to open one and to compute its graph
+    takes longer than to find that a stage is up to date. Whoever changes a .dvc file calls `forget_graph`.
+    """
+    opened = _opened.get()
+    with _describe_errors():
+        if opened is not None and opened[0] == Path.cwd():
+            yield opened[1]
+            return
+        if not Path("dvc.yaml").is_file():
+            raise InputError(f"{Path.cwd()} has no dvc.yaml; run this in the project's folder")
         with load_repo() as repo, lock_repo(repo), repo.scm_context(quiet=True):
-            yield repo
+            token = _opened.set((Path.cwd(), repo))
+            try:
+                yield repo
+            finally:
+                _opened.reset(token)
+
+
+_opened: ContextVar[tuple[Path, Repo] | None] = ContextVar("opened", default=None)
+
+
+def forget_graph(repo: Repo) -> None:
+    """Have DVC read its files again, of which one has changed."""
+    repo._reset()  # noqa: SLF001 - DVC does this itself whenever it takes or gives up its lock
+
+
+@contextmanager
+def _describe_errors() -> Iterator[None]:
+    """Turn what DVC raises into `RunError`."""
+    try:
+        yield
     except LockError as error:
         raise RunError(
             "another DVC command is running in this directory; try again when it has finished"
@@ -67,9 +109,9 @@ def open_repo() -> Iterator[Repo]:
             causes.append(causes[-1].__cause__)
         reasons = ": ".join(dict.fromkeys(str(cause) for cause in causes))
         raise RunError(f"DVC: {hide_credentials(reasons)}") from error
-    except OSError as error:  # a full disk, for example
+    except OSError as error:  # The disk may be full, for example.
         raise RunError(describe_remote_error(error) or describe_os_error(error)) from error
-    except sqlite3.Error as error:  # DVC's own database
+    except sqlite3.Error as error:  # DVC has a database of its own.
         raise RunError(f"cannot read or write DVC's database in .dvc: {error}") from error
     except Exception as error:
         reason = describe_remote_error(error)
@@ -79,7 +121,7 @@ def open_repo() -> Iterator[Repo]:
 
 
 def topological_stages(repo: Repo) -> list[PipelineStage]:
-    """The stages of dvc.yaml in the order in which DVC would reproduce them."""
+    """Return the stages of dvc.yaml in the order in which DVC would reproduce them."""
     planned: list[Stage] = plan_repro(get_active_graph(repo.index.graph))
     return [stage for stage in planned if isinstance(stage, PipelineStage)]
 
@@ -102,7 +144,7 @@ def repro_stage(
     reason = "forced" if force else change_reason(stage, pull=pull)
     if reason is None:
         return StageResult("cached", "up to date", {})
-    if not force and stage.already_cached():  # the outputs are missing in the workspace only
+    if not force and stage.already_cached():  # The outputs are missing in the workspace only.
         stage.checkout(force=True)
         return StageResult("restored", reason, {})
     _remove_empty_run_cache(Path(repo.cache.legacy.path))
@@ -112,13 +154,13 @@ def repro_stage(
     with _patched_cmd_run(stage, stage_fn) as results, raise_failed_transfers():
         stage.reproduce(force=force, pull=pull, upstream=repo.index.stages)
     stage.dump(update_pipeline=False)
-    if not results:  # DVC restored the outputs from its run cache
+    if not results:  # DVC restored the outputs from its run cache.
         return StageResult("restored", reason, {})
     return StageResult("ran", reason, results[0])
 
 
 def change_reason(stage: PipelineStage, *, pull: bool = False) -> str | None:
-    """Why DVC would run the stage, such as `params train.lr changed`; None if it would not.
+    """Say why DVC would run the stage, such as `params train.lr changed`; None if it would not.
 
     With `pull`, what is missing in the workspace is no reason where the remote has it.
     """
@@ -160,7 +202,7 @@ _STATUS_TEXT = {
 
 
 def _diff_params(repo: Repo, dep: ParamsDependency) -> list[str]:
-    """The parameters whose values differ from dvc.lock's, by their full keys."""
+    """Return the full keys of the parameters whose values differ from those in dvc.lock."""
     recorded = _flatten(dep.hash_info.value or {})
     current = _flatten(read_param_file(repo.fs, dep.fs_path, list(dep.params), flatten=False))
     return sorted(key for key in recorded.keys() | current.keys() if recorded.get(key) != current.get(key))
@@ -177,7 +219,7 @@ def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
 def _patched_cmd_run(
     stage: PipelineStage, stage_fn: Callable[[], dict[str, Any]]
 ) -> Iterator[list[dict[str, Any]]]:
-    """Monkeypatch DVC to call `stage_fn` instead of the stage's command; yields the list of its results.
+    """Monkeypatch DVC to call `stage_fn` instead of the stage's command, and yield the list of its results.
 
     `cmd_run` is the only place where DVC starts a command. A command other than `python -m tasks STAGE` runs
     as it is.
@@ -203,15 +245,15 @@ def _patched_cmd_run(
 
 
 def _remove_empty_run_cache(cache: Path) -> None:
-    """Folders that a killed run left without an entry; DVC (3.67) fails with a TypeError on these."""
+    """Remove folders that a killed run left without an entry, on which DVC (3.67) fails with a TypeError."""
     for folder in (cache / "runs").glob("*/*"):
-        with suppress(OSError):  # it has an entry
+        with suppress(OSError):  # The folder has an entry.
             folder.rmdir()
 
 
 @contextmanager
 def raise_failed_transfers() -> Iterator[None]:
-    """Where a file cannot be written to its cache, DVC logs that and records the output all the same."""
+    """Raise the error if DVC cannot write a file to its cache, which it would only log."""
 
     def raise_error(record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], OSError):
@@ -227,11 +269,11 @@ def raise_failed_transfers() -> Iterator[None]:
 
 
 def changed_stages(repo: Repo, *, pull: bool = False) -> list[str]:
-    """The stages that are not up to date. Stages downstream of these may have to run as well."""
+    """Return the stages that are not up to date. Stages downstream of these may have to run as well."""
     return [str(stage.name) for stage in topological_stages(repo) if change_reason(stage, pull=pull)]
 
 
 def find_output(repo: Repo, path: str) -> Output:
-    """The output of dvc.yaml at the path, with the hash that dvc.lock records."""
+    """Return the output of dvc.yaml at the path, with the hash that dvc.lock records."""
     (output,) = repo.find_outs_by_path(path)
     return output

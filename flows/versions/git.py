@@ -1,4 +1,4 @@
-"""Git, as the user has it installed."""
+"""Run Git, as the user has it installed."""
 
 import os
 import re
@@ -16,9 +16,9 @@ from tasks.processes import REPOSITORY_VARIABLES
 from tasks.workspace.errors import RunError
 
 IDENTITY = ("cifarflow", "cifarflow@localhost")
-"""of commits on a machine where Git knows no user"""
+"""the author of commits on a machine where Git knows no user"""
 TIMEOUT_S = 120.0
-"""for a command of Git, after which a remote that accepts connections and never answers is given up"""
+"""the time for a command of Git, after which a remote that never answers is given up"""
 TERMINATION_TIMEOUT_S = 5.0
 _TRUST = "git config --global --add safe.directory"
 SKIPPED_HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
@@ -27,7 +27,7 @@ SKIPPED_HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit"
 def run_git(
     *arguments: str, env: dict[str, str] | None = None, check: bool = True, folder: Path | None = None
 ) -> str:
-    """Git's output, stripped. `RunError` with the line that says why if it fails and `check` is set.
+    """Return Git's output, stripped. `RunError` says why it fails, if `check` is set.
 
     Git asks nothing: it has neither standard input nor a terminal, so that ssh asks for no password either;
     keys of an agent and credential helpers work. `RunError` if it has not ended after `TIMEOUT_S`.
@@ -52,8 +52,8 @@ def _call_git(arguments: tuple[str, ...], env: dict[str, str], folder: Path | No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        errors="surrogateescape",  # names of files need not be UTF-8
-        start_new_session=True,  # without a terminal; and its children are ended with it
+        errors="surrogateescape",  # The names of files need not be UTF-8.
+        start_new_session=True,  # Git has no terminal, and its children are ended with it.
     ) as process:
         try:
             output, errors = process.communicate(timeout=TIMEOUT_S)
@@ -88,7 +88,7 @@ def _describe_failure(errors: str, code: int) -> str:
 
 @dataclass(frozen=True)
 class GitProblem:
-    """Why nothing can be committed in the workspace."""
+    """The reason why nothing can be committed in the workspace."""
 
     text: str
     fix: str
@@ -98,7 +98,7 @@ class GitProblem:
 
 
 def find_problem() -> GitProblem | None:
-    """Why nothing can be committed in the workspace; None where Git has commits there."""
+    """Say why nothing can be committed in the workspace; None where Git has commits there."""
     if shutil.which("git") is None:
         return GitProblem("Git is not installed", "apt-get install git")
     code, _, errors = _call_git(("rev-parse", "--git-dir"), {}, None)
@@ -111,12 +111,12 @@ def find_problem() -> GitProblem | None:
 
 
 def has_commits() -> bool:
-    """Whether the workspace is in a Git repository with commits."""
+    """Return whether the workspace is in a Git repository with commits."""
     return find_problem() is None
 
 
 def hide_credentials(text: str) -> str:
-    """The text without what its URLs keep secret: what stands before the host, tokens and signatures."""
+    """Hide what URLs in the text keep secret: what stands before the host, tokens and signatures."""
     text = re.sub(r"://(?:[^\s:/@]+:(?!\d+/)\S*|[^/\s]*)@", "://***@", text)
     return re.sub(
         r"(?i)([?&][^=&\s]*(?:token|key|secret|sig|pass|credential)[^=&\s]*=)[^&\s]+", r"\1***", text
@@ -124,7 +124,7 @@ def hide_credentials(text: str) -> str:
 
 
 def write_commit(parent: str, files: Iterable[Path], message: str) -> str | None:
-    """A commit on top of `parent` with the workspace's files; None where they are what `parent` has.
+    """Write a commit on top of `parent` with the workspace's files; None if `parent` has the same.
 
     Uses an index of its own: what is staged and what is checked out stay as they are.
     """
@@ -141,7 +141,7 @@ def write_commit(parent: str, files: Iterable[Path], message: str) -> str | None
 
 
 def try_commit() -> None:
-    """`RunError` where Git could write no commit, for lack of a key to sign it with or of space for example.
+    """Raise `RunError` where Git could write no commit, for example for lack of space or of a key to sign it.
 
     What it writes belongs to no branch, and Git's next clean-up removes it.
     """
@@ -162,13 +162,13 @@ def _commit_tree(tree: str, parent: str, message: str) -> str:
 
 
 def _find_hooks() -> list[str]:
-    """The hooks that `git commit` would run, which may change the working tree; a commit here does not."""
+    """Return the hooks that `git commit` would run. They may change the working tree."""
     folder = Path(run_git("rev-parse", "--git-path", "hooks"))
     return [name for name in SKIPPED_HOOKS if os.access(folder / name, os.X_OK)]
 
 
 def _identity() -> dict[str, str]:
-    """The variables that name author and committer where Git knows no user."""
+    """Return the variables that name author and committer where Git knows no user."""
     roles = ("AUTHOR", "COMMITTER")
     if all(run_git("var", f"GIT_{role}_IDENT", check=False) for role in roles):
         return {}

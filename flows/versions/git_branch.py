@@ -1,4 +1,4 @@
-"""A branch at the Git remote, to which runs on any machine push what they made and decided.
+"""Push to a branch at the Git remote what runs on any machine made and decided.
 
 The branch's head is the truth. A commit is made on top of the head that was fetched, and the remote accepts
 it only if that still is its head (compare-and-swap): of several runs that push at once one succeeds, and the
@@ -34,7 +34,7 @@ class RemoteBranch:
         self.name = name
         self._ref = f"refs/heads/{name}"
         self.head = run_git("rev-parse", "HEAD")
-        """the remote's, when it was last asked"""
+        """the head at the remote when it was last asked"""
 
     def fetch(self) -> None:
         """Ask the remote for the branch's head."""
@@ -59,19 +59,19 @@ class RemoteBranch:
                 file.unlink()
 
     def hash_blob(self, file: Path) -> str:
-        """Git's hash of the file's content at the head; empty where it has no such file."""
+        """Return Git's hash of the file's content at the head; empty where it has no such file."""
         return run_git("rev-parse", "--quiet", "--verify", f"{self.head}:{file.as_posix()}", check=False)
 
     def commit(self, files: Iterable[Path], message: str) -> str | None:
-        """A commit on top of the head with the workspace's files, not pushed; None where nothing differs."""
+        """Write a commit on top of the head with the workspace's files; None where nothing differs."""
         return write_commit(self.head, files, message)
 
     def check_push(self) -> None:
-        """`RunError` where nothing could be pushed, for lack of a permission for example."""
+        """Raise `RunError` where nothing could be pushed, for lack of a permission for example."""
         self._push("--dry-run", self.head)
 
     def push(self, commit: str) -> bool:
-        """Make the commit the branch's head; False where the remote's head is another by now.
+        """Make the commit the branch's head; return False if the remote's head is another by now.
 
         `RunError` where the remote refuses it for another reason.
         """

@@ -1,6 +1,7 @@
 """Run a backend in a process of its own, so that measured engines share neither threads nor memory.
 
-The process loads one backend and nothing else, and is called through its standard input and output.
+The process loads one backend and nothing else, and is called through its standard input and output. It also
+generates the load of MLPerf's scenario Server (Reddi et al. 2020, https://arxiv.org/abs/1911.02549).
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 
-from tasks.benchmarking.loadgen import poisson_arrivals, simulate_server
-from tasks.inference.batches import predict_in_batches, select_cyclic_batch
+from tasks.inference.onnx_classifier import predict_in_batches, select_cyclic_batch
 from tasks.processes import describe_exit, exit_with_parent, kill_with_parent, python_path
 from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
     from numpy.typing import NDArray
 
     from tasks.benchmarking.backends import Backend, ModelPaths
-    from tasks.inference.batches import Images, Predictor, Probabilities
+    from tasks.inference.onnx_classifier import Images, Predictor, Probabilities
+
 
 COMMAND = "from tasks.benchmarking.backend_process import answer_calls; answer_calls()"
 NUM_BATCHES = 8
@@ -224,3 +225,36 @@ def answer_calls() -> None:
             answer = None, error
         pickle.dump(answer, answers)
         answers.flush()
+
+
+def poisson_arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
+    """Draw arrival times in seconds: a Poisson process of `rate` per second, with at least one arrival."""
+    count = max(1, round(rate * seconds))
+    return np.random.default_rng(seed).exponential(1 / rate, count).cumsum()
+
+
+def simulate_server(
+    predict: Predictor,
+    images: Images,
+    arrivals: NDArray[np.float64],
+    max_batch_size: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> NDArray[np.float64]:
+    """Serve one image per arrival; return each latency in seconds, from the arrival to the prediction.
+
+    One server takes the requests in the order of their arrival, and all that wait as one batch.
+    """
+    latencies = np.empty(len(arrivals))
+    wrapped_images = np.concatenate([images, images[:max_batch_size]])
+    start, answered = clock(), 0
+    while answered < len(arrivals):
+        now = clock() - start
+        waiting = int(np.searchsorted(arrivals, now, side="right")) - answered
+        if waiting <= 0:
+            continue  # A server with a bound of milliseconds busy-waits as well.
+        size = min(waiting, max_batch_size)
+        first = answered % len(images)
+        predict(wrapped_images[first : first + size])
+        latencies[answered : answered + size] = clock() - start - arrivals[answered : answered + size]
+        answered += size
+    return latencies

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from models.classifier import Classifier
-    from tasks.inference.batches import Images, Predictor, Probabilities
+    from tasks.inference.onnx_classifier import Images, Predictor, Probabilities
+
 
 ALL_BACKENDS = (
     "onnxruntime-fp32",
@@ -70,16 +73,12 @@ class Backend:
         file.
         """
         if self.framework == "openvino":
-            from tasks.benchmarking.openvino_backend import OpenVinoPredictor
-
             return OpenVinoPredictor(self.select_file(models), self.provider, threads, batch_sizes)
         return LOADERS[self.framework](self, models, threads)
 
     def load_offline(self, models: ModelPaths) -> OfflinePredictor | None:
         """Load the model for running several batches at once; None for engines without such a mode."""
         if self.framework == "openvino":
-            from tasks.benchmarking.openvino_backend import OpenVinoOfflinePredictor
-
             return OpenVinoOfflinePredictor(self.select_file(models), self.provider)
         return None
 
@@ -174,3 +173,75 @@ LOADERS: dict[str, Callable[[Backend, ModelPaths, int], Predictor]] = {
     "pytorch": _load_pytorch,
     "torchscript": _load_torchscript,
 }
+
+
+class OpenVinoPredictor:
+    """A `Predictor` with a compiled model for each of `batch_sizes`, and a slower one for other sizes."""
+
+    def __init__(self, file: Path, device: str, threads: int, batch_sizes: Sequence[int]) -> None:
+        def compile_for(batch_size: int | None) -> Any:
+            hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+            return _compile_model(file, device, hints, batch_size).create_infer_request()
+
+        self._requests = {size: compile_for(size) for size in batch_sizes}
+        self._inputs = {size: request.get_input_tensor().data for size, request in self._requests.items()}
+        self._dynamic = compile_for(None)
+
+    def __call__(self, images: Images) -> Probabilities:
+        request = self._requests.get(len(images))
+        if request is None:
+            return np.array(self._dynamic.infer([images])[0])
+        self._inputs[len(images)][:] = images
+        request.infer()
+        return np.array(request.get_output_tensor().data)
+
+
+class OpenVinoOfflinePredictor:
+    """An `OfflinePredictor` with as many requests at once as OpenVINO finds best for the device."""
+
+    def __init__(self, file: Path, device: str) -> None:
+        self._file, self._device = file, device
+        self._queues: dict[int, Any] = {}
+        compiled = _compile_model(file, device, {"PERFORMANCE_HINT": "THROUGHPUT"}, None)
+        self.requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+
+    def __call__(self, batches: Sequence[Images]) -> list[Probabilities]:
+        """Predict all batches, which have one size; return the probabilities of each."""
+        queue = self._queue(len(batches[0]))
+        results: list[Any] = [None] * len(batches)
+
+        def store(request: Any, index: int) -> None:
+            results[index] = np.array(request.get_output_tensor().data)
+
+        queue.set_callback(store)
+        for index, batch in enumerate(batches):
+            queue.start_async(batch, index, share_inputs=True)
+        queue.wait_all()
+        return results
+
+    def _queue(self, batch_size: int) -> Any:
+        if batch_size not in self._queues:
+            hints = {"PERFORMANCE_HINT": "THROUGHPUT"}
+            compiled = _compile_model(self._file, self._device, hints, batch_size)
+            self._queues[batch_size] = import_module("openvino").AsyncInferQueue(compiled, self.requests)
+        return self._queues[batch_size]
+
+
+def _compile_model(file: Path, device: str, hints: dict[str, Any], batch_size: int | None) -> Any:
+    """Compile the model for one batch size, or for any where `batch_size` is None.
+
+    `BackendUnavailableError` where OpenVINO is not installed, `RunError` where it cannot load the file.
+    """
+    if find_spec("openvino") is None:
+        raise BackendUnavailableError("OpenVINO is not installed: pip install 'cifarflow[benchmarks]'")
+    core: Any = import_module("openvino").Core()
+    # By default OpenVINO computes in bfloat16 where the CPU supports it.
+    properties = hints | {"INFERENCE_PRECISION_HINT": "f32"}
+    try:
+        model = core.read_model(file)
+        if batch_size is not None:
+            model.reshape([batch_size, *list(model.input().partial_shape)[1:]])
+        return core.compile_model(model, device, properties)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise RunError(f"{file} cannot be loaded by OpenVINO: {reason}") from None

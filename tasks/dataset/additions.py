@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.dataset.cifar import ChecksumError
-from tasks.dataset.labeled_images import LabeledImages
+from tasks.dataset.base import ChecksumError, LabeledImages
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 

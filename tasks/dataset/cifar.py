@@ -16,16 +16,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.dataset.labeled_images import Dataset, LabeledImages
+from tasks.dataset.archive import extract
+from tasks.dataset.base import (
+    Archive,
+    ChecksumError,
+    Dataset,
+    LabeledImages,
+    LoadedDataset,
+    LoadOptions,
+    ProgressCallback,
+)
 from tasks.workspace.errors import RunError
+
+MD5_FILE = "md5sums.txt"  # holds the checksums of a generated sample, for which none are published
+_FIX = "move the directory away to download it again"
 
 
 @dataclass(frozen=True)
-class CifarFiles:
-    """A published data set has these files, and these keys in them."""
+class Cifar(Dataset):
+    """CIFAR has these files, and these keys in them."""
 
-    folder: str
-    """name of the folder in the archive and in `data/`"""
+    name: str
+    archive: Archive
     train: tuple[str, ...]
     test: str
     meta: str
@@ -36,14 +48,87 @@ class CifarFiles:
     published_md5: Mapping[str, str]
     max_bytes: Mapping[str, int]
     """size of each published file, or an upper bound of it"""
-    num_bytes: int
-    """size of all files together"""
-    url_variable: str
-    """environment variable with the archive's URL or path"""
+
+    @property
+    def folder(self) -> str:
+        """Return the name of the folder in the archive and in `data/`."""
+        return self.archive.folder
+
+    def find_missing(self, data: Path) -> Archive | None:
+        """Return the archive, unless there is a folder of its name in `data`, altered or not."""
+        return None if (data / self.folder).exists() else self.archive
+
+    def unpack(self, archive: Path, target: Path) -> None:
+        """Write the published files to `target`, and none of the archive's other files."""
+        extract(archive, target, self.folder, self.max_bytes)
+        self.verify(target)
+
+    def checksums(self, data: Path) -> Mapping[str, str]:
+        """Return the MD5 of each file by name."""
+        del data  # They are published.
+        return self.published_md5
+
+    def verify(self, data: Path) -> str:
+        """Compare every file with its checksum; `ChecksumError` names the first that differs."""
+        for name, md5 in self.checksums(data).items():
+            read_verified(data / self.folder / name, md5)
+        return f"{self.name}, every file as published"
+
+    def load(
+        self, data: Path, options: LoadOptions | None = None, progress: ProgressCallback | None = None
+    ) -> LoadedDataset:
+        """Load all images and labels, from the very bytes whose checksums were verified.
+
+        `ChecksumError` if a file is missing or not the published one.
+        """
+        del options, progress  # The images have their size and their splits, and load in a second.
+        md5s = self.checksums(data)
+        contents = {name: read_verified(data / self.folder / name, md5) for name, md5 in md5s.items()}
+        meta = restricted_loads(contents[self.meta], self.meta)
+        classes = tuple(str(name) for name in meta[self.classes_key])
+        train = [_parse_batch(contents.pop(name), name, self.labels_key, classes) for name in self.train]
+        test = _parse_batch(contents.pop(self.test), self.test, self.labels_key, classes)
+        listing = "".join(f"{md5}  {name}\n" for name, md5 in sorted(md5s.items()))
+        return LoadedDataset(
+            train=LabeledImages(
+                np.concatenate([batch.images for batch in train]),
+                np.concatenate([batch.labels for batch in train]),
+            ),
+            val=None,
+            test=test,
+            classes=classes,
+            md5=hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest(),
+        )
 
 
-CIFAR10 = CifarFiles(
-    folder="cifar-10-batches-py",
+class GeneratedSample(Cifar):
+    """A small stand-in for CIFAR-10 has its format; `generate_sample` writes it, with its checksums."""
+
+    warning = (
+        "Not CIFAR-10. This run used a small generated sample instead: it shows that the pipeline works, "
+        "and nothing about the model."
+    )
+
+    @property
+    def description(self) -> str:
+        return "a generated sample, not CIFAR-10"
+
+    def find_missing(self, data: Path) -> None:
+        """Return None: a sample is not downloaded."""
+
+    def checksums(self, data: Path) -> Mapping[str, str]:
+        """Return the MD5s that the generator wrote. `ChecksumError` if `data` holds no sample."""
+        file = data / self.folder / MD5_FILE
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ChecksumError(f"{file} not found: {data} holds no generated sample") from error
+        return {name: md5 for md5, name in (line.split(maxsplit=1) for line in lines)}
+
+
+CIFAR10 = Cifar(
+    name="CIFAR-10",
+    archive=Archive("cifar-10-batches-py", 186_214_114, "CIFAR10_URL", sources_key="sources"),
     train=tuple(f"data_batch_{i}" for i in range(1, 6)),
     test="test_batch",
     meta="batches.meta",
@@ -69,11 +154,10 @@ CIFAR10 = CifarFiles(
         "readme.html": 88,
         "test_batch": 31_035_526,
     },
-    num_bytes=186_214_114,
-    url_variable="CIFAR10_URL",
 )
-CIFAR100 = CifarFiles(
-    folder="cifar-100-python",
+CIFAR100 = Cifar(
+    name="CIFAR-100",
+    archive=Archive("cifar-100-python", 187_000_000, "CIFAR100_URL", sources_key="cifar100_sources"),
     train=("train",),
     test="test",
     meta="meta",
@@ -85,37 +169,8 @@ CIFAR100 = CifarFiles(
         "train": "16019d7e3df5f24257cddd939b257f8d",
     },
     max_bytes={"meta": 10_000, "test": 32_000_000, "train": 155_249_918},
-    num_bytes=187_000_000,
-    url_variable="CIFAR100_URL",
 )
-DATASETS = {"CIFAR-10": CIFAR10, "CIFAR-100": CIFAR100, "sample": CIFAR10}
-MD5_FILE = "md5sums.txt"  # holds the checksums of a generated sample, for which none are published
-
-
-class ChecksumError(RunError):
-    """A file of the data set is missing or is not the published one."""
-
-
-def checksums(data: Path, dataset: str) -> Mapping[str, str]:
-    """Return the MD5 of each file by name: the published ones, or those that the sample's generator wrote.
-
-    `ChecksumError` if `data` holds no sample.
-    """
-    files = DATASETS[dataset]
-    if dataset != "sample":
-        return files.published_md5
-    file = data / files.folder / MD5_FILE
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ChecksumError(f"{file} not found: {data} holds no generated sample") from error
-    return {name: md5 for md5, name in (line.split(maxsplit=1) for line in lines)}
-
-
-def verify(data: Path, dataset: str) -> None:
-    """Compare every file with its checksum; `ChecksumError` names the first that differs."""
-    for name, md5 in checksums(data, dataset).items():
-        read_verified(data / DATASETS[dataset].folder / name, md5)
+SAMPLE = GeneratedSample(**{**vars(CIFAR10), "name": "sample"})
 
 
 def read_verified(file: Path, md5: str) -> bytes:
@@ -129,33 +184,6 @@ def read_verified(file: Path, md5: str) -> bytes:
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise ChecksumError(f"{file} is not the published file (checksum mismatch); {_FIX}")
     return content
-
-
-_FIX = "move the directory away to download it again"
-
-
-def load(data: Path, dataset: str) -> Dataset:
-    """Load all images and labels, from the very bytes whose checksums were verified.
-
-    `ChecksumError` if a file is missing or not the published one.
-    """
-    files, md5s = DATASETS[dataset], checksums(data, dataset)
-    contents = {name: read_verified(data / files.folder / name, md5) for name, md5 in md5s.items()}
-    meta = restricted_loads(contents[files.meta], files.meta)
-    classes = tuple(str(name) for name in meta[files.classes_key])
-    train = [_parse_batch(contents.pop(name), name, files.labels_key, classes) for name in files.train]
-    test = _parse_batch(contents.pop(files.test), files.test, files.labels_key, classes)
-    listing = "".join(f"{md5}  {name}\n" for name, md5 in sorted(md5s.items()))
-    return Dataset(
-        train=LabeledImages(
-            np.concatenate([batch.images for batch in train]),
-            np.concatenate([batch.labels for batch in train]),
-        ),
-        val=None,
-        test=test,
-        classes=classes,
-        md5=hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest(),
-    )
 
 
 def restricted_loads(content: bytes, name: str) -> dict[str, Any]:

@@ -5,34 +5,36 @@ If `val` or `test` is missing, it is taken from the training images; a hash of a
 the same images always give the same splits.
 """
 
-from __future__ import annotations
-
 import hashlib
+import json
 import os
+import shutil
+import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tasks.dataset.additions import ADDITIONS_DIR, pixel_sha256
-from tasks.dataset.dvc_file import check_recorded, hash_listing
-from tasks.dataset.image import DECODING_BYTES, load_image, open_regular
-from tasks.dataset.labeled_images import Dataset, LabeledImages
+from tasks.dataset.base import Dataset, LabeledImages, LoadedDataset, LoadOptions, ProgressCallback
+from tasks.dataset.image import (
+    DECODING_BYTES,
+    LeftOut,
+    Reason,
+    is_image,
+    is_link_out,
+    load_image,
+    open_regular,
+)
+from tasks.validation import load_yaml
 from tasks.workspace.errors import InputError, escape_unprintable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from tasks.params import SplitConfig
-
-    ProgressCallback = Callable[[float, str], None]
+from tasks.workspace.files import hash_file
 
 SPLITS = ("train", "val", "test")
 MIN_CLASSES, MAX_CLASSES = 2, 1000
@@ -59,44 +61,61 @@ class ImageFolder:
     files: list[ImageFile]
     classes: dict[str, set[str]]
     """names of the classes' folders, by split"""
+    left_out: LeftOut
+    """hidden files, and what file managers leave behind"""
 
 
-def load(data: Path, config: SplitConfig, progress: ProgressCallback | None = None) -> Dataset:
-    """Decode every image once, in parallel; `progress` receives the fraction done and a description.
+class OwnImages(Dataset):
+    """The user's own images are a data set that is recorded by `dvc add`, and not downloaded."""
 
-    `InputError` has one line for each problem, and all are found in one pass: a file that is no image or is
-    in no class, an image in two splits or two classes, a class without images, or one that training does not
-    have. If the images do not fit into memory, `InputError` is raised before anything is decoded.
-    """
-    listing = list_images(data)
-    files = listing.files
-    classes, problems = _check_classes(listing)
-    _check_memory(len(files), config.image_size)
-    images = np.empty((len(files), config.image_size, config.image_size, 3), np.uint8)
-    digests: list[str] = []
-    md5s: dict[Path, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(lambda i: _decode(files[i].path, images[i]), range(len(files)))
-        for file, image in zip(files, _show_progress(decoded, len(files), progress), strict=True):
-            md5s[file.path] = image.md5
-            digests.append(image.digest)
-            if image.problem:
-                name = escape_unprintable(str(file.path.relative_to(data)))
-                problems.append(f"{name}: {image.problem}")
-    check_recorded(data, md5s)
-    problems += _find_duplicates(data, files, digests)
-    splits = _split_by_content(files, digests, config)
-    problems += _check_counts(files, splits, classes)
-    if problems:
-        raise _cannot_use(data, problems)
-    indices = {name: classes.index(name) for name in classes}
-    labels = np.array([indices[file.label] for file in files], np.int64)
-    train, val, test = (
-        LabeledImages(images[members], labels[members])
-        for members in (np.flatnonzero(np.array(splits) == name) for name in SPLITS)
-    )
-    md5 = hash_listing({file.path.relative_to(data).as_posix(): md5s[file.path] for file in files})
-    return Dataset(train, val, test, tuple(classes), md5.removesuffix(".dir"))
+    name = "folder"
+    description = "images from a folder"
+    is_own = True
+
+    def verify(self, data: Path) -> str:
+        """List the images. `InputError` if there are none, or if one cannot be used."""
+        return f"{len(list_images(data).files):,} images of your own"
+
+    def load(
+        self, data: Path, options: LoadOptions | None = None, progress: ProgressCallback | None = None
+    ) -> LoadedDataset:
+        """Decode every image once, in parallel; `progress` receives the fraction done and a description.
+
+        `InputError` has one line for each problem, and all are found in one pass: a file that is no image or
+        is in no class, an image in two splits or two classes, a class without images, or one that training
+        does not have. If the images do not fit into memory, `InputError` is raised before anything is
+        decoded.
+        """
+        assert options is not None
+        listing = list_images(data)
+        files = listing.files
+        classes, problems = _check_classes(listing)
+        _check_memory(len(files), options.image_size)
+        images, decoded = _decode_all(files, options.image_size, progress)
+        problems += [
+            f"{escape_unprintable(str(file.path.relative_to(data)))}: {image.problem}"
+            for file, image in zip(files, decoded, strict=True)
+            if image.problem
+        ]
+        md5s = {file.path: image.md5 for file, image in zip(files, decoded, strict=True)}
+        check_recorded(data, md5s)
+        digests = [image.digest for image in decoded]
+        problems += _find_duplicates(data, files, digests)
+        splits = _split_by_content(files, digests, options)
+        problems += _check_counts(files, splits, classes)
+        if problems:
+            raise _cannot_use(data, problems)
+        indices = {name: classes.index(name) for name in classes}
+        labels = np.array([indices[file.label] for file in files], np.int64)
+        train, val, test = (
+            LabeledImages(images[members], labels[members])
+            for members in (np.flatnonzero(np.array(splits) == name) for name in SPLITS)
+        )
+        md5 = hash_listing({file.path.relative_to(data).as_posix(): md5s[file.path] for file in files})
+        return LoadedDataset(train, val, test, tuple(classes), md5.removesuffix(".dir"))
+
+
+IMAGE_FOLDER = OwnImages()
 
 
 def list_images(data: Path) -> ImageFolder:
@@ -118,25 +137,71 @@ def list_images(data: Path) -> ImageFolder:
         for name in names
         if not name.isprintable()
     ]
-    files = []
+    files: list[ImageFile] = []
+    left_out = LeftOut()
+    if by_split:
+        for path in _list_files(data, tops | {ADDITIONS_DIR}, left_out):
+            left_out.add(Reason.NO_CLASS, path.name)
     for split, root in roots.items():
-        for path in _list_files(root):
-            parts = path.relative_to(root).parts
-            if len(parts) != 2:
-                problem = "not in the folder of a class"
-            elif not path.is_file():
-                problem = "not a regular file"
-            elif not _is_utf8(path.name):
-                problem = "its name is not UTF-8; rename it"
-            else:
-                files.append(ImageFile(path, split, parts[0]))
-                continue
-            problems.append(f"{escape_unprintable(str(path))}: {problem}")
+        strays = _list_files(root, classes[split] | {ADDITIONS_DIR}, left_out)
+        problems += [f"{escape_unprintable(str(path))}: not in the folder of a class" for path in strays]
+        for label in classes[split]:
+            files += [ImageFile(path, split, label) for path in _list_files(root / label, set(), left_out)]
+    checked = {file.path: _check_file(file.path) for file in files}
+    problems += [f"{escape_unprintable(str(path))}: {why}" for path, why in checked.items() if why]
     if problems:
-        raise _cannot_use(data, problems)
+        raise _cannot_use(data, sorted(problems))
     if not files:
         raise InputError(f"{data} has no images; they should be in {data}/CLASS/")
-    return ImageFolder(sorted(files, key=lambda file: (file.path.name, file.label, file.split)), classes)
+    files.sort(key=lambda file: (file.path.name, file.label, file.split))
+    return ImageFolder(files, classes, left_out)
+
+
+def _check_file(path: Path) -> str:
+    """Say why this is no file of an image, or nothing."""
+    if path.is_dir():
+        return "a folder in the folder of a class"
+    if not path.is_file():
+        return "not a regular file"
+    return "" if _is_utf8(path.name) else "its name is not UTF-8; rename it"
+
+
+def copy_images(images: Path, target: Path) -> LeftOut:
+    """Copy the user's images to the folder `target`, and return what is left out.
+
+    `InputError` if the folder cannot be used, or if a link in it would bring in a file from elsewhere, such
+    as a key. A line on stderr says how many images there are, and a terminal shows the progress.
+    """
+    _refuse_links_out(images)
+    listing = list_images(images)
+    left_out = listing.left_out
+    labels: set[str] = set()
+    print(f"copying {len(listing.files):,} images", file=sys.stderr, flush=True)
+    for file in tqdm(listing.files, "copying", leave=False, unit=" images", disable=None):
+        name = file.path.relative_to(images)
+        if not is_image(file.path):
+            left_out.add(Reason.NO_IMAGE, name)
+            continue
+        labels.add(file.label)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file.path, target / name)
+    for label in set().union(*listing.classes.values()) - labels:
+        left_out.add(Reason.EMPTY, label)
+    if (images / ADDITIONS_DIR).exists():
+        left_out.add(Reason.ADDED, ADDITIONS_DIR)
+    if not labels:
+        raise InputError(f"{images} has no images that can be read; left out: {left_out}")
+    return left_out
+
+
+def _refuse_links_out(images: Path) -> None:
+    root = os.path.realpath(images)
+    for parent, folders, names in os.walk(images):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in [*folders, *names] if not name.startswith(".")):
+            if is_link_out(path, root):
+                name = escape_unprintable(str(path.relative_to(images)))
+                raise InputError(f"{name}: a link out of {images}; put the image itself there")
 
 
 def _cannot_use(data: Path, problems: Sequence[str]) -> InputError:
@@ -159,12 +224,15 @@ def _list_folders(root: Path) -> set[str]:
     }
 
 
-def _list_files(root: Path) -> Iterable[Path]:
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if Path(folder) == root and ADDITIONS_DIR in folders:
-            folders.remove(ADDITIONS_DIR)
-        yield from (Path(folder, name) for name in names if not name.startswith(".") and name not in IGNORED)
+def _list_files(folder: Path, known: set[str], left_out: LeftOut) -> list[Path]:
+    """List what is in a folder, but for the `known` folders and those in which nothing is."""
+    found = []
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in IGNORED:
+            left_out.add(Reason.HIDDEN, path.name)
+        elif path.name not in known and not (path.is_dir() and not any(path.iterdir())):
+            found.append(path)
+    return found
 
 
 def _check_classes(listing: ImageFolder) -> tuple[list[str], list[str]]:
@@ -212,6 +280,16 @@ def _decode(file: Path, target: NDArray[np.uint8]) -> _Decoded:
     return _Decoded(md5, pixel_sha256(target))
 
 
+def _decode_all(
+    files: Sequence[ImageFile], size: int, progress: ProgressCallback | None
+) -> tuple[NDArray[np.uint8], list[_Decoded]]:
+    """Return the images, uint8 `(N, size, size, 3)`, and what else is known of each file."""
+    images = np.empty((len(files), size, size, 3), np.uint8)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = pool.map(lambda i: _decode(files[i].path, images[i]), range(len(files)))
+        return images, list(_show_progress(decoded, len(files), progress))
+
+
 def _show_progress(
     decoded: Iterable[_Decoded], count: int, callback: ProgressCallback | None
 ) -> Iterable[_Decoded]:
@@ -235,14 +313,14 @@ def _find_duplicates(data: Path, files: Sequence[ImageFile], digests: Sequence[s
     return problems
 
 
-def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], config: SplitConfig) -> list[str]:
+def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], options: LoadOptions) -> list[str]:
     """Return the split of each file.
 
     A missing validation or test split is taken from the training images of each class, in the order of a hash
     of their pixels.
     """
     splits = [file.split or "train" for file in files]
-    missing = {"val": config.val_fraction, "test": config.test_fraction}
+    missing = {"val": options.val_fraction, "test": options.test_fraction}
     for existing in {file.split for file in files}:
         missing.pop(existing, None)
     # Copies of an image have the same digest, and go to the same split.
@@ -254,7 +332,7 @@ def _split_by_content(files: Sequence[ImageFile], digests: Sequence[str], config
         # The hash, with the seed, makes the order random but independent of file names and of other images: a
         # new image moves only few others between the splits.
         order = sorted(
-            members, key=lambda digest: hashlib.sha256(f"{config.seed} {digest}".encode()).digest()
+            members, key=lambda digest: hashlib.sha256(f"{options.seed} {digest}".encode()).digest()
         )
         for name, fraction in missing.items():
             count = max(1, round(fraction * len(members)))
@@ -273,3 +351,41 @@ def _check_counts(files: Sequence[ImageFile], splits: Sequence[str], classes: Se
         for name in SPLITS
         if not counts[name, label]
     ]
+
+
+def check_recorded(folder: Path, known_md5: Mapping[Path, str]) -> None:
+    """Raise `InputError` if a file was added, removed or changed since `dvc add`.
+
+    `known_md5` has the checksums of files that were read already, so that they are not read again.
+    """
+    record = folder.with_name(f"{folder.name}.dvc")
+    if not record.is_file():
+        raise not_recorded(folder)
+    try:
+        recorded = load_yaml(record)["outs"][0]["md5"]
+    except (KeyError, IndexError, TypeError):
+        raise InputError(f"{record} records no folder; record the images again: dvc add {folder}") from None
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    md5s = {
+        file.relative_to(folder).as_posix(): known_md5.get(file) or hash_file(file, "md5") for file in files
+    }
+    if hash_listing(md5s) != recorded:
+        raise changed_since_recorded(folder)
+
+
+def not_recorded(folder: Path) -> InputError:
+    return InputError(f"{folder}.dvc not found; record the images first: dvc add {folder}")
+
+
+def changed_since_recorded(folder: Path) -> InputError:
+    return InputError(
+        f"{folder} is not what {folder}.dvc records; "
+        f"if you changed it on purpose, record it: dvc add {folder}"
+    )
+
+
+def hash_listing(md5s: Mapping[str, str]) -> str:
+    """Compute the hash that DVC gives to a folder, from the checksums of its files by relative path."""
+    listing = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
+    content = json.dumps(listing, sort_keys=True).encode()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"

@@ -1,4 +1,4 @@
-"""`load_image` decodes images of any format and size as the network takes them.
+"""`load_image` decodes images of any format and size as the network takes them; others find them in folders.
 
 Prediction and retraining use the same function. The memory that an image may take is bounded by its purpose,
 a small square, and not by the size that the file claims: all decoders together have `DECODING_BYTES`,
@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tasks.workspace.errors import InputError
+from tasks.workspace.errors import InputError, escape_unprintable
 
 # Pillow recognizes the format by the content, not by the name. Other formats are refused, since Pillow would
 # start another program to decode some of them, such as EPS.
@@ -35,6 +36,39 @@ OTHER_BYTES_PER_PIXEL = 7.75
 # The coefficients of a progressive JPEG take this, even if it is decoded at a fraction of its size.
 JPEG_BYTES_PER_PIXEL = 3
 STRIP_PIXELS = 1 << 20
+MAX_NAMES = 3  # number of names that a message shows of what is left out for one reason
+
+
+class Reason(Enum):
+    """Why files or folders are not used: in the singular and in the plural."""
+
+    NO_IMAGE = "file that cannot be read as an image", "files that cannot be read as images"
+    NO_CLASS = "file in no class folder", "files in no class folder"
+    EMPTY = "class without an image", "classes without an image"
+    HIDDEN = "hidden file", "hidden files"
+    LINK = "link", "links"
+    ADDED = "folder of images that a retraining added", "folders of images that a retraining added"
+
+
+class LeftOut:
+    """What is left out of a folder is counted by the reason, and named in one line."""
+
+    def __init__(self) -> None:
+        self._names: dict[Reason, list[str]] = {}
+
+    def add(self, reason: Reason, name: str | Path) -> None:
+        self._names.setdefault(reason, []).append(escape_unprintable(str(name)))
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __str__(self) -> str:
+        texts = []
+        for reason in (reason for reason in Reason if reason in self._names):
+            names = sorted(self._names[reason])
+            shown = ", ".join(names[:MAX_NAMES]) + (", …" if len(names) > MAX_NAMES else "")
+            texts.append(f"{len(names):,} {reason.value[len(names) > 1]} ({shown})")
+        return ", ".join(texts)
 
 
 class _Memory:
@@ -88,6 +122,50 @@ def load_image(source: Path | BinaryIO, size: int) -> NDArray[np.uint8]:
         raise InputError(f"not an image in one of the formats {', '.join(FORMATS)}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything on corrupt files
         raise InputError(f"corrupt image ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def is_image(file: Path) -> bool:
+    """Whether the file begins like an image in one of the `FORMATS`; its pixels are not decoded."""
+    try:
+        with open_regular(file) as content, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.open(content, formats=FORMATS)
+    except Image.DecompressionBombError:
+        return True  # Whoever decodes it says that it is too large.
+    except Exception:  # noqa: BLE001 - Pillow's decoders raise anything on corrupt files
+        return False
+    return True
+
+
+def find_images(folder: Path, left_out: LeftOut) -> list[Path]:
+    """List the images below a folder, sorted, by their suffixes; `left_out` gets everything else.
+
+    Links to folders, and links that lead out of the folder, are not followed.
+    """
+    suffixes, root = Image.registered_extensions(), os.path.realpath(folder)
+    found = []
+    for parent, folders, names in os.walk(folder):
+        for name in list(folders):
+            if name.startswith(".") or Path(parent, name).is_symlink():
+                folders.remove(name)
+                reason = Reason.HIDDEN if name.startswith(".") else Reason.LINK
+                left_out.add(reason, f"{Path(parent, name).relative_to(folder)}/")
+        for name in names:
+            file = Path(parent, name)
+            if name.startswith("."):
+                left_out.add(Reason.HIDDEN, file.relative_to(folder))
+            elif file.suffix.lower() not in suffixes:
+                left_out.add(Reason.NO_IMAGE, file.relative_to(folder))
+            elif is_link_out(file, root):
+                left_out.add(Reason.LINK, file.relative_to(folder))
+            else:
+                found.append(file)
+    return sorted(found)
+
+
+def is_link_out(path: Path, root: str) -> bool:
+    """Whether the path is a link that leads out of the folder `root`, whose own links are resolved."""
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from tasks.drift.page import plot_distributions, plot_effects
 from tasks.drift.recorded_outputs import read_outputs
 from tasks.drift.shift import Drift, detect_drift, weight_reference
 from tasks.incoming.ingest import ACCEPTED_DIR
@@ -22,10 +24,11 @@ from tasks.incoming.label_check import load_images
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.registry import ledger
-from tasks.registry.compare import hash_own_val
+from tasks.registry.evidence import hash_own_val
 from tasks.registry.serving_model import resolve_serving_model
 from tasks.reporting.gallery import make_thumbnail
 from tasks.reporting.page import render_page
+from tasks.reporting.svg import BLUE, INK, MUTED, ORANGE, PAPER, STYLE, WIDTH, render_svg_element
 from tasks.workspace.errors import InputError, RunError, escape_unprintable
 from tasks.workspace.files import write_text
 from tasks.workspace.splits import Splits, load_splits
@@ -37,6 +40,8 @@ INTAKES = "drift.jsonl"
 """file name of the results for ingested images"""
 MAX_RECORDED = 2000
 """newest predictions of a file that are tested: enough by docs/drift.md, and older ones hide no new drift"""
+MAX_CLASSES_SHOWN = 20
+"""number of classes that a figure of the page shows"""
 
 
 @dataclass(frozen=True)
@@ -123,14 +128,13 @@ def _require_held_out(file: Path, model: OnnxClassifier, data: Splits, splits: s
 def _classify_folder(folder: Path, model: OnnxClassifier) -> _Batch:
     """Predict the images of a folder: those with a label, or all where none has one."""
     files = load_images(folder, model.classes, model.image_size)
-    labeled = files.labeled()
-    left_out = len(files.images) - len(labeled.images) if labeled.images else 0
-    used = labeled if labeled.images else files
+    is_labeled = any(label is not None for label in files.labels)
+    used = files.labeled() if is_labeled else files
     outputs = np.empty((0, len(model.classes)), np.float32)
     if used.images:
         outputs = model.predict_proba(np.stack(used.images))
-    labels = np.array(used.labels, np.int64) if labeled.images else None
-    note = f"{left_out:,} in no class directory left out" if left_out else ""
+    labels = np.array(used.labels, np.int64) if is_labeled else None
+    note = f"left out: {used.left_out}" if used.left_out else ""
     return _Batch(outputs, labels, used.names, used.images, note)
 
 
@@ -169,11 +173,11 @@ def _draw(
     k = tested.largest
     figures = [
         (
-            f"The largest differences between the distributions of the outputs{within}",
+            f"How much the model's probability of each class differs{within}, the largest first",
             plot_effects(classes, tested.effects, result.noticeable),
         ),
         (
-            f"The output that differs most{proportions}",
+            f"The probability that differs most, which is that of {classes[k]}{proportions}",
             plot_distributions(classes[k], outputs[:, k], reference[:, k], weights),
         ),
         *(
@@ -182,6 +186,68 @@ def _draw(
         ),
     ]
     return [{"label": label, "svg": svg} for label, svg in figures]
+
+
+@rc_context(STYLE)
+def plot_effects(
+    classes: Sequence[str], effects: NDArray[np.float64], noticeable: float | None = None
+) -> str:
+    """Plot the effect of each class, the largest first; effects beyond `noticeable` are significant."""
+    order = np.argsort(-np.abs(effects), kind="stable")[:MAX_CLASSES_SHOWN]
+    figure = Figure(figsize=(WIDTH, 0.27 * len(order) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    rows = range(len(order))
+    axes.hlines(rows, 0, effects[order], color=MUTED, linewidth=1.4)
+    axes.plot(effects[order], rows, "o", color=BLUE, markersize=7)
+    axes.axvline(0, color=MUTED, linewidth=1)
+    if noticeable is None:
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_xlabel("share in the batch less the expected share")
+    else:
+        axes.axvline(noticeable, color=ORANGE, linestyle="--", linewidth=1.4)
+        axes.annotate(
+            "significant",
+            (noticeable, 1.02),
+            xycoords=axes.get_xaxis_transform(),
+            color=ORANGE,
+            ha="right" if noticeable > np.max(effects) / 2 else "left",
+        )
+        axes.set_xlabel("Kolmogorov-Smirnov statistic")
+    axes.set_yticks(rows, [classes[k] for k in order])
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    return render_svg_element(figure)
+
+
+@rc_context(STYLE)
+def plot_distributions(
+    name: str, batch: NDArray[np.float32], reference: NDArray[np.float32], weights: NDArray[np.float64]
+) -> str:
+    """Plot the cumulative distributions of the probability of class `name` on both sets of images.
+
+    The images of the reference count by their `weights` `(M,)`.
+    """
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
+    axes = figure.subplots()
+    for label, values, shares, color, dash in (
+        ("validation", reference, weights, INK, "--"),
+        ("these images", batch, np.full(len(batch), 1 / len(batch)), BLUE, "-"),
+    ):
+        order = np.argsort(values, kind="stable")
+        axes.step(
+            np.append(values[order], 1),
+            np.append(np.cumsum(shares[order]), 1),
+            where="post",
+            color=color,
+            linestyle=dash,
+            linewidth=1.7,
+            label=label,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of images up to it", facecolor=PAPER)
+    axes.set_xlabel(f"probability of {name}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    return render_svg_element(figure)
 
 
 def _outlier_item(index: int, batch: _Batch, classes: Sequence[str]) -> dict[str, Any]:

@@ -79,8 +79,9 @@ class Drift:
         if not self.shifts:
             outputs = self.tests[0]
             return (
-                f"no drift in {self.images:,} images: KS {outputs.effects[outputs.largest]:.2f} at most "
-                f"({classes[outputs.largest]}), {self.noticeable:.2f} would be noticed"
+                f"no drift in {self.images:,} images: the model's probability of {classes[outputs.largest]} "
+                f"differs most (KS {outputs.effects[outputs.largest]:.2f}), "
+                f"{self.noticeable:.2f} would be noticed"
             )
         found = "; ".join(_describe_shift(test, classes) for test in self.shifts)
         return f"drift in {self.images:,} images: {found}; required: p ≤ {self.threshold:.1e}"
@@ -107,10 +108,15 @@ class Drift:
 
 
 def _describe_shift(test: ClassTests, classes: Sequence[str]) -> str:
-    effect, p_value = test.effects[test.largest], test.p_values[test.largest]
-    size = f"{100 * effect:+.0f} points" if test.shift == "label" else f"KS {effect:.2f}"
+    """Say what has shifted. A class stands for the model's probability of it, which need not be shown."""
+    name, effect, p_value = classes[test.largest], test.effects[test.largest], test.p_values[test.largest]
     p_text = f"p = {p_value:.1e}" if p_value > 1e-99 else "p < 1e-99"
-    return f"{test.shift} shift ({classes[test.largest]}: {size}, {p_text})"
+    if test.shift == "label":
+        more = "more" if effect > 0 else "fewer"
+        return f"{100 * abs(effect):.0f} points {more} {name} than expected (label shift, {p_text})"
+    like = "the validation images" + (" of their classes" if test.shift == "covariate" else "")
+    most = f"the model's probability of {name} differs most"
+    return f"they differ from {like}: {most} ({test.shift} shift, KS {effect:.2f}, {p_text})"
 
 
 def detect_drift(
@@ -153,6 +159,17 @@ def detect_drift(
     if labels:
         tests.append(_test_labels(*labels, num_classes))
     return Drift(num_images, least, threshold, _critical_value(threshold, size), tuple(tests), outliers)
+
+
+def find_noticeable_shifts(num_reference: int, num_classes: int, confidence: float) -> dict[int, float]:
+    """Return the smallest significant KS statistic by number of images, without labels.
+
+    The numbers are the smallest that is tested, and ten times as many. `RunError` as in `min_images`.
+    """
+    threshold = -math.expm1(math.log(confidence) / BATCHES_PER_YEAR) / num_classes
+    least = min_images(num_reference, threshold)
+    sizes = {n: round(n * num_reference / (n + num_reference)) for n in (least, 10 * least)}
+    return {n: _critical_value(threshold, size) for n, size in sizes.items()}
 
 
 @functools.lru_cache(1024)  # Finding the critical values takes longer than all tests.

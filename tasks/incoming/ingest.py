@@ -22,8 +22,9 @@ import numpy as np
 from PIL import Image
 
 from tasks.dataset.additions import add_image, is_added, load_added_images, pixel_sha256
+from tasks.dataset.base import LoadOptions
+from tasks.dataset.catalog import open_dataset
 from tasks.dataset.image import load_image
-from tasks.dataset.load import load_dataset
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json, write_json
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tasks.dataset.labeled_images import LabeledImages
+    from tasks.dataset.base import LabeledImages
     from tasks.params import IngestConfig, SplitConfig
 
 ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
@@ -103,7 +104,7 @@ def ingest(
     files = list_pending(incoming)
     if not files and not result.accepted:
         return result
-    published = load_dataset(data, dataset, split_config)
+    published = open_dataset(dataset).load(data, LoadOptions(**split_config.model_dump()))
     known = DuplicateIndex(config.max_hamming_distance)
     size = published.train.images.shape[1]
     known.add(published.test.images, "an image of the test set")

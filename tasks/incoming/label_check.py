@@ -1,14 +1,15 @@
 """Find labels of new images that are likely wrong, before ingestion, and write `reports/incoming.html`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
-from tasks.dataset.image import load_image
+from tasks.dataset.image import LeftOut, Reason, load_image
 from tasks.incoming.ingest import list_pending
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
@@ -20,6 +21,10 @@ from tasks.workspace.splits import load_splits
 
 PAGE = "incoming.html"
 """file name of the page, which is written beside the report"""
+MAX_GUESSING_P = 0.05
+"""a model is no judge unless its accuracy is better than that of guessing by a test with this p-value"""
+MAX_VAL_DOUBTED = 0.5
+"""nor if it doubts more than this share of the validation labels, most of which are right"""
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -32,9 +37,19 @@ class LabelCheck:
     doubted: list[dict[str, Any]]
     """likely errors, the most certain first: `name` below `incoming/`, `actual`, `predicted`, `confidence`"""
     page: Path
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """files that are not checked"""
+    no_judge: str = ""
+    """why the model cannot judge labels, so that `doubted` is empty; empty if it can"""
 
     def __str__(self) -> str:
-        return f"{self.checked:,} new images checked, {len(self.doubted):,} labels in doubt: {self.page}"
+        left_out = f" (left out: {self.left_out})" if self.left_out else ""
+        if not self.checked:
+            return f"no new images{left_out}"
+        if self.no_judge:
+            return f"{self.checked:,} new images{left_out}, but no label is checked: {self.no_judge}"
+        checked = f"{self.checked:,} new images checked{left_out}"
+        return f"{checked}, {len(self.doubted):,} labels in doubt: {self.page}"
 
 
 @dataclass(frozen=True)
@@ -46,25 +61,33 @@ class ImageFiles:
     images: list[NDArray[np.uint8]]
     labels: list[int | None]
     """class numbers; None for an image in no class directory"""
+    left_out: LeftOut
 
     def labeled(self) -> "ImageFiles":
-        """Return the images that have a label."""
-        rows = zip(self.names, self.images, self.labels, strict=True)
-        kept = [row for row in rows if row[2] is not None]
-        return ImageFiles([row[0] for row in kept], [row[1] for row in kept], [row[2] for row in kept])
+        """Return the images that have a label; the others are left out."""
+        kept = []
+        for row in zip(self.names, self.images, self.labels, strict=True):
+            if row[2] is None:
+                self.left_out.add(Reason.NO_CLASS, row[0])
+            else:
+                kept.append(row)
+        names, images, labels = zip(*kept, strict=True) if kept else ((), (), ())
+        return ImageFiles([*names], [*images], [*labels], self.left_out)
 
 
 def load_images(folder: Path, classes: Sequence[str], size: int) -> ImageFiles:
     """Load the pending images of a folder; files that are no images are left to the ingestion to reject."""
-    files = ImageFiles([], [], [])
+    files = ImageFiles([], [], [], LeftOut())
     for file in list_pending(folder):
         label = file.relative_to(folder).parts[0]
         if file.is_symlink():
+            files.left_out.add(Reason.LINK, file.relative_to(folder))
             continue
         try:
             files.images.append(load_image(file, size))
-        except InputError:
-            continue  # The ingestion says why.
+        except InputError:  # The ingestion says why.
+            files.left_out.add(Reason.NO_IMAGE, file.relative_to(folder))
+            continue
         files.names.append(escape_unprintable(str(file.relative_to(folder))))
         files.labels.append(classes.index(label) if label in classes else None)
     return files
@@ -87,12 +110,15 @@ def check_incoming_labels(params: Params) -> LabelCheck:
 
     page = Path(params.paths.page).with_name(PAGE)
     if not images:
-        return LabelCheck(0, [], page)
+        return LabelCheck(0, [], page, incoming.left_out)
     labels = np.concatenate([np.array(incoming.labels), data.val.labels.numpy()])
     batches = np.stack(images), data.val.images.numpy()
     probabilities = np.concatenate([model.predict_proba(batch) for batch in batches])
     found = find_label_errors(labels, probabilities)
-    found = found[found < len(images)]
+    num_val_doubted = int((found >= len(images)).sum())
+    val_labels, val_predicted = labels[len(images) :], probabilities[len(images) :].argmax(1)
+    no_judge = _judge(val_labels, val_predicted, num_val_doubted, model.classes)
+    found = found[found < len(images)] if not no_judge else found[:0]
     doubted = label_error_items(
         found,
         [images[i] for i in found],
@@ -101,15 +127,39 @@ def check_incoming_labels(params: Params) -> LabelCheck:
         model.classes,
         [incoming.names[i] for i in found],
     )
-    check = LabelCheck(len(images), doubted, page)
+    check = LabelCheck(len(images), doubted, page, incoming.left_out, no_judge)
     html = render_page(
         {
             "check": check,
             "folder": folder,
             "model": params.paths.onnx_model,
-            "accuracy": float((probabilities.argmax(1) == labels)[len(images) :].mean()),
+            "accuracy": float((val_predicted == val_labels).mean()),
         },
         TEMPLATE,
     )
     write_text(page, html)
     return check
+
+
+def _judge(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], num_doubted: int, classes: Sequence[str]
+) -> str:
+    """Say why the model cannot judge labels, from validation images that it was not trained on, or nothing.
+
+    It has to be right more often than somebody who always names the most frequent class, by a one-sided
+    binomial test. A model that barely is would still doubt most labels, right or wrong, and so has to accept
+    most of the validation labels.
+    """
+    counts = np.bincount(labels)
+    hits = int((predicted == labels).sum())
+    accuracy, guessed = hits / len(labels), float(counts.max() / len(labels))
+    right, advice = (
+        f"the model is right for {accuracy:.1%} of the validation images",
+        "train a better one first",
+    )
+    if binomtest(hits, len(labels), guessed, alternative="greater").pvalue > MAX_GUESSING_P:
+        always = escape_unprintable(classes[int(counts.argmax())])
+        return f"{right}, and always saying {always} would be for {guessed:.1%}; {advice}"
+    if num_doubted > MAX_VAL_DOUBTED * len(labels):
+        return f"{right}, and doubts {num_doubted / len(labels):.0%} of their labels; {advice}"
+    return ""

@@ -1,6 +1,7 @@
 """Load an exported model and predict with it. This needs ONNX Runtime and NumPy, but not PyTorch."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from tasks.inference.batches import Images, Predictor, Probabilities, predict_in_batches
-from tasks.inference.occlusion import Occlusion, occlude
-from tasks.workspace.dataset_name import describe_dataset
 from tasks.workspace.errors import InputError, RunError
+
+Images = NDArray[np.uint8]
+"""images `(N, S, S, 3)`, RGB"""
+Probabilities = NDArray[np.float32]
+"""probabilities `(N, classes)`"""
+Predictor = Callable[[Images], Probabilities]
+"""function from images to probabilities, as each backend provides it"""
 
 BATCH_SIZE = 256
 CPU = "CPUExecutionProvider"
@@ -31,10 +36,6 @@ class OnnxClassifier:
     def predict_proba(self, images: Images) -> Probabilities:
         """Return probabilities `(N, classes)` of RGB images `(N, S, S, 3)`, where S is `image_size`."""
         return predict_in_batches(session_predictor(self.session), images, BATCH_SIZE)
-
-    def explain(self, image: NDArray[np.uint8], target: int) -> Occlusion:
-        """Find the pixels of `image` `(S, S, 3)` that make the class number `target` more probable."""
-        return occlude(session_predictor(self.session), image, target, self.mean_color)
 
     def top_k(self, probabilities: Probabilities, count: int) -> list[tuple[str, float]]:
         """Return the `count` most probable classes of one image, from its probabilities `(classes,)`."""
@@ -55,8 +56,8 @@ class OnnxClassifier:
     @property
     def dataset_label(self) -> str:
         """Return a few words that say which data the model was trained on."""
-        dataset = self.metadata.get("dataset", "unknown data")
-        return f"trained on {describe_dataset(dataset)}"
+        name = self.metadata.get("dataset", "unknown data")
+        return f"trained on {self.metadata.get('dataset_description', name)}"
 
 
 def load_model(file: Path, threads: int = 0) -> OnnxClassifier:
@@ -107,6 +108,17 @@ def create_session(file: Path, threads: int = 0, provider: str = CPU) -> onnxrun
 def session_predictor(session: onnxruntime.InferenceSession) -> Predictor:
     """Return a function from images to the session's first output."""
     return lambda images: np.asarray(session.run(None, {"images": images})[0])
+
+
+def predict_in_batches(predict: Predictor, images: Images, batch_size: int) -> Probabilities:
+    """Predict all images in batches and return probabilities `(N, classes)`."""
+    starts = range(0, len(images), batch_size)
+    return np.concatenate([predict(images[start : start + batch_size]) for start in starts])
+
+
+def select_cyclic_batch(images: Images, start: int, size: int) -> Images:
+    """Return `size` images from position `start` on; the first image follows the last."""
+    return np.ascontiguousarray(images[np.arange(start, start + size) % len(images)])
 
 
 def find_signature_mismatch(

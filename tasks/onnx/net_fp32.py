@@ -3,27 +3,41 @@
 docs/onnx.md lists the variants that were tried.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.onnx.onnx_model import build_onnx_model
+from tasks.workspace.errors import InputError
 
 Weights = dict[str, NDArray[np.float64]]
+MIN_OPSET = 13  # This one brought Softmax over one axis, and DequantizeLinear with one scale per channel.
 IMAGE_SIZE = 32  # The kernels and shapes below are laid out for this size only.
 Tensors = dict[str, NDArray[np.float32] | NDArray[np.int64]]
 
 
-def has_custom_graph(classifier: Classifier) -> bool:
+def has_fast_graph(classifier: Classifier) -> bool:
     """Return whether this module and net_int8.py can build a graph of the classifier.
 
     They can for a `Net` for images of 32x32 without test-time augmentation.
     """
     is_net = isinstance(classifier.network, Net) and classifier.image_size == IMAGE_SIZE
     return is_net and classifier.tta == "none"
+
+
+def resolve_opset(opset: int | Literal["auto"]) -> int:
+    """Return the operator set for graphs of the talk's network; `InputError` where they do not support it."""
+    if opset == "auto":
+        return MIN_OPSET
+    highest = onnx.defs.onnx_opset_version()
+    if not MIN_OPSET <= opset <= highest:
+        raise InputError(f"export.opset {opset} is not supported; {MIN_OPSET} to {highest} are")
+    return opset
 
 
 def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
@@ -41,9 +55,6 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
       convolves, and half as much has to be converted back to ONNX's layout.
     - ReLU follows the convolution directly, where ONNX Runtime fuses it.
     """
-    network = classifier.network
-    if not isinstance(network, Net):
-        raise TypeError(f"no fp32 graph for {type(network).__name__}; only Net is supported")
     weights = fold_normalization(classifier)
     # The kernel gets a channel for each of two rows and reads the colors where they stand in memory.
     kernel, bias = _interleave_channels(_stack_two_rows(weights["conv1.weight"])), weights["conv1.bias"]
@@ -80,7 +91,7 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
         node("Flatten", ["p2"], ["features"], axis=1),
         *build_dense_nodes(),
     ]
-    return build_onnx_model(nodes, tensors, opset, IMAGE_SIZE)
+    return build_onnx_model(nodes, tensors, opset)
 
 
 def fold_normalization(classifier: Classifier) -> Weights:
@@ -117,6 +128,30 @@ def build_dense_nodes() -> list[onnx.NodeProto]:
         node("Gemm", ["a2", "fc3.weight", "fc3.bias"], ["logits"]),
         node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
+
+
+def build_onnx_model(
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Mapping[str, NDArray[np.float32] | NDArray[np.int64]],
+    opset: int,
+    image_type: int = TensorProto.UINT8,
+) -> onnx.ModelProto:
+    """Build a model of the nodes, from `images` `(N, 32, 32, 3)` to `probabilities` `(N, classes)`.
+
+    `tensors` has to hold the bias of the last layer, `fc3.bias`: one value per class.
+    """
+    num_classes = len(tensors["fc3.bias"])
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("images", image_type, ["N", IMAGE_SIZE, IMAGE_SIZE, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", num_classes])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    opset_imports = [helper.make_opsetid("", opset)]
+    return helper.make_model(
+        graph, opset_imports=opset_imports, ir_version=helper.find_min_ir_version_for(opset_imports)
+    )
 
 
 def _stack_two_rows(kernel: NDArray[np.float64]) -> NDArray[np.float64]:

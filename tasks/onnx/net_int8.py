@@ -22,16 +22,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.classifier import Classifier
-from models.net import Net
 from tasks.onnx.net_fp32 import (
-    IMAGE_SIZE,
     Tensors,
     build_dense_nodes,
     build_dense_tensors,
+    build_onnx_model,
     fold_normalization,
 )
-from tasks.onnx.onnx_model import build_onnx_model
-from tasks.workspace.errors import InputError
 
 # Each value holds the same numbers as its key in another order, or the maximum of some of them. Both tensors
 # get one scale, so that no conversion is needed between them.
@@ -43,9 +40,6 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     Images `(N, 32, 32, 3)`, 0 to 255, become the classifier's probabilities `(N, classes)`, up to rounding.
     """
-    network = classifier.network
-    if not isinstance(network, Net):
-        raise InputError(f"no int8 graph for {type(network).__name__}; only Net is supported")
     weights = fold_normalization(classifier)
     kernel, bias = weights["conv1.weight"], weights["conv1.bias"]
     # The pool compares column 0 with 1 and column 2 with 3, in both rows. What it compares has to stand in
@@ -96,7 +90,7 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     # The quantizer tells the consumers of a tensor apart by their names.
     for each in nodes:
         each.name = each.output[0]
-    return build_onnx_model(nodes, tensors, opset, IMAGE_SIZE, TensorProto.FLOAT)
+    return build_onnx_model(nodes, tensors, opset, TensorProto.FLOAT)
 
 
 def _shift_kernel(

@@ -9,17 +9,74 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import QDQQuantizer, QuantType, quantize_static
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QDQQuantizer,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
 
-from tasks.onnx.net_int8 import SHARED_RANGES
-from tasks.onnx.ranges import METHODS, Calibration, CalibrationReader, measure_ranges
+from models.classifier import Classifier
+from tasks.inference.onnx_classifier import Images
+from tasks.onnx.net_fp32 import has_fast_graph, resolve_opset
+from tasks.onnx.net_int8 import SHARED_RANGES, build_int8_graph
 
+BATCH_SIZE = 250
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
 QUANTIZED_OPS = ["Conv", "Gemm", "Relu"]  # These compute; the operators between them only move and compare.
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The images and the method by which the ranges are measured."""
+
+    images: Images
+    method: str
+    """a key of `METHODS`"""
+    percentile: float
+    """the percentage of an activation's values that its range covers, for the method `percentile` alone"""
+
+
+def sample_images(images: Images, count: int, seed: int) -> Images:
+    """Return `count` of the images, or all where there are fewer; the same ones on every machine."""
+    # RandomState is the generator whose stream NumPy promises never to change (NEP 19).
+    chosen = np.random.RandomState(seed).permutation(len(images))[:count]
+    return images[np.sort(chosen)]
+
+
+def quantize_graph(
+    classifier: Classifier,
+    onnx_model: Path,
+    opset: int | Literal["auto"],
+    calibration: Calibration,
+    weight_bits: int,
+) -> onnx.ModelProto:
+    """Quantize the classifier, which was exported as `onnx_model`.
+
+    A network with a hand-made graph for int8 gets that one, which is fast in int8. Of any other network the
+    convolutions and dense layers of `onnx_model` are quantized in place.
+    """
+    if has_fast_graph(classifier):
+        graph = build_int8_graph(classifier, resolve_opset(opset))
+        model = quantize_custom_graph(graph, calibration, weight_bits)
+    else:
+        model = quantize_static_qdq(onnx_model, calibration, weight_bits)
+    model.producer_version = ""  # The library's version would change the bytes of the file.
+    return model
 
 
 def quantize_custom_graph(
@@ -34,13 +91,14 @@ def quantize_custom_graph(
     identity = {"scale": np.array(1, np.float32), "zero_point": np.array(0, np.uint8)}
     quantizer = QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),
+        # Each output channel of a convolution has weights of its own size, so it gets a scale of its own.
         per_channel=True,
         # x86 CPUs without VNNI add two products in 16 bits, and saturate unless weights have 7 bits.
         reduce_range=weight_bits == 7,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=ranges,
-        nodes_to_quantize=[],
+        nodes_to_quantize=[],  # Both lists empty means all nodes of the given types.
         nodes_to_exclude=[],
         op_types_to_quantize=QUANTIZED_OPS,
         extra_options={
@@ -121,9 +179,40 @@ def _remove_redundant_qdq(graph: onnx.GraphProto) -> None:
 
 def _bypass_node(graph: onnx.GraphProto, op_type: str, tensor: str) -> None:
     """Remove the node of type `op_type` that takes `tensor`; what took its output takes `tensor` instead."""
+    # There is exactly one such node; anything else is an error here.
     (bypassed,) = (node for node in graph.node if node.op_type == op_type and node.input[0] == tensor)
     for node in graph.node:
         for i, name in enumerate(node.input):
             if name == bypassed.output[0]:
                 node.input[i] = tensor
     graph.node.remove(bypassed)
+
+
+def measure_ranges(model: onnx.ModelProto, calibration: Calibration, op_types: Sequence[str]) -> TensorsData:
+    """Return the range of each tensor's values on the images, which `model` takes as float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        onnx.save(model, file)
+        calibrator = create_calibrator(
+            file,
+            op_types,
+            str(file.with_name("calibration.onnx")),
+            METHODS[calibration.method],
+            extra_options={"symmetric": False, "percentile": calibration.percentile},
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # The library prints its progress.
+            calibrator.collect_data(CalibrationReader(calibration.images.astype(np.float32)))
+            ranges: TensorsData = calibrator.compute_data()
+    return ranges
+
+
+class CalibrationReader(CalibrationDataReader):
+    """It gives ONNX Runtime's library the images `(N, S, S, 3)` batch by batch."""
+
+    def __init__(self, images: NDArray[np.uint8 | np.float32]) -> None:
+        self._batches = iter(np.split(images, range(BATCH_SIZE, len(images), BATCH_SIZE)))
+
+    def get_next(self) -> dict[str, NDArray[np.uint8 | np.float32]]:
+        batch = next(self._batches, None)
+        # An empty dict tells the library that no batch is left.
+        return {} if batch is None else {"images": batch}

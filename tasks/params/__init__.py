@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from tasks.dataset.catalog import DatasetName
+from tasks.params.networks import list_opsets
 from tasks.params.train import TrainConfig
 from tasks.params.types import (
     BackendName,
@@ -56,6 +58,7 @@ class Paths(StrictModel):
     sweep: str
     search: str
     page: str
+    network_page: str
     figures: str
     decisions: str
 
@@ -165,10 +168,24 @@ class DriftConfig(StrictModel):
 
 
 class CompareConfig(StrictModel):
+    rule: Literal["better", "not_worse"] = Field(
+        description="`better`: a challenger has to be better, on all validation images or on the added ones; "
+        "`not_worse`: it may also be not worse by `max_loss`"
+    )
     confidence: Fraction = Field(
         description="chance of a year without a promotion that is due to chance, at least"
     )
+    min_accuracy: BelowOne = Field(
+        description="smallest validation accuracy of the first model; 0: it has to be better than guessing"
+    )
     min_gain: BelowOne = Field(description="smallest gain of validation accuracy worth a promotion")
+    max_loss: Fraction = Field(
+        description="loss of validation accuracy, against the last champion that was promoted as better, "
+        "that has to be excluded for a challenger to be not worse"
+    )
+    max_class_loss: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="loss of accuracy in a class beyond which a challenger is rejected; 1: any is allowed"
+    )
     max_latency_ratio: Annotated[float, Field(gt=0, le=1000)] = Field(
         description="largest allowed ratio of the challenger's latency to the champion's"
     )
@@ -186,7 +203,7 @@ class TrackingConfig(StrictModel):
 class Params(StrictModel):
     """The model of `params.yaml` as a whole, with a field per section."""
 
-    dataset: Literal["CIFAR-10", "CIFAR-100", "folder", "sample"]
+    dataset: DatasetName
     project: ProjectConfig
     paths: Paths
     download: DownloadConfig
@@ -201,6 +218,22 @@ class Params(StrictModel):
     drift: DriftConfig
     compare: CompareConfig
     tracking: TrackingConfig
+
+    @field_validator("export")
+    @classmethod
+    def _check_opset(cls, export: ExportConfig, info: ValidationInfo) -> ExportConfig:
+        """Reject an operator set that the network does not support, before it is trained."""
+        fields = info.data
+        if export.opset == "auto" or not {"dataset", "split", "train"} <= fields.keys():
+            return export  # A section that is wrong itself has a message of its own.
+        train, size = fields["train"], fields["split"].image_size if fields["dataset"] == "folder" else 32
+        opsets = list_opsets(train.network, train.tta, size)
+        if export.opset not in opsets:
+            raise ValueError(
+                f"opset {export.opset} is not supported for network {train.network} with tta {train.tta} and "
+                f"images of {size} pixels; auto and {opsets[0]} to {opsets[-1]} are"
+            )
+        return export
 
 
 def read_params(file: Path) -> Params:

@@ -68,3 +68,18 @@ TorchvisionName = Literal[
 ]
 OwnName = Literal["net", "airbench94", "airbench96"]
 NetworkName = Literal[OwnName, TorchvisionName]
+
+# The checks of parameters need to know these without importing PyTorch. A test compares them with the hooks
+# of the networks.
+FUSED_NETWORKS = ("net",)  # those with operators in C++
+WHITENED_NETWORKS = ("airbench94", "airbench96")  # those with a whitening layer
+GRAPH_NETWORKS = ("net",)  # those with a hand-made ONNX graph
+
+
+def list_opsets(network: str, tta: str, image_size: int) -> range:
+    """Return the ONNX operator sets to which a network can be exported.
+
+    One range is that of hand-made graphs, the other that of PyTorch's exporter (tasks/onnx/graph.py).
+    """
+    has_fast_graph = network in GRAPH_NETWORKS and tta == "none" and image_size == 32
+    return range(13, 29) if has_fast_graph else range(18, 26)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from tasks.params.networks import NetworkName
+from tasks.params.networks import FUSED_NETWORKS, WHITENED_NETWORKS, NetworkName
 from tasks.params.types import (
     Alpha,
     BatchSize,
@@ -42,9 +42,17 @@ def _unrecorded_field(default: JsonValue, description: str) -> Any:
     )
 
 
+def _selection_field(default: JsonValue, description: str) -> Any:
+    """Define a parameter that says how a recipe was chosen: it changes no training, so it is not dumped."""
+    return Field(
+        default=default, description=description, exclude=True, json_schema_extra={"default": default}
+    )
+
+
 class TrainConfig(StrictModel):
     """The defaults are those of the talk: its network, CrossEntropyLoss, Adam, learning rate 0.001."""
 
+    # network
     network: NetworkName = _recipe_field(
         "net",
         "`net`: the talk's network; `airbench94`, `airbench96`: the networks of the recipes `fast94` and "
@@ -57,10 +65,14 @@ class TrainConfig(StrictModel):
         [], "names of modules or parameters that are not trained, such as `layer1`"
     )
     seed: Seed = Field(description="seed of all random numbers of the training")
+
+    # length and batches
     epochs: Annotated[int, Field(ge=1, le=100_000)] = _recipe_field(
         24, "number of epochs; the weights of the one with the best validation accuracy are kept"
     )
     batch_size: BatchSize = _recipe_field(128, "images per step")
+
+    # optimizer and learning rate schedule
     lr: LearningRate = _recipe_field(0.001, "the schedule's highest learning rate")
     optimizer: Literal["adam", "adamw", "sgd", "muon"] = _recipe_field(
         "adam", "`sgd` has Nesterov momentum; `muon` trains filters with Muon and all else with SGD"
@@ -79,6 +91,8 @@ class TrainConfig(StrictModel):
         0, "epochs over which the bias of a whitening layer is trained; then it is frozen"
     )
     label_smoothing: BelowOne = _recipe_field(0.0, "as in PyTorch's `cross_entropy`")
+
+    # augmentation
     flip: bool | Literal["alternating"] = _recipe_field(
         default=False,
         description="augmentation: flip half of the images; `alternating`: the other half in the next epoch",
@@ -101,6 +115,8 @@ class TrainConfig(StrictModel):
     cutmix_alpha: Alpha = _recipe_field(
         0.0, "augmentation: a box of one image pasted into another, its area by Beta(alpha, alpha); 0: none"
     )
+
+    # averaging and precision
     ema_decay: BelowOne = _recipe_field(
         0.0, "decay per step of the weights' moving average, which is then validated and saved; 0: none"
     )
@@ -116,6 +132,16 @@ class TrainConfig(StrictModel):
         "test-time augmentation: the exported model averages its logits over versions of an image, flipped "
         "and shifted by a pixel",
     )
+    candidates: Annotated[int, Field(ge=1, le=1_000_000)] = _selection_field(
+        1,
+        "number of models that were compared by validation accuracy to choose these parameters; a search "
+        "writes it into its recipe (docs/promotion.md)",
+    )
+    candidates_val_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = _selection_field(
+        "", "hash of the validation images on which they were compared; empty: those of today"
+    )
+
+    # machine
     device: Literal["auto", "cpu", "cuda"] = Field(description="`auto`: CUDA where there is one")
     num_threads: Threads = Field(
         description="PyTorch's threads on a CPU, which several processes share. With another number PyTorch "
@@ -135,6 +161,7 @@ class TrainConfig(StrictModel):
         "Their cost has not been measured, as nothing on CUDA has so far"
     )
 
+    # copies of checkpoints
     checkpoint_url: Annotated[str, Field(max_length=2000)] = _unrecorded_field(
         "",
         "where copies of checkpoints are kept: any URL that fsspec knows, such as `s3://`; empty: nowhere",
@@ -144,9 +171,9 @@ class TrainConfig(StrictModel):
     )
 
     @property
-    def can_be_fused(self) -> bool:
-        """Whether `FusedNet` can train the network, given a CPU."""
-        return self.network == "net" and self.precision == "32-true"
+    def has_fast_path(self) -> bool:
+        """Whether there are operators in C++ that train the network, given a CPU."""
+        return self.network in FUSED_NETWORKS and self.precision == "32-true"
 
     @field_validator("checkpoint_url")
     @classmethod
@@ -165,13 +192,14 @@ class TrainConfig(StrictModel):
             raise ValueError(
                 f"processes {self.processes} must not be greater than batch_size ({self.batch_size})"
             )
-        if self.fused is True and not self.can_be_fused:
+        if self.fused is True and not self.has_fast_path:
+            networks = " or ".join(FUSED_NETWORKS)
             raise ValueError(
-                "fused needs network net and precision 32-true; otherwise set it to auto or false"
+                f"fused needs network {networks} and precision 32-true; otherwise set it to auto or false"
             )
         if self.momentum == 0 and self.optimizer == "sgd":
             raise ValueError("sgd uses Nesterov momentum, which must be greater than 0; 0.9 is usual")
-        if not self.network.startswith("airbench") and self.whiten_bias_epochs:
+        if self.network not in WHITENED_NETWORKS and self.whiten_bias_epochs:
             raise ValueError(
                 f"whiten_bias_epochs must be 0 for network {self.network}, which has no whitening layer"
             )

@@ -7,7 +7,12 @@ import os
 from pathlib import Path
 
 from tasks.params import Paths
-from tasks.registry.ledger import current_champion, describe_test, read_ledger
+from tasks.registry.ledger import (
+    current_champion,
+    describe_detectable_gain,
+    describe_test,
+    read_ledger,
+)
 from tasks.reporting.page import render_page
 from tasks.workspace.files import write_text
 
@@ -22,6 +27,7 @@ def write_decisions_page(paths: Paths) -> None:
         "decisions": entries[::-1],
         "champion": current_champion(entries),
         "describe_test": describe_test,
+        "describe_detectable_gain": describe_detectable_gain,
         "report": Path(os.path.relpath(paths.page, page.parent)).as_posix(),
     }
     write_text(page, render_page(values, TEMPLATE))

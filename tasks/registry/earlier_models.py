@@ -19,22 +19,23 @@ def require_champion(entries: list[LedgerEntry]) -> LedgerEntry:
 
 
 def resolve_rollback_target(entries: list[LedgerEntry], version: int | None = None) -> LedgerEntry:
-    """Return the entry whose model a rollback restores: that of `version`, or the champion before this one.
+    """Return the entry whose model a rollback restores.
 
-    Without a version, models that were rolled back themselves are skipped, so that each rollback goes further
-    back.
+    That is the one of `version`, or else the champion that served before the current champion's model was
+    first promoted. So each rollback goes further back, and none returns to a model that was rolled back.
     """
     promotions = [entry for entry in entries if entry.is_promotion]
     champion = require_champion(entries)
     by_version = {entry.version: entry for entry in promotions}
     if version is None:
-        others = [entry for entry in promotions if entry.model_md5 != champion.model_md5]
-        earlier = [entry for entry in others if find_rollback(entries, entry) is None]
+        first = next(i for i, entry in enumerate(promotions) if entry.model_md5 == champion.model_md5)
+        earlier = [entry for entry in promotions[:first] if find_rollback(entries, entry) is None]
         if earlier:
             return earlier[-1]
-        problem = "all before it were rolled back" if others else "it is the only one so far"
-        hint = f"; to return to one, give its version: {', '.join(map(str, by_version))}" if others else ""
-        raise InputError(f"{champion.label}: {problem}; nothing to roll back to{hint}")
+        others = [str(entry.version) for entry in promotions if entry.model_md5 != champion.model_md5]
+        problem = "has no champion before it that was not rolled back" if first else "is the first champion"
+        hint = f"; to return to another one, give its version: {', '.join(others)}" if others else ""
+        raise InputError(f"{champion.label} {problem}; nothing to roll back to{hint}")
     if version not in by_version:
         raise InputError(
             f"{version} is not a promoted version; choose one of: {', '.join(map(str, by_version))}"
@@ -49,16 +50,15 @@ def resolve_candidate(entries: list[LedgerEntry], model: str) -> LedgerEntry:
     """
     if model.isdecimal():
         found = [entry for entry in entries if entry.version == int(model)]
-        hint = f"the ledger has the versions 1 to {entries[-1].version}; " if entries else ""
+        if not found:
+            raise InputError(f"{LEDGER} has no version {model}; {_describe_candidates(entries)}")
     elif Path(model).is_file():
-        md5, hint = hash_file(Path(model), "md5"), ""
+        md5 = hash_file(Path(model), "md5")
         found = [entry for entry in entries if entry.model_md5 == md5]
     else:
         raise InputError(f"{model} is neither a version of {LEDGER} nor a file")
     if not found:
-        raise InputError(
-            f"{model} has not been compared with the champion; {hint}first run: cifarflow retrain"
-        )
+        raise InputError(f"{model} has not been compared with the champion; first run: cifarflow retrain")
     candidate = found[-1]
     promoted = [entry for entry in entries if entry.is_promotion and entry.model_md5 == candidate.model_md5]
     if promoted and find_rollback(entries, candidate) is None:
@@ -67,6 +67,19 @@ def resolve_candidate(entries: list[LedgerEntry], model: str) -> LedgerEntry:
             f"{model} was promoted as version {version}; cifarflow rollback {version} promotes it again"
         )
     return candidate
+
+
+def _describe_candidates(entries: list[LedgerEntry]) -> str:
+    """Say which versions `resolve_candidate` would return."""
+    promoted = {entry.model_md5 for entry in entries if entry.is_promotion}
+    candidates = [
+        str(entry.version)
+        for entry in entries
+        if entry.model_md5 not in promoted or find_rollback(entries, entry) is not None
+    ]
+    if candidates:
+        return f"versions that can be promoted: {', '.join(candidates)}"
+    return "no model in it was rejected or rolled back, or awaits approval"
 
 
 def find_rollback(entries: list[LedgerEntry], model: LedgerEntry) -> LedgerEntry | None:

@@ -25,6 +25,7 @@ from tasks.workspace.files import atomic_write
 
 LEDGER = Path("registry/ledger.jsonl")
 CHAMPION = Path("registry/champion.onnx")
+CHAMPION_INT8 = CHAMPION.with_name("champion.int8.onnx")
 CHAMPION_DVC_FILE = CHAMPION.with_name(f"{CHAMPION.name}.dvc")
 CONFLICT_MARKERS = (b"<<<<<<<", b"=======", b">>>>>>>", b"|||||||")
 TRUNCATED_SUFFIX = ".truncated"
@@ -54,6 +55,9 @@ class LedgerEntry:
     provenance: Mapping[str, str]
     """hashes of what the model was made from: `data`, `params`, `code`, `weights`"""
     evidence: Mapping[str, Any]
+    int8_md5: str = ""
+    """hash of the same model in 8-bit integers; empty where it has lost too much accuracy"""
+    int8_bytes: int = 0
     version: int = 0
     """number of the line, from 1 on; `append` sets it and the time"""
     time: str = ""
@@ -72,8 +76,9 @@ class LedgerEntry:
         return self.approval is not None and "approved" in self.approval
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object of the entry's line, with `approval` only where a person was asked."""
-        return {key: value for key, value in vars(self).items() if key != "approval" or value is not None}
+        """Return the object of the entry's line, without approval and int8 model where there are none."""
+        optional = {"approval", "int8_md5", "int8_bytes"}
+        return {key: value for key, value in vars(self).items() if value or key not in optional}
 
     @property
     def day(self) -> str:
@@ -183,8 +188,19 @@ def current_champion(entries: list[LedgerEntry]) -> LedgerEntry | None:
     return next((entry for entry in reversed(entries) if entry.is_promotion), None)
 
 
+def find_reference(entries: list[LedgerEntry]) -> LedgerEntry | None:
+    """Return the promotion of the model against which margins are measured; None without a champion.
+
+    It is the champion's own, unless the evidence of its promotion names the reference of before.
+    """
+    champion = current_champion(entries)
+    md5 = champion.evidence.get("reference_md5") if champion else None
+    promotions = (entry for entry in reversed(entries) if entry.is_promotion and entry.model_md5 == md5)
+    return next(promotions, champion)
+
+
 def look_times(entries: list[LedgerEntry]) -> list[dt.datetime]:
-    """Return the times at which challengers were compared with a champion (`tasks.registry.sequential`).
+    """Return the times at which challengers were compared with a champion (`tasks.registry.significance`).
 
     Entries that earlier versions of this project wrote, without a threshold per look, count. Entries that
     repeat the evidence of another do not: rollbacks, overrides, and answers to pending approvals. `RunError`
@@ -220,6 +236,18 @@ def describe_test(evidence: Mapping[str, Any]) -> str:
     return (
         f"p = {evidence['p_value']:.2g}, required: {evidence['threshold']:.2g}, "
         f"look {evidence['look']} of a year, error spent: {evidence['error_spent']:.2%}"
+    )
+
+
+def describe_detectable_gain(evidence: Mapping[str, Any]) -> str:
+    """Say how large a gain the comparison could find; empty where there was none, or an earlier version's."""
+    if "detectable_gain" not in evidence:
+        return ""
+    half, most = (
+        "none" if gain is None else f"{100 * gain:.1f} points" for gain in evidence["detectable_gain"]
+    )
+    return (
+        f"the smallest gain that such a comparison finds: {half} in half of the cases, {most} in nine of ten"
     )
 
 

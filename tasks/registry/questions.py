@@ -2,8 +2,8 @@
 
 Where the comparison promotes a challenger but a person has to agree, the ledger gets an entry
 `pending_approval`, the question. It has the evidence, and it is what counts as a look in
-`tasks.registry.sequential`. A question is open until a later entry decides about the same model. The answer,
-an entry of its own, repeats the evidence.
+`tasks.registry.significance`. A question is open until a later entry decides about the same model. The
+answer, an entry of its own, repeats the evidence.
 """
 
 import datetime as dt

@@ -23,6 +23,8 @@ COLOR_GROUPS = {"torchscript": "pytorch"}
 """backends that are shown in the color of another"""
 MAX_ACCURACY_DROP = 0.005
 """loss of accuracy that is accepted for the sake of speed"""
+BUSY_PERCENT = 50
+"""share of the CPU that other processes used, from which on nothing is recommended"""
 
 
 def format_backend(row: Row) -> str:
@@ -48,7 +50,15 @@ def recommend_backends(rows: Sequence[Row]) -> dict[str, Row]:
     }
 
 
-def recommend_int8(rows: Sequence[Row]) -> str | None:
+def find_disturbance(environment: Mapping[str, Any]) -> str:
+    """Say why the times allow no recommendation; empty if they do."""
+    percent = environment["background_cpu_percent"]
+    if percent < BUSY_PERCENT:
+        return ""
+    return f"no recommendation, since other processes used {percent:.0f}% of the CPU meanwhile"
+
+
+def recommend_int8(rows: Sequence[Row], disturbance: str = "") -> str | None:
     """Say in a sentence whether int8 pays off on ONNX Runtime; None where it was not measured."""
     throughput: dict[tuple[str, bool], float] = {}
     accuracy: dict[str, float] = {}
@@ -67,6 +77,8 @@ def recommend_int8(rows: Sequence[Row]) -> str | None:
         f"On ONNX Runtime int8 {cost} and is {single:.2f} times as fast as fp32 for one image, "
         f"{batched:.2f} times for many"
     )
+    if disturbance:
+        return f"{speed}: {disturbance}."
     if drop > MAX_ACCURACY_DROP:
         return f"{speed}: the loss is too large to recommend it."
     if max(single, batched) <= 1:

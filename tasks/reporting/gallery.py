@@ -1,4 +1,4 @@
-"""Select the images that the pages show, explain why the model erred on them, and embed them in a page."""
+"""Show images in a page: telling ones, why the model erred on them, and the first layer's filters."""
 
 import base64
 import io
@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
-from tasks.inference.batches import Probabilities
-from tasks.inference.neighbors import NeighborIndex
-from tasks.inference.onnx_classifier import OnnxClassifier
+from models.classifier import Classifier
+from tasks.inference.explain import NeighborIndex, explain
+from tasks.inference.onnx_classifier import OnnxClassifier, Probabilities
 from tasks.reporting.svg import BLUE, ORANGE
 from tasks.workspace.splits import Splits
 
@@ -33,6 +35,7 @@ def select_gallery(
 
 def most_confident_correct(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
     """Return the index of the most confident correct prediction."""
+    # The product is 0 for errors, so the largest one is of a correct prediction, if there is any.
     return int((probabilities.max(1) * (probabilities.argmax(1) == labels)).argmax())
 
 
@@ -103,7 +106,7 @@ def explain_errors(
     for error in errors:
         image = data.test.images[error["index"]].numpy()
         target = model.classes.index(error["predicted"])
-        occlusion = model.explain(image, target)
+        occlusion = explain(model, image, target)
         covered_class, covered_confidence = model.top_k(occlusion.probabilities, 1)[0]
         explanations.append(
             {
@@ -126,9 +129,11 @@ def draw_evidence(image: NDArray[np.uint8], evidence: NDArray[np.float64]) -> ND
 
     The largest absolute value has the full color.
     """
+    # The image becomes gray and keeps its contours, but neither black nor white, which would hide a color.
     gray = DARKEST + (LIGHTEST - DARKEST) / 255 * np.repeat(image.mean(2, keepdims=True), 3, axis=2)
     orange, blue = (np.array([*bytes.fromhex(color[1:])], float) for color in (ORANGE, BLUE))
     color = np.where(evidence[:, :, None] > 0, orange, blue)
+    # The color covers the gray the more, the stronger the evidence is.
     opacity = np.abs(evidence)[:, :, None] / max(np.abs(evidence).max(), 1e-12)
     pixels: NDArray[np.uint8] = (gray + opacity * (color - gray)).round().astype(np.uint8)
     return pixels
@@ -137,6 +142,7 @@ def draw_evidence(image: NDArray[np.uint8], evidence: NDArray[np.float64]) -> ND
 def describe_place(window: tuple[int, int, int, int], size: int) -> str:
     """Say where a window (top, left, bottom, right) is in an image of `size` pixels, such as `upper left`."""
     top, left, bottom, right = window
+    # The window's center, (low + high) / 2, is in the first, second or last third of the image.
     row, column = ((low + high) * 3 // (2 * size) for low, high in ((top, bottom), (left, right)))
     rows, columns = ("upper", "", "lower"), ("left", "", "right")
     return " ".join(filter(None, (rows[row], columns[column]))) or "central"
@@ -180,3 +186,52 @@ def list_label_errors(
     names = [f"{name} {i}" for _, name, i in places]
     items = label_error_items(found[:count], images, labels, probabilities, model.classes, names)
     return len(found), items
+
+
+CELL, GAP, COLUMNS = 84, 6, 4  # width of a tile and of a gap in pixels, filters per row
+MAX_FILTERS = 24  # number of filters that are shown, the first ones
+
+
+@torch.inference_mode()
+def render_filters(classifier: Classifier, image: NDArray[np.uint8]) -> bytes | None:
+    """Draw the image `(H, W, 3)`, then each filter above its response to the image.
+
+    Return the PNG, or None where the first convolution does not take RGB.
+    """
+    conv = next((module for module in classifier.network.modules() if isinstance(module, nn.Conv2d)), None)
+    if conv is None or conv.in_channels != 3:
+        return None
+    responses = conv(classifier.normalize(torch.from_numpy(image)[None]))[0]
+    weights = conv.weight[:MAX_FILTERS]
+    return draw_filters(weights.numpy(), image, responses[:MAX_FILTERS].numpy())
+
+
+def draw_filters(
+    weights: NDArray[np.float32], image: NDArray[np.uint8], responses: NDArray[np.float32]
+) -> bytes:
+    """Draw `weights` `(F, 3, k, k)` and `responses` `(F, h, w)`, and return the PNG.
+
+    Gray is 0; the largest absolute value is black or white.
+    """
+    tiles: list[tuple[Image.Image, ...]] = [(_upscale(image),)]
+    for weight, response in zip(weights, responses, strict=True):
+        filter_pixels = _to_gray(weight.transpose(1, 2, 0), np.abs(weights).max())
+        response_pixels = np.repeat(_to_gray(response, np.abs(responses).max())[:, :, None], 3, axis=2)
+        tiles.append((_upscale(filter_pixels), _upscale(response_pixels)))
+    columns = min(COLUMNS, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGBA", (columns * (CELL + GAP) - GAP, rows * (2 * CELL + 3 * GAP) - 2 * GAP))
+    for index, stack in enumerate(tiles):
+        left, top = (index % columns) * (CELL + GAP), (index // columns) * (2 * CELL + 3 * GAP)
+        for position, tile in enumerate(stack):
+            sheet.paste(tile, (left, top + position * (CELL + GAP // 2)))
+    return encode_png(sheet)
+
+
+def _to_gray(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
+    """Map values from -largest to largest to the gray levels 0 to 255."""
+    return (127.5 + 127.5 * values / max(largest, 1e-12)).round().astype(np.uint8)
+
+
+def _upscale(pixels: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.NEAREST)

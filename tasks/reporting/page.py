@@ -15,7 +15,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 def render_page(values: Mapping[str, Any], template: Path = TEMPLATE) -> str:
     """Render a template with values, which are escaped; a name without a value is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),  # base.html is there.
+        loader=jinja2.FileSystemLoader([TEMPLATE.parent, template.parent]),  # base.html is in the first.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

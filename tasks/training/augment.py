@@ -1,8 +1,8 @@
-"""`Augmentation` transforms many images at once: flip, translation, cutout, and torchvision's policies."""
+"""Augmentation transforms many images at once: flip, translation, cutout, torchvision's policies, mixing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
@@ -12,19 +12,10 @@ if TYPE_CHECKING:
 
     from tasks.params.train import TrainConfig
 
+    Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 GROUP_SIZE = 64  # number of images that share one random transform of torchvision's
-
-
-class Share(NamedTuple):
-    """A share says which rows, of `total` images, a rank transforms.
-
-    Random numbers are drawn for all `total` images on every rank, so that an image gets the same ones
-    whichever rank transforms it.
-    """
-
-    rows: Tensor
-    """int64 `(N,)`, positions among the `total` images"""
-    total: int
+MIXING_GROUP_SIZE = 32  # number of images that share a blending factor, or a box
 
 
 class Augmentation:
@@ -49,24 +40,23 @@ class Augmentation:
         """Whether torchvision's policy is used, which draws from PyTorch's global generator."""
         return self._policy is not None
 
-    def __call__(self, images: Tensor, indices: Tensor, epoch: int, share: Share | None = None) -> Tensor:
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Transform images, uint8 `(N, H, W, C)`, for this epoch; epochs count from 1.
 
-        `indices` `(N,)` are the positions of the images in the training split. A rank that transforms only
-        some images of a chunk says which in `share`.
+        `indices` `(N,)` are the positions of the images in the training split.
         """
         flip = self._flip
         if isinstance(flip, Tensor):
             # An image's side depends on its index and the epoch alone: in even epochs the mask is inverted.
             flip = flip[indices] ^ (epoch % 2 == 0)
         images = random_flip_and_translate(
-            images, flip=flip, max_shift=self._config.translate, generator=self._generator, share=share
+            images, flip=flip, max_shift=self._config.translate, generator=self._generator
         )
         if self._policy is not None:
-            images = transform_in_groups(images, self._policy, share)
+            images = transform_in_groups(images, self._policy)
         if self._config.cutout_size:
             size = self._config.cutout_size
-            images = cutout(images, size=size, fill=self._fill, generator=self._generator, share=share)
+            images = cutout(images, size=size, fill=self._fill, generator=self._generator)
         return images
 
 
@@ -80,38 +70,24 @@ def _build_policy(config: TrainConfig) -> Callable[[Tensor], Tensor] | None:
     return v2.RandAugment(magnitude=config.randaugment_magnitude)
 
 
-def transform_in_groups(
-    images: Tensor, transform: Callable[[Tensor], Tensor], share: Share | None = None
-) -> Tensor:
+def transform_in_groups(images: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply `transform` to groups of images, uint8 `(N, H, W, C)`.
 
     torchvision's transforms draw random numbers once per call. A call per image would be slow, and one call
     for all would transform all images alike. The images of a group lie far apart, so that a batch has few
     images of the same group.
     """
-    num_groups = -(-(len(images) if share is None else share.total) // GROUP_SIZE)  # rounded up
+    num_groups = -(-len(images) // GROUP_SIZE)  # rounded up
     transformed = torch.empty_like(images)
     for group in range(num_groups):
-        rows: slice | Tensor = slice(group, None, num_groups)
-        if share is not None:
-            # The groups are those of all `total` images; this rank has some images of each, or none.
-            rows = (share.rows % num_groups == group).nonzero().flatten()
-            if not len(rows):
-                # Another rank draws for this group, so this one must, too, to draw the same for the next.
-                transform(images[:1].permute(0, 3, 1, 2))
-                continue
+        rows = slice(group, None, num_groups)
         planes = images[rows].permute(0, 3, 1, 2)
         transformed[rows] = transform(planes).permute(0, 2, 3, 1)
     return transformed
 
 
 def random_flip_and_translate(
-    images: Tensor,
-    *,
-    flip: bool | Tensor,
-    max_shift: int,
-    generator: Generator,
-    share: Share | None = None,
+    images: Tensor, *, flip: bool | Tensor, max_shift: int, generator: Generator
 ) -> Tensor:
     """Mirror each image horizontally with probability 1/2 and translate it by up to `max_shift` pixels.
 
@@ -124,7 +100,7 @@ def random_flip_and_translate(
     if side == 1 and flip is False:
         return images
     # One random number per image says both where it is cropped and whether it is mirrored.
-    transform_ids = _draw(side * side * (2 if flip is True else 1), count, generator, share)
+    transform_ids = torch.randint(side * side * (2 if flip is True else 1), (count,), generator=generator)
     is_flipped = (transform_ids >= side * side if flip is True else torch.as_tensor(flip).expand(count)).to(
         images.device
     )
@@ -138,9 +114,7 @@ def random_flip_and_translate(
     return images.reshape(count, -1, channels).gather(1, pixels).view(images.shape)
 
 
-def cutout(
-    images: Tensor, *, size: int, fill: Tensor, generator: Generator, share: Share | None = None
-) -> Tensor:
+def cutout(images: Tensor, *, size: int, fill: Tensor, generator: Generator) -> Tensor:
     """Cover a square of `size` pixels at a random position inside each image with the color `fill`, `(C,)`.
 
     Images are uint8 `(N, H, W, C)`, before and after. The network then cannot rely on one part of an image
@@ -150,18 +124,13 @@ def cutout(
     count, height, width, _ = images.shape
     # A pixel is in the square if its row and its column are: two small masks instead of a loop over images.
     masks = [
-        _span_mask(length, _draw(length - size + 1, count, generator, share), size).to(images.device)
+        _span_mask(length, torch.randint(length - size + 1, (count,), generator=generator), size).to(
+            images.device
+        )
         for length in (height, width)
     ]
     squares = masks[0][:, :, None] & masks[1][:, None, :]
     return torch.where(squares[..., None], fill, images)
-
-
-def _draw(high: int, count: int, generator: Generator, share: Share | None) -> Tensor:
-    """Draw a random integer below `high` for each of `count` images, int64 `(count,)`."""
-    if share is None:
-        return torch.randint(high, (count,), generator=generator)
-    return torch.randint(high, (share.total,), generator=generator)[share.rows]
 
 
 def _span_mask(length: int, starts: Tensor, size: int) -> Tensor:
@@ -179,3 +148,33 @@ def _reflect_indices(size: int, max_shift: int, starts: Tensor) -> Tensor:
     # Reflection is -i at the left border, and 2 (size - 1) - i at the right one.
     indices = (starts[:, None] + torch.arange(size, device=starts.device) - max_shift).abs()
     return torch.where(indices < size, indices, 2 * (size - 1) - indices)
+
+
+def build_mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
+    """Build a function from images and labels `(B,)` to mixed images and probabilities `(B, num_classes)`.
+
+    MixUp blends two images (Zhang et al., "mixup", 2017, https://arxiv.org/abs/1710.09412); CutMix pastes a
+    box of one into another (Yun et al., "CutMix", 2019, https://arxiv.org/abs/1905.04899).
+
+    Images are float32 `(B, 3, S, S)`, before and after. Returns None if `config` names neither MixUp nor
+    CutMix. If it names both, one of the two is sampled per group of `MIXING_GROUP_SIZE` images.
+    """
+    if not config.mixup_alpha and not config.cutmix_alpha:
+        return None
+    from torchvision.transforms import v2
+
+    alphas = {v2.MixUp: config.mixup_alpha, v2.CutMix: config.cutmix_alpha}
+    transform = v2.RandomChoice(
+        [mixing(alpha=alpha, num_classes=num_classes) for mixing, alpha in alphas.items() if alpha]
+    )
+
+    def mix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        # An image is paired with its neighbor in the group; the loader has shuffled them.
+        groups = zip(
+            torch.split(images, MIXING_GROUP_SIZE), torch.split(labels, MIXING_GROUP_SIZE), strict=True
+        )
+        mixed = [transform(*group) for group in groups]
+        inputs, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
+        return inputs, targets
+
+    return mix

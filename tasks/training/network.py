@@ -1,50 +1,56 @@
-"""These functions prepare the network of a training: initial weights, weights from a file, frozen layers."""
+"""These functions prepare the network of a training: initial weights, weights from a file, frozen layers.
+
+Weights in a file are a state dict, as safetensors or as PyTorch saves it.
+"""
 
 from __future__ import annotations
 
 import copy
-import os
+import pickle
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from models.cifarnet import CifarNet
-from models.fused_net import FusedNet
+from models.hooks import get_hooks
 from models.init import build_model, build_with_seed
-from models.net import Net
 from models.networks import NETWORKS, build_network
-from tasks.training.pretrained import load_pretrained
 from tasks.workspace.errors import InputError
-from tasks.workspace.private_cache import open_cache_or_temporary
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Generator, Tensor, nn
 
+    from models.hooks import SampleImages
     from tasks.params.train import TrainConfig
 
-COMPILE_MODE = "max-autotune"  # measures which kernel is fastest for each product, and records a CUDA graph
+MAX_SHOWN = 3  # the number of keys that a message names
 
 
 def initialize_network(
-    config: TrainConfig, num_classes: int, images: Tensor, generator: Generator, weights: Path | None = None
+    config: TrainConfig,
+    num_classes: int,
+    size: int,
+    sample_images: SampleImages,
+    generator: Generator,
+    weights: Path | None = None,
 ) -> nn.Module:
     """Build the network that `config` names, initialized from `generator` and then from the file `weights`.
 
-    `images` are normalized training images `(N, 3, S, S)`. `InputError` if they are too small for the network
-    or for the augmentation, if `weights` does not fit the network, or if nothing is left to train.
+    `size` is the images' side in pixels; `sample_images` gives training images if the network asks for some.
+    `InputError` if images are too small for the network or for the augmentation, if `weights` does not fit
+    the network, or if nothing is left to train.
     """
-    size = images.shape[2]
     for name, pixels in (("translate", config.translate), ("cutout_size", config.cutout_size - 1)):
         if pixels >= size:
             raise InputError(f"train.{name} is too large for images of {size} x {size} pixels")
     build = partial(build_network, config.network, num_classes, size)
     try:
         if config.network in NETWORKS:
-            network = build_model(build, generator, images)
+            network = build_model(build, generator, sample_images)
         else:
             network = build_with_seed(build, generator)
     except ValueError as error:
@@ -52,34 +58,10 @@ def initialize_network(
     if weights is not None:
         load_pretrained(network, weights, config.network)
     freeze(network, config.freeze)
-    bias, epochs = find_whitening_bias(network), config.whiten_bias_epochs
-    if epochs < config.epochs and not any(p.requires_grad for p in network.parameters() if p is not bias):
+    early, epochs = find_early_parameters(network), config.whiten_bias_epochs
+    if epochs < config.epochs and not any(p.requires_grad and p not in early for p in network.parameters()):
         raise InputError(f"train.freeze leaves no parameter to train after epoch {epochs}")
     return network
-
-
-def compile_network(network: nn.Module, *, compiled: bool, fused: bool) -> nn.Module:
-    """Return a module that trains the parameters of `network`, faster where it can.
-
-    With `fused` it is a `FusedNet`, with `compiled` a result of `torch.compile`, and else `network` itself.
-    """
-    if fused:
-        assert isinstance(network, Net)
-        return FusedNet(network)
-    if not compiled:
-        return network
-    keep_inductor_cache_private()
-    return torch.compile(network, mode=COMPILE_MODE, dynamic=False)  # type: ignore[return-value]
-
-
-def keep_inductor_cache_private() -> None:
-    """Have `torch.compile` keep compiled code in a private folder, unless `TORCHINDUCTOR_CACHE_DIR` is set.
-
-    PyTorch's default is a folder in the temporary directory whose name anybody can predict, so another user
-    could create it first, and the code in it would run.
-    """
-    if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(open_cache_or_temporary("inductor"))
 
 
 def freeze(network: nn.Module, prefixes: list[str]) -> None:
@@ -102,15 +84,12 @@ def freeze(network: nn.Module, prefixes: list[str]) -> None:
         raise InputError("train.freeze leaves no parameter to train")
 
 
-def find_whitening_bias(network: nn.Module) -> nn.Parameter | None:
-    """Return the bias of the whitening layer; None if the network has none or `train.freeze` names it.
+def find_early_parameters(network: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that are trained in the first epochs only; `train.freeze` names none of them.
 
-    Call this before the first epoch: after some epochs the trainer freezes the bias itself.
+    Call this before the first epoch: after some epochs the trainer freezes these parameters itself.
     """
-    if not isinstance(network, CifarNet) or network.whiten.bias is None:
-        return None
-    bias: nn.Parameter = network.whiten.bias  # type: ignore[assignment]
-    return bias if bias.requires_grad else None
+    return {parameter for parameter in get_hooks(network).early_parameters() if parameter.requires_grad}
 
 
 def set_train_mode(network: nn.Module) -> None:
@@ -162,3 +141,78 @@ def _can_train_on(network: nn.Module, image: Tensor) -> bool:
         except ValueError:  # PyTorch's "Expected more than 1 value per channel when training"
             return False
     return True
+
+
+def load_pretrained(network: nn.Module, file: Path, name: str) -> None:
+    """Load the state dict in `file` into the network called `name`.
+
+    The head keeps its initialization if the file is for another number of classes, and the stem if the file
+    has torchvision's own stem, for large images; a line says so. `InputError` if anything else does not fit.
+    """
+    tensors = read_state_dict(file)
+    expected = network.state_dict()
+    for problem, keys in (
+        ("lacks", expected.keys() - tensors.keys()),
+        ("has keys that the network lacks:", tensors.keys() - expected.keys()),
+    ):
+        if keys:
+            raise InputError(f"{file} does not fit {name}: it {problem} {_join(keys)}")
+    other_shape = {key for key, tensor in tensors.items() if tensor.shape != expected[key].shape}
+    replaceable = {key for key in other_shape if key.startswith((*_stem(name), _head(network)))}
+    if other_shape - replaceable:
+        raise InputError(
+            f"{file} does not fit {name}: it has other shapes of {_join(other_shape - replaceable)}"
+        )
+    network.load_state_dict({key: tensors[key] for key in tensors.keys() - other_shape}, strict=False)
+    kept = f"; initialized anew: {', '.join(sorted(other_shape))}" if other_shape else ""
+    print(f"starting from the weights in {file}{kept}")
+
+
+def find_pretrained(folder: Path | None, name: str) -> Path | None:
+    """Return the file that `train.weights` names, None if it names none. `InputError` if it is missing."""
+    if not name:
+        return None
+    if folder is None or not (folder / name).is_file():
+        raise InputError(f"train.weights: {(folder or Path()) / name} not found")
+    return folder / name
+
+
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, or of one that `torch.load` reads with `weights_only`.
+
+    `InputError` if the file holds no state dict.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"train.weights: {file} holds no state dict: {reason}") from None
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("state_dict", "model") if key in content), content)
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise InputError(f"train.weights: {file} holds no state dict")
+    return content
+
+
+def _stem(name: str) -> tuple[str, ...]:
+    if name in NETWORKS:
+        return ()
+    from models.torchvision_networks import stem_parameters
+
+    return stem_parameters(name)
+
+
+def _head(network: nn.Module) -> str:
+    """Return the name of the head, which gives the logits: the module with the network's last parameter."""
+    *_, last = (name for name, _ in network.named_parameters())
+    return last.rpartition(".")[0]
+
+
+def _join(keys: set[str]) -> str:
+    shown = sorted(keys)[:MAX_SHOWN]
+    more = f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else ""
+    return ", ".join(shown) + more

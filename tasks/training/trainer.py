@@ -6,47 +6,48 @@ import copy
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
-from models.cifarnet import WHITENING_IMAGES
 from models.init import seed_global_generator
 from models.step import training_step
-from tasks.training.distributed import Ranks
-from tasks.training.history import EpochMetrics
-from tasks.training.image_store import ImageStore, sample_split
-from tasks.training.loader import BatchLoader
-from tasks.training.lr_scheduler import build_lr_scheduler
+from tasks.training import ranks
+from tasks.training.compile import compile_network
+from tasks.training.loader import BatchLoader, ImageStore, Normalize, sample_split
+from tasks.training.metrics import EpochMetrics, StepMetrics, validate
 from tasks.training.network import (
     check_last_batch,
-    compile_network,
-    find_whitening_bias,
+    find_early_parameters,
     has_dropout,
     initialize_network,
     set_train_mode,
 )
-from tasks.training.normalize import Normalize
-from tasks.training.optimizer import build_optimizer
-from tasks.training.progress import print_estimate, show_progress
-from tasks.training.step_metrics import StepMetrics
-from tasks.training.validate import validate
+from tasks.training.optimizer import build_lr_scheduler, build_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tasks.params.train import TrainConfig
     from tasks.tracking import WandbRun
     from tasks.training.checkpoints import CheckpointStore
+    from tasks.training.compile import Machine
     from tasks.training.loader import Batch
-    from tasks.training.progress import ProgressCallback
     from tasks.workspace.splits import Splits
 
+    ProgressCallback = Callable[[float, str], None]
+
+T = TypeVar("T")
+
 WARM_UP_STEPS = 3  # number per graph: `torch.compile` autotunes and records the CUDA graph in the first ones
+REPORT_EVERY_N_BATCHES = 50
+TIMED_STEPS = range(1, 4)  # the first step is slower
+ESTIMATE_THRESHOLD_S = 600.0  # shorter trainings start without an estimate
 
 
 @dataclass
@@ -63,48 +64,47 @@ class BestCheckpoint:
 class Trainer:
     """A trainer holds a training in progress; `state_dict()` is all that is needed to continue it.
 
-    All randomness comes from one generator, whose state is part of it. `ranks` says which of the training's
-    processes this is. With `fused`, `FusedNet` trains the network.
+    All randomness comes from one generator, whose state is part of it. In a training of several processes,
+    each of these ranks has a trainer with the same state.
     """
 
     def __init__(
         self,
         data: Splits,
         config: TrainConfig,
-        device: torch.device,
+        machine: Machine,
         weights: Path | None = None,
-        ranks: Ranks | None = None,
         *,
         progress: ProgressCallback | None = None,
-        fused: bool = False,
     ) -> None:
-        self.config, self.device, self.fused = config, device, fused
-        self.ranks = ranks or Ranks()
-        self.progress = progress
+        self.config, self.device, self.progress = config, torch.device(machine.device), progress
         train, val, num_classes = data.train, data.val, len(data.metadata["classes"])
-        self.normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, device)
-        normalize = self.normalize
+        normalize = Normalize(data.metadata["mean"], data.metadata["std"], data.image_size, self.device)
+        self.normalize = normalize
         self.val_images, self.val_labels = ImageStore(val, self.device), val.labels.to(self.device)
         self.generator = Generator().manual_seed(config.seed)
+
+        def sample_images(count: int) -> Tensor:
+            return normalize(sample_split(train, count, config.seed).to(self.device))
+
         began = time.perf_counter()
-        whitening_images = normalize(sample_split(train, WHITENING_IMAGES, config.seed).to(self.device))
-        model = initialize_network(config, num_classes, whitening_images, self.generator, weights)
-        self.set_up_seconds = time.perf_counter() - began  # for initial weights and the whitening filters
-        check_last_batch(config, len(train.labels), model, whitening_images[:1].cpu())
-        self._whitening_bias = find_whitening_bias(model)
+        model = initialize_network(
+            config, num_classes, data.image_size, sample_images, self.generator, weights
+        )
+        self.set_up_seconds = time.perf_counter() - began  # for initial weights
+        check_last_batch(config, len(train.labels), model, sample_images(1).cpu())
+        self._early_parameters = find_early_parameters(model)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = config.compile and self.device.type == "cuda"
         # Three modules share the same parameters: `model` is saved and validated, `compiled_model` is fast,
-        # and `_replica` is the compiled one with gradients that are averaged over the ranks.
-        self.compiled_model = compile_network(self.model, compiled=compiled, fused=fused)
+        # and `_replica` is the compiled one with gradients that are added up over the ranks.
+        self.compiled_model = compile_network(self.model, machine, compiled=compiled)
         self._replica = self.compiled_model
-        # With several ranks, each draws its own dropout masks; the shared generator would make them equal.
-        self._dropout_generator: Generator | None = None
         self.ema_model: AveragedModel | None = None
         if config.ema_decay:
             average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
             self.ema_model = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
-        self.loader = BatchLoader(train, num_classes, normalize, config, self.generator, self.ranks)
+        self.loader = BatchLoader(train, num_classes, normalize, config, self.generator)
         self.optimizer = build_optimizer(self.model, config, compiled=compiled)
         self.lr_scheduler = build_lr_scheduler(self.optimizer, config, len(self.loader))
         self.history: list[EpochMetrics] = []
@@ -116,7 +116,7 @@ class Trainer:
     def resume(self, checkpoints: CheckpointStore | None) -> None:
         """Load the latest checkpoint, if there is one. Rank 0 reads `checkpoints`, and sends it to all."""
         state = None if checkpoints is None else checkpoints.load_latest(self._check_state)
-        state = self.ranks.broadcast(state)
+        state = ranks.broadcast(state)
         if state is not None:
             self.load_state_dict(state)
             print(f"resuming from checkpoint after epoch {len(self.history)}")
@@ -126,11 +126,11 @@ class Trainer:
         began = time.perf_counter()
         initial_state = copy.deepcopy(self.state_dict())
         batch = self.loader.load_first()
-        # The whitening bias is trained in the first epoch and frozen in the last: these are two graphs.
+        # Early parameters are trained in the first epoch and frozen in the last: these are two graphs.
         for epoch in (1, self.config.epochs):
             self._set_train_mode(epoch)
             for _ in range(WARM_UP_STEPS):
-                _, loss = self._take_step(batch)
+                loss, _ = self._take_step(batch)
             loss.item()  # waits until the device has done the steps
         self.load_state_dict(initial_state)
         self.warm_up_seconds = time.perf_counter() - began
@@ -177,13 +177,13 @@ class Trainer:
         # for this epoch, so that a resumed training draws the same numbers.
         draws_globally = has_dropout(self.model) or self.loader.uses_global_generator
         with seed_global_generator(self.generator, self.device) if draws_globally else nullcontext():
-            if self.ranks.world_size > 1 and has_dropout(self.model):
-                self._dropout_generator = Generator().manual_seed(torch.initial_seed() + self.ranks.rank)
+            if has_dropout(self.model):
+                torch.manual_seed(torch.initial_seed() + ranks.get_rank())  # each rank has masks of its own
             train_loss, train_accuracy, lr = self._train_epoch(epoch)
         # What is validated is what would be saved: the moving average of the weights, if there is one.
         model = self.model if self.ema_model is None else self.ema_model.module
         val_data = self.val_images, self.val_labels
-        val_loss, val_accuracy = validate(model, self.normalize, *val_data, self.ranks)
+        val_loss, val_accuracy = validate(model, self.normalize, *val_data)
         self.epoch_seconds.append(time.perf_counter() - began)
         metrics = EpochMetrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr)
         self.history.append(metrics)
@@ -197,13 +197,13 @@ class Trainer:
         return metrics
 
     def _set_train_mode(self, epoch: int) -> None:
-        """Switch to training mode, with the whitening bias trained or frozen as in this epoch."""
+        """Switch to training mode, with early parameters trained or frozen as in this epoch."""
         set_train_mode(self.model)
-        if self._whitening_bias is not None:
-            self._whitening_bias.requires_grad_(epoch <= self.config.whiten_bias_epochs)
-        # DistributedDataParallel must be built anew in each epoch: it decides at the start which parameters
+        for parameter in self._early_parameters:
+            parameter.requires_grad_(epoch <= self.config.whiten_bias_epochs)
+        # This must be done anew in each epoch: DistributedDataParallel decides at the start which parameters
         # have gradients and in which order they are added, and a resumed training must add in the same order.
-        self._replica = self.ranks.wrap(self.compiled_model)
+        self._replica = ranks.replicate(self.compiled_model)
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
         """Take the steps of an epoch; return their mean loss and accuracy, and the last learning rate.
@@ -212,10 +212,10 @@ class Trainer:
         """
         began = time.perf_counter()
         self._set_train_mode(epoch)
-        metrics = StepMetrics(self.loader.num_images, self.config.batch_size, self.device, self.ranks)
+        metrics = StepMetrics(self.loader.num_images, self.config.batch_size, self.device)
         for batch in self._with_progress(epoch):
-            logits, loss = self._take_step(batch)
-            metrics.update(logits, batch.labels, loss, float(self.lr_scheduler.get_last_lr()[0]))
+            loss, num_correct = self._take_step(batch)
+            metrics.update(loss, num_correct, float(self.lr_scheduler.get_last_lr()[0]))
             self.lr_scheduler.step()
             if self.ema_model is not None:
                 self.ema_model.update_parameters(self.model)
@@ -224,13 +224,18 @@ class Trainer:
         return means
 
     def _take_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits and the mean loss of the batch, both from before the update."""
+        """Return the batch's mean loss and its number of correct predictions, both from before the update.
+
+        Each rank has the whole batch, takes its share of the images, and returns its part of both sums.
+        """
+        inputs, labels, targets = map(ranks.take_share, batch)
+        part = len(labels) / len(batch.labels)  # what the mean loss of this share is of that of the batch
 
         def loss_function(logits: Tensor, targets: Tensor) -> Tensor:
-            loss = F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
-            return loss if batch.loss_weight == 1 else batch.loss_weight * loss
+            return part * F.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
 
-        return training_step(self._forward, loss_function, self.optimizer, batch.inputs, batch.targets)
+        logits, loss = training_step(self._forward, loss_function, self.optimizer, inputs, targets)
+        return loss, (logits.argmax(1) == labels).sum()
 
     def _with_progress(self, epoch: int) -> Iterable[Batch]:
         config = self.config
@@ -246,12 +251,10 @@ class Trainer:
 
     def _forward(self, inputs: Tensor) -> Tensor:
         """Run the network in the precision of `config`; logits are float32 in any case."""
-        generator = self._dropout_generator
-        with nullcontext() if generator is None else seed_global_generator(generator, self.device):
-            if self.config.precision == "32-true":
-                return self._replica(inputs)  # type: ignore[no-any-return]
-            with torch.autocast(self.device.type, torch.bfloat16):
-                return self._replica(inputs).float()  # type: ignore[no-any-return]
+        if self.config.precision == "32-true":
+            return self._replica(inputs)  # type: ignore[no-any-return]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self._replica(inputs).float()  # type: ignore[no-any-return]
 
     def _check_state(self, state: Any) -> None:
         """Raise any exception if the state does not belong to this training; the trainer is not changed."""
@@ -299,3 +302,37 @@ class Trainer:
         self.best = None if state["best"] is None else BestCheckpoint(**state["best"])
         self.epoch_seconds = state["epoch_seconds"]
         self.training_seconds = state["training_seconds"]
+
+
+def show_progress(
+    batches: Iterable[T], num_batches: int, epoch: int, num_epochs: int, callback: ProgressCallback | None
+) -> Iterator[T]:
+    """Yield the batches of an epoch and show how many are done.
+
+    `callback` receives the fraction of all epochs that is done, 0 to 1, and a description. Without it, a
+    terminal shows a bar.
+    """
+    description = f"epoch {epoch}/{num_epochs}"
+    if callback is None:
+        yield from tqdm(batches, description, num_batches, leave=False, unit=" batches", disable=None)
+        return
+    for i, batch in enumerate(batches):
+        yield batch
+        if i % REPORT_EVERY_N_BATCHES == 0:
+            fraction = i / num_batches
+            callback((epoch - 1 + fraction) / num_epochs, f"{description}, {fraction:.0%}")
+    callback(epoch / num_epochs, description)
+
+
+def print_estimate(batches: Iterable[T], num_steps: float, description: str) -> Iterator[T]:
+    """Yield the batches; after a few of them, print how long `num_steps` steps will take, if long."""
+    began = 0.0
+    for step, batch in enumerate(batches):
+        if step == TIMED_STEPS.start:
+            began = time.perf_counter()
+        yield batch
+        if step == TIMED_STEPS[-1]:
+            step_s = (time.perf_counter() - began) / len(TIMED_STEPS)
+            if num_steps * step_s > ESTIMATE_THRESHOLD_S:
+                hours = num_steps * step_s / 3600
+                print(f"estimated training time: {hours:.1f} hours ({description} of {step_s:.2f} s)")

@@ -67,7 +67,7 @@ def _files(stage: str) -> Iterator[Path]:
 
 
 def _is_source(file: Path) -> bool:
-    return file.is_file() and file.suffix in {".py", ".cpp", ".html"}
+    return file.is_file() and file.suffix in {".py", ".cpp", ".html", ".css", ".js"}
 
 
 def _import_closure(module: Path, seen: set[Path]) -> set[Path]:

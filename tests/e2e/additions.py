@@ -136,6 +136,65 @@ def test_tiny_trains_and_exports(sample_data: Path, tmp_path: Path) -> None:
     ),
 ]
 
+DATASET = [
+    Edit(
+        "tasks/dataset/colors.py",
+        '''"""Plain colors: one class is dark, the other is bright."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.dataset.base import Dataset, LabeledImages, LoadedDataset, LoadOptions, ProgressCallback
+
+
+class Colors(Dataset):
+    name = "colors"
+
+    def verify(self, data: Path) -> str:
+        del data
+        return "colors, computed"
+
+    def load(
+        self, data: Path, options: LoadOptions | None = None, progress: ProgressCallback | None = None
+    ) -> LoadedDataset:
+        del data, options, progress
+        labels = np.arange(40) % 2
+        images = np.repeat(np.arange(40) + 100 * labels, 192).reshape(40, 8, 8, 3).astype(np.uint8)
+        train, test = LabeledImages(images[:30], labels[:30]), LabeledImages(images[30:], labels[30:])
+        return LoadedDataset(train, None, test, ("dark", "bright"), "0" * 32)
+
+
+COLORS = Colors()
+''',
+    ),
+    Edit("tasks/dataset/catalog.py", ', "colors"', after='"folder", "sample"'),
+    Edit("tasks/dataset/catalog.py", "colors, ", after="    from tasks.dataset import cifar, "),
+    Edit("tasks/dataset/catalog.py", '        "colors": colors.COLORS,\n', before='        "folder": '),
+    Edit(
+        "tests/tasks/dataset/test_colors.py",
+        """from pathlib import Path
+
+from tasks.dataset.catalog import open_dataset
+from tasks.params import Params, read_params
+from tasks.stages import run_stage
+from tasks.workspace.splits import load_splits
+from tests.conftest import ROOT
+
+
+def test_colors_are_downloaded_and_split(tmp_path: Path) -> None:
+    values = read_params(ROOT / "params.yaml").model_dump()
+    values["dataset"] = "colors"
+    values["paths"] = {name: str(tmp_path / path) for name, path in values["paths"].items()}
+    params = Params.model_validate(values)
+    assert run_stage("download", params) == {"source": None}
+    assert run_stage("split", params) == {"train": 26, "val": 4, "test": 10}
+    splits = load_splits(tmp_path / "artifacts" / "splits.safetensors")
+    assert splits.metadata["dataset"] == open_dataset("colors").description == "colors"
+""",
+    ),
+]
+
 PARAMETER = [
     Edit(
         "tasks/params/train.py",
@@ -233,10 +292,41 @@ BACKEND = [
     Edit("params.yaml", "    - uniform-fp32\n", before="    - onnxruntime-fp32"),
 ]
 
+COMMAND = [
+    Edit(
+        "flows/cli/greet.py",
+        '''"""The command `cifarflow greet` says hello."""
+
+import click
+
+
+@click.command()
+def greet() -> None:
+    """Say hello."""
+    print("hello")
+''',
+    ),
+    Edit("flows/cli/main.py", '    "greet": "Say hello.",\n', before='    "doctor": '),
+    Edit(
+        "tests/flows/cli/test_greet.py",
+        """import pytest
+
+from flows.cli.main import run_command
+
+
+def test_greet_says_hello(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["greet"]) == 0
+    assert capsys.readouterr().out == "hello\\n"
+""",
+    ),
+]
+
 ADDITIONS = {
     "stage": (STAGE, 5),
     "network": (NETWORK, 4),
+    "dataset": (DATASET, 3),
     "parameter": (PARAMETER, 4),
     "toy": (TOY, 4),
     "backend": (BACKEND, 3),
+    "command": (COMMAND, 3),
 }

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from flows.cli.console import PREFECT_ENV
+from flows.cli.flow_command import PREFECT_ENV
 from flows.run.lock import LOCK_FILE
 from flows.server.connection import TAG
 from tests.conftest import ROOT

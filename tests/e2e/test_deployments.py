@@ -81,7 +81,10 @@ def test_drift_is_an_event_and_the_state_of_its_run(server: DeploymentServer, ow
         Image.new("RGB", (32, 32), (i, 0, 0)).save(folder / f"{i}.png")
     run = server.start_run("drift/drift", workspace=str(own_workspace))
     wait_until(lambda: server.read_state(run)[0] == "Drifted")
-    assert "incoming: drift in 40 images: covariate shift (" in server.read_state(run)[1]
+    assert (
+        "incoming: drift in 40 images: they differ from the validation images of their classes: "
+        in server.read_state(run)[1]
+    )
 
     def read_events() -> list[dict[str, Any]]:
         filters = {"filter": {"event": {"name": ["cifarflow.data.drifted"]}}}

@@ -14,11 +14,9 @@ from torch import nn
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.inference.batches import Images, Probabilities
-from tasks.inference.onnx_classifier import create_session, session_predictor
-from tasks.onnx.qdq import quantize_static_qdq
-from tasks.onnx.ranges import Calibration
-from tasks.onnx.torch_export import EXPORTER_OPSETS, torch_onnx_export
+from tasks.inference.onnx_classifier import Images, Probabilities, create_session, session_predictor
+from tasks.onnx.graph import EXPORTER_OPSETS, torch_onnx_export
+from tasks.onnx.qdq import Calibration, quantize_static_qdq
 from tasks.params import Params
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT

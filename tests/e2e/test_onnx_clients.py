@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.dataset.cifar import load
+from tasks.dataset.cifar import CIFAR10
 from tasks.dataset.image import load_image
-from tasks.inference.batches import Images
-from tasks.inference.onnx_classifier import load_model
+from tasks.inference.onnx_classifier import Images, load_model
 from tasks.params import Params
 from tasks.workspace.splits import load_splits
 from tests.conftest import ROOT
@@ -103,7 +102,7 @@ def test_javascript_client_equals_predict(small_run: Params, model: Path, packag
 @pytest.mark.data
 @pytest.mark.slow
 def test_javascript_client_equals_predict_on_cifar10(model: Path, packages: Path, cifar10: Path) -> None:
-    images = load(cifar10, "CIFAR-10").test.images
+    images = CIFAR10.load(cifar10).test.images
     actual, expected = run_javascript(model, packages, images), predict(model, images)
     assert np.abs([a - b for (_, a), (_, b) in zip(actual, expected, strict=True)]).max() < 1e-5
     second, first = np.sort(load_model(model).predict_proba(images), axis=1)[:, -2:].T

@@ -69,6 +69,22 @@ def test_serve_starts_server_runs_deployments_and_stops(
     assert not server.is_healthy()
 
 
+def test_serve_whose_server_is_killed_ends_in_one_line(
+    serve: tuple[DeploymentServer, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    server, process = serve
+    (own,) = (
+        running
+        for running in process_iter(["cmdline"])
+        if ["flows.server.process", str(server.port)] == (running.info["cmdline"] or [])[3:5]
+    )
+    own.kill()
+    assert process.wait(60) == 1
+    log = (tmp_path / "serve.log").read_text()
+    assert log.splitlines()[-1].startswith("cifarflow: the local Prefect server has ended")
+    assert "Traceback" not in log
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_serve_that_is_terminated_ends_its_run_and_its_server(
     serve: tuple[DeploymentServer, subprocess.Popen[bytes]],

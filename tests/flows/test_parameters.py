@@ -1,16 +1,20 @@
 """A flow's parameters stand once: flow, form and command line are made from them."""
 
 import inspect
+import shutil
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
 
 from flows import parameters
-from flows.cli import flow_commands, training_commands
+from flows.cli.main import cli
 from flows.parameters import FlowParameters, Option
+from flows.run.lock import workspace_lock
+from tests.conftest import ROOT, copy_of_project
 
 FLOWS = {
     "pipeline": "flows.pipeline",
@@ -22,9 +26,8 @@ FLOWS = {
     "sweep": "flows.sweep",
     "search": "flows.search",
 }
-COMMANDS = {"pipeline": flow_commands.run} | {
-    str(command.name): command for command in (*flow_commands.COMMANDS, *training_commands.COMMANDS)
-}
+COMMANDS = {name: name for name in FLOWS if name not in {"drift", "watch"}} | {"pipeline": "run"}
+"""the command of each flow that the command line runs"""
 
 
 def find_model(name: str) -> type[FlowParameters]:
@@ -43,13 +46,38 @@ def test_flow_has_the_parameters_with_their_texts_and_defaults(name: str) -> Non
         assert (key in (flow.parameters.required or [])) == field.is_required()
 
 
+def test_form_shows_the_parameters_of_a_section_at_once() -> None:
+    """A choice of None would hide them; but a toggle without one would send False where nobody touched it."""
+    from prefect.utilities.schema_tools.validation import validate
+
+    schema = import_module("flows.pipeline").pipeline.parameters.model_dump()
+    overrides = schema["properties"]["overrides"]
+    assert (overrides["$ref"], overrides["default"]) == ("#/definitions/Overrides", {})
+    sections = schema["definitions"]["Overrides"]["properties"]
+    assert next(iter(sections)) == "train"
+    assert all("$ref" in section for section in sections.values())
+    train = schema["definitions"]["TrainConfig"]["properties"]
+    assert train["epochs"]["type"] == "integer"
+    for toggle in ("deterministic", "flip"):
+        assert {"type": "null"} in train[toggle]["anyOf"]
+    forms: list[dict[str, object]] = [{}, {"train": {}}, {"train": {"epochs": 2}}, {"train": {"flip": None}}]
+    for sent in forms:
+        assert validate({"overrides": sent}, schema) == []
+    assert list(schema["properties"])[-2:] == ["branch", "workspace"]
+
+
+def test_form_in_which_nothing_was_filled_in_changes_nothing() -> None:
+    assert parameters.PipelineParameters.model_validate({"overrides": {"train": {}}}).overrides is None
+    given = parameters.PipelineParameters.model_validate({"overrides": {"train": {"epochs": 2}}}).overrides
+    assert given is not None
+    assert given.model_dump(exclude_none=True) == {"train": {"epochs": 2}}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_offers_the_options_of_the_parameters(name: str) -> None:
-    if name not in FLOWS:
-        return
-    offered = {
-        flag for option in COMMANDS[name].params if isinstance(option, click.Option) for flag in option.opts
-    }
+    command = cli.get_command(click.Context(cli), COMMANDS[name])
+    assert command is not None
+    offered = {flag for option in command.params if isinstance(option, click.Option) for flag in option.opts}
     for key, field in find_model(name).model_fields.items():
         for option in field.metadata:
             if isinstance(option, Option):
@@ -67,7 +95,7 @@ def test_parameters_need_neither_prefect_nor_pytorch() -> None:
     [
         (["search"], "nothing to search"),
         (["search", "--over", "train.lr=abc"], "train.lr should be a number"),
-        (["promote", "99", "--reason", "x"], "99"),
+        (["promote", "99", "--reason", "x"], "registry/ledger.jsonl has no version 99; "),
         (["rollback", "99"], "nothing to roll back to"),
         (["rollback", "1", "--restore"], "give a version or restore, not both"),
         (["sweep", "--set", "train.epochs=0"], "train.epochs"),
@@ -77,13 +105,20 @@ def test_parameters_need_neither_prefect_nor_pytorch() -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_usage_errors_come_before_anything_is_started(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from flows.cli import console
+    from flows.cli import flow_command
     from flows.cli.main import run_command
 
-    monkeypatch.setattr(console, "prefect_console", lambda: pytest.fail("Prefect was started"))
-    assert run_command(arguments) == 2
+    monkeypatch.setattr(flow_command, "prefect_console", lambda: pytest.fail("Prefect was started"))
+    monkeypatch.chdir(copy_of_project(tmp_path))
+    shutil.copytree(ROOT / "recipes", "recipes")
+    with workspace_lock():  # Another run, for which nobody has to wait to hear of an error.
+        assert run_command(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("cifarflow: ")

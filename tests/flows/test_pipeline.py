@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from prefect.client.schemas.objects import State
 from ruamel.yaml import YAML
 
+from flows.versions import dvc_repro
+from flows.versions.dvc_repro import load_repo
 from tasks.params import Params
 from tasks.stages import STAGES
 from tasks.workspace.errors import RunError
@@ -30,9 +33,17 @@ def lr_changed(finished_workspace: Path, tmp_path_factory: pytest.TempPathFactor
     return workspace, run_pipeline("train.lr=0.002", workspace=workspace)
 
 
-def test_pipeline_second_run_is_cached(workspace: Path) -> None:
+def test_pipeline_second_run_is_cached(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Path("dvc.lock").read_bytes()
+    opened: list[Repo] = []
+
+    def open_and_count() -> Repo:
+        opened.append(load_repo())
+        return opened[-1]
+
+    monkeypatch.setattr(dvc_repro, "load_repo", open_and_count)
     state = run_pipeline()
+    assert len(opened) == 1, "to open it takes longer than all else in such a run"
     assert state.message == "everything was up to date"
     tasks = read_task_states(state)
     assert list(tasks) == list(STAGES)

@@ -174,9 +174,14 @@ def test_command_retrain_interrupted_at_its_question_rejects(champion_copy: Path
     ) as process:
         os.close(terminal)
         shown = b""
-        while b"Promote this model?" not in shown:
-            shown += os.read(controller, 10_000)
-        os.write(controller, b"\x03")
+        for question, answer in (
+            (b"Promote this model?", b"n\n"),
+            (b"Why or why not?", b"looks fine\n"),
+            (b"Who decides?", b"\x03"),
+        ):
+            while question not in shown:
+                shown += os.read(controller, 10_000)
+            os.write(controller, answer)
         killer = threading.Timer(60, process.kill)  # ends the reading below
         killer.start()
         while process.poll() is None:
@@ -193,4 +198,5 @@ def test_command_retrain_interrupted_at_its_question_rejects(champion_copy: Path
     (*_, entry) = ledger.read_ledger()
     assert entry.decision == "rejected"
     assert entry.approval is not None
-    assert (entry.approval["approved"], entry.approval["reason"]) == (False, "interrupted")
+    assert not entry.approval["approved"]
+    assert entry.approval["reason"] == "interrupted after: no, looks fine"

@@ -13,7 +13,9 @@ from tests.flows.conftest import GET_WORSE, IMPROVE, run_retrain
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
 
-def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(champion_copy: Path) -> None:
+def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(
+    champion_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = CHAMPION.read_bytes()
     assert str(run_retrain(*IMPROVE, "compare.min_gain=0.9").message).startswith("rejected: +")
     assert CHAMPION.read_bytes() == first
@@ -26,14 +28,19 @@ def test_promote_overrides_a_rejection_and_rollback_promotes_previous_champion(c
     assert second == Path("artifacts/model.onnx").read_bytes() != first
     entries = ledger.read_ledger()
     assert (entries[2].model_md5, entries[2].evidence) == (entries[1].model_md5, entries[1].evidence)
-    assert entries[2].reason == f"90% is too much to ask (version 2 was rejected: {entries[1].reason})"
+    assert entries[2].reason == "90% is too much to ask (version 2 was rejected)"
     assert len(ledger.look_times(entries)) == 1, "an override is no look"
 
+    capsys.readouterr()
     assert rollback(return_state=True).is_completed()
     assert CHAMPION.read_bytes() == first
+    assert "champion 4 (" in (printed := capsys.readouterr().err)
+    assert (
+        "serves predictions now; to share the decision, commit it: git add registry/ledger.jsonl" in printed
+    )
     state = rollback(return_state=True)
     assert state.is_failed(), "what was rolled back comes back only by its version"
-    assert "all before it were rolled back; nothing to roll back to; to return to one, give" in str(
+    assert "is the first champion; nothing to roll back to; to return to another one, give" in str(
         state.message
     )
     decisions = [entry.decision for entry in ledger.read_ledger()]
@@ -103,8 +110,8 @@ def test_what_was_rolled_back_is_promoted_again_by_a_person_only(champion_copy: 
     assert CHAMPION.read_bytes() == second
     decisions = [entry.decision for entry in ledger.read_ledger()]
     assert decisions == ["promoted", "promoted", "rolled_back", "rejected", "rejected", "overridden"]
-    assert "it was the camera (version 2 promoted: +" in ledger.read_ledger()[-1].reason
-    assert ledger.read_ledger()[-1].reason.endswith("; version 3 rolled it back)")
+    reason = "it was the camera (version 2 was promoted, and version 3 rolled it back)"
+    assert ledger.read_ledger()[-1].reason == reason
     assert rollback(1, return_state=True).is_completed()
     assert rollback(6, return_state=True).is_completed(), "a person may do that, too"
 

@@ -18,7 +18,7 @@ def smooth_images(count: int) -> Tensor:
 
 
 def build(network: type[CifarNet], seed: int = 0) -> CifarNet:
-    model = build_model(network, Generator().manual_seed(seed), smooth_images(50))
+    model = build_model(network, Generator().manual_seed(seed), lambda _: smooth_images(50))
     assert isinstance(model, CifarNet)
     return model
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from models.fused_net import FusedNet, _ConvPoolReLU
 from models.net import Net
-from tasks.training.fused_operators import find_compiler, load_operators
-from tasks.workspace.torch_settings import num_threads
+from tasks.training.compile import find_compiler, load_operators
+from tasks.training.torch_settings import num_threads
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tasks.benchmark import benchmark
+from tasks.benchmark import _describe_server, benchmark
 from tasks.params import BenchmarkConfig, Params, read_params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json
@@ -170,3 +170,12 @@ def test_benchmark_params_out_of_range_raise(tmp_path: Path, before: str, after:
         read_params(tmp_path / "params.yaml")
     assert str(caught.value).startswith(f"params.yaml: {message}")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_server_that_answers_nothing_in_time_has_no_rate() -> None:
+    """A rate of 0 images/s would read as a capacity of zero."""
+    server = {"images_per_second": 0.0, "failed_images_per_second": 1234.5, "latency_bound_ms": 5.0}
+    assert _describe_server(server) == (
+        "not measured: even at 1,234 images/s fewer than 99 of 100 were answered within 5 ms"
+    )
+    assert _describe_server(server | {"images_per_second": 1000.0}) == "1,000 images/s"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tasks import download
-from tasks.dataset import cifar, http
-from tasks.dataset.cifar import ChecksumError
+from tasks.dataset import archive, cifar
+from tasks.dataset.base import ChecksumError
 from tasks.download import DataUnavailableError
 from tasks.params import DownloadConfig
 from tasks.workspace.errors import RunError
@@ -31,7 +31,7 @@ CONFIG = DownloadConfig(
 def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: ContentServer) -> None:
     """Small files in place of CIFAR-10's, and no waiting."""
     replace_published_md5(monkeypatch)
-    monkeypatch.setattr(http, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(archive, "BACKOFF_S", 0.001)
     monkeypatch.delenv("CIFAR10_URL", raising=False)
     monkeypatch.chdir(tmp_path)
     server.content = ARCHIVE
@@ -89,7 +89,7 @@ def test_download_altered_data_raises_and_is_not_touched(server: ContentServer) 
 
 def test_download_interrupted_extraction_does_not_fetch_again(server: ContentServer) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(download, "extract", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cifar, "extract", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fetch(server.url)
     assert len(list(Path(".cifar10-download").glob("*.partial"))) == 1
@@ -150,8 +150,8 @@ def test_download_invalid_source_raises(source: str, reason: str) -> None:
 def test_download_insufficient_disk_space_raises(
     server: ContentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = replace(cifar.DATASETS["CIFAR-10"], num_bytes=10**18)
-    monkeypatch.setitem(cifar.DATASETS, "CIFAR-10", files)
+    huge = replace(cifar.CIFAR10.archive, num_bytes=10**18)
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, archive=huge))
     with pytest.raises(RunError, match="not enough disk space"):
         fetch(server.url)
     assert not Path("data").exists()

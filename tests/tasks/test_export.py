@@ -10,9 +10,10 @@ import torch
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.export import export, to_onnx
+from tasks.export import export
 from tasks.inference.onnx_classifier import load_model
-from tasks.onnx.onnx_model import MIN_OPSET
+from tasks.onnx.graph import build_graph
+from tasks.onnx.net_fp32 import MIN_OPSET
 from tasks.params import ExportConfig, Params, ProjectConfig, read_params
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import load_splits, load_tensors, save_tensors
@@ -134,7 +135,7 @@ def test_export_writes_nothing_if_parity_fails(
     classifier, metadata = load_classifier(Path(small_run.paths.weights))
     other = Classifier(Net(), metadata["mean"], metadata["std"]).eval()
     monkeypatch.setattr("tasks.export.load_classifier", lambda _: (classifier, metadata))
-    monkeypatch.setattr("tasks.export.to_onnx", lambda _, *rest: to_onnx(other, *rest))
+    monkeypatch.setattr("tasks.export.build_graph", lambda _, *rest: build_graph(other, *rest))
     with pytest.raises(
         RunError,
         match=r"^ONNX Runtime differs from PyTorch: at batch size 1, threads 1, CPU.* on test image \d+$",

@@ -14,8 +14,7 @@ from onnx import TensorProto, helper
 from models.classifier import Classifier
 from models.net import Net
 from tasks.export import export
-from tasks.inference.batches import Images, Probabilities
-from tasks.inference.onnx_classifier import load_model
+from tasks.inference.onnx_classifier import Images, Probabilities, load_model
 from tasks.onnx.net_int8 import build_int8_graph
 from tasks.params import ExportConfig, Params, QuantizeConfig, read_params
 from tasks.quantize import quantize
@@ -142,7 +141,7 @@ def test_quantize_warns_of_accuracy_drop(
         other = Classifier(Net(), classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
         return build_int8_graph(other.eval(), opset)
 
-    monkeypatch.setattr("tasks.quantize.build_int8_graph", build_untrained)
+    monkeypatch.setattr("tasks.onnx.qdq.build_int8_graph", build_untrained)
     file, metrics = run_quantize(small_run, tmp_path)
     drop = 100 * (metrics["fp32_test_accuracy"] - metrics["test_accuracy"])
     (_, warning) = capsys.readouterr().out.splitlines()
@@ -165,7 +164,7 @@ def test_quantize_writes_nothing_if_configurations_differ(
         other[2] = np.roll(other[2], 1)
         yield "batch size 7, threads 2", other
 
-    monkeypatch.setattr("tasks.quantize.predict_in_every_configuration", predict)
+    monkeypatch.setattr("tasks.onnx.graph.predict_in_every_configuration", predict)
     with pytest.raises(
         RunError,
         match=r"^int8 predictions differ between configurations: at batch size 7, threads 2, "

@@ -164,3 +164,29 @@ def test_report_figures_follow_the_color_scheme(reported: Params, browser: "Brow
         grounds.add(page.evaluate("getComputedStyle(document.documentElement).backgroundColor"))
         page.close()
     assert len(grounds) == 2
+
+
+def test_report_says_what_each_section_means_and_where_its_numbers_are(reported: Params) -> None:
+    html = Path(reported.paths.page).read_text(encoding="utf-8")
+    sections = re.findall(r'<section id="(\w+)">(.*?)</section>', html, re.DOTALL)
+    assert len(sections) == 7
+    for name, section in sections:
+        lead = re.search(
+            r'</h2>\s*<p class="lead">(.+?) <small>The numbers are in <code>(.+?)</code>', section
+        )
+        assert lead, name
+        assert Path(lead[2]).name == "dvc.lock" or Path(lead[2]).is_file(), name
+
+
+def test_report_texts_name_the_classes_of_its_own_data(reported: Params) -> None:
+    html = Path(reported.paths.page).read_text(encoding="utf-8")
+    assert "dogs and trucks" not in html
+    assert not re.search(r"\b(dog|truck)s? ", re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL))
+
+
+def test_report_links_to_the_page_of_the_network(reported: Params) -> None:
+    html = Path(reported.paths.page).read_text(encoding="utf-8")
+    (link,) = set(re.findall(r'href="([^"]+)">Inside the network', html))
+    page = Path(reported.paths.page).parent / link
+    assert page == Path(reported.paths.network_page)
+    assert 'id="data"' in page.read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.dataset import cifar as files
-from tasks.dataset.labeled_images import LabeledImages
+from tasks.dataset.base import LabeledImages
+from tasks.dataset.cifar import CIFAR10, SAMPLE, GeneratedSample
 from tasks.params import SplitConfig
 from tasks.split import channel_mean_std, split, stratified_split
 from tasks.workspace.errors import InputError, RunError
@@ -19,7 +19,7 @@ OPTIONS = SplitConfig(seed=0, val_fraction=0.1, test_fraction=0.1, image_size=32
 def test_split_of_cifar10_has_the_documented_sizes(cifar10: Path, tmp_path: Path) -> None:
     split(cifar10, tmp_path / "splits", "CIFAR-10", OPTIONS)
     splits = load_splits(tmp_path / "splits")
-    data = files.load(cifar10, "CIFAR-10")
+    data = CIFAR10.load(cifar10)
     assert [len(subset.labels) for subset in (splits.train, splits.val, splits.test)] == [
         45_000,
         5_000,
@@ -39,7 +39,7 @@ def test_split_of_cifar10_has_the_documented_sizes(cifar10: Path, tmp_path: Path
 def test_split_has_each_training_image_once(sample_data: Path, tmp_path: Path) -> None:
     split(sample_data, tmp_path / "splits", "sample", OPTIONS)
     splits = load_splits(tmp_path / "splits")
-    data = files.load(sample_data, "sample")
+    data = SAMPLE.load(sample_data)
     known = {
         image.tobytes(): label for image, label in zip(data.train.images, data.train.labels, strict=True)
     }
@@ -116,10 +116,10 @@ def test_channel_statistics_match_hand_calculation() -> None:
 def test_split_without_images_of_a_class_names_it(
     sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = files.load(sample_data, "sample")
+    data = SAMPLE.load(sample_data)
     kept = data.train.labels != 3
     without = replace(data, train=LabeledImages(data.train.images[kept], data.train.labels[kept]))
-    monkeypatch.setattr("tasks.dataset.cifar.load", lambda *_: without)
+    monkeypatch.setattr(GeneratedSample, "load", lambda *_: without)
     with pytest.raises(RunError, match=r"has no training image of the class frame"):
         split(sample_data, tmp_path / "splits", "sample", OPTIONS)
     assert not (tmp_path / "splits").exists()

@@ -16,7 +16,15 @@ from flows.rollback import _override, _roll_back
 from flows.versions.dvc_repro import open_repo
 from tasks.params import Params
 from tasks.registry import questions
-from tasks.registry.ledger import CHAMPION, CHAMPION_DVC_FILE, LEDGER, LedgerEntry, append, read_ledger
+from tasks.registry.ledger import (
+    CHAMPION,
+    CHAMPION_DVC_FILE,
+    CHAMPION_INT8,
+    LEDGER,
+    LedgerEntry,
+    append,
+    read_ledger,
+)
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file
 from tests.conftest import copy_of_project
@@ -91,7 +99,7 @@ def test_person_promotes_what_was_rolled_back() -> None:
     _roll_back(None)
     entry = _override("2", "it was\nthe camera\u2028 \x1b[31m\udcff")
     assert entry.reason == (
-        "it was the camera \\x1b[31m\\udcff (version 2 promoted: +4%; version 3 rolled it back)"
+        "it was the camera \\x1b[31m\\udcff (version 2 was promoted, and version 3 rolled it back)"
     )
     assert CHAMPION.read_text() == "two"
     assert read_ledger()[-1] == entry
@@ -104,7 +112,7 @@ def test_rollbacks_go_further_back_each_time() -> None:
     for name in ("two", "one"):
         _roll_back(None)
         assert CHAMPION.read_text() == name
-    with pytest.raises(InputError, match="all before it were rolled back; nothing to roll back to"):
+    with pytest.raises(InputError, match="is the first champion; nothing to roll back to"):
         _roll_back(None)
 
 
@@ -156,3 +164,29 @@ def test_line_of_an_earlier_version_may_be_rolled_back(entries: list[LedgerEntry
     LEDGER.write_text("".join(f"{line}\n" for line in lines))
     assert _roll_back(None).model_md5 == entries[0].model_md5
     assert LEDGER.read_text().splitlines()[:2] == lines
+
+
+def test_int8_model_is_promoted_and_rolled_back_with_its_model(entries: list[LedgerEntry]) -> None:
+    int8 = make_challenger("three in 8 bits")
+    three = dataclasses.replace(
+        make_challenger("three"), int8_md5=int8.model_md5, int8_bytes=int8.model_bytes
+    )
+    with open_repo() as repo:
+        three = promote(repo, three)
+    assert (CHAMPION.read_text(), CHAMPION_INT8.read_text()) == ("three", "three in 8 bits")
+    CHAMPION_INT8.unlink()
+    with open_repo() as repo:
+        assert repo.checkout(str(CHAMPION_DVC_FILE))["stats"]["added"] == 1, "DVC knows both files"
+    assert _roll_back(2).int8_md5 == ""
+    assert (CHAMPION.read_text(), CHAMPION_INT8.exists()) == ("two", False)
+    assert _roll_back(three.version).int8_md5 == int8.model_md5
+    assert (CHAMPION.read_text(), CHAMPION_INT8.read_text()) == ("three", "three in 8 bits")
+    assert read_ledger()[-1].as_dict()["int8_bytes"] == len("three in 8 bits")
+    assert "int8_md5" not in read_ledger()[0].as_dict()
+
+
+def test_int8_model_that_dvc_does_not_have_promotes_nothing() -> None:
+    before = LEDGER.read_bytes(), CHAMPION.read_text()
+    with open_repo() as repo, pytest.raises(RunError, match="is not in the DVC cache"):
+        promote(repo, dataclasses.replace(make_challenger("three"), int8_md5="0" * 32))
+    assert (LEDGER.read_bytes(), CHAMPION.read_text()) == before

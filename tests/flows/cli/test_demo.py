@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.cli.demo_server import MAX_OTHER_BYTES, MAX_UPLOAD_BYTES
+from flows.toys.catalog import TOYS
 from tasks.dataset.image import load_image
 from tasks.drift.recorded_outputs import OutputRecorder, read_outputs
+from tasks.inference.explain import explain
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 from tasks.reporting.gallery import draw_evidence
@@ -291,7 +293,7 @@ def test_demo_shows_what_the_network_sees_and_what_moved_it(
     seen = load_image(tmp_path / "noise.png", 32)
     wait_for_image(page, "What the network sees", seen)
     model = load_model(Path(small_run.paths.onnx_model))
-    evidence = model.explain(seen, int(model.predict_proba(seen[None]).argmax())).evidence
+    evidence = explain(model, seen, int(model.predict_proba(seen[None]).argmax())).evidence
     wait_for_image(page, "What speaks for the first class", draw_evidence(seen, evidence))
     # The visitor's image once, none of the examples.
     recorded = read_outputs(project / "asked.jsonl", Path(small_run.paths.onnx_model), 10).probabilities
@@ -299,7 +301,7 @@ def test_demo_shows_what_the_network_sees_and_what_moved_it(
 
 
 def test_demo_records_an_image_of_the_visitor_once_and_no_example(small_run: Params, tmp_path: Path) -> None:
-    from flows.cli.demo_image import _Classifier
+    from flows.cli.demo_page import _Classifier
 
     model_file, record = Path(small_run.paths.onnx_model), tmp_path / "asked.jsonl"
     noise = [tmp_path / f"{name}.png" for name in ("example", "first", "second")]
@@ -318,7 +320,7 @@ def test_demo_records_an_image_of_the_visitor_once_and_no_example(small_run: Par
 def test_demo_without_splits_says_so(small_run: Params, tmp_path: Path) -> None:
     import gradio as gr
 
-    from flows.cli.demo import build_app
+    from flows.cli.demo_page import build_app
 
     blocks = build_app(Path(small_run.paths.onnx_model), tmp_path / "splits.safetensors")
     texts = [block.value for block in blocks.blocks.values() if isinstance(block, gr.Markdown)]
@@ -339,6 +341,25 @@ def test_demo_loss_updates_with_its_sliders(page: "Page") -> None:
     wait_for_output(page, "prediction and loss", "ŷ = 5, J(θ) = 4")  # the talk's example
     set_slider(page, "w0, the weight", "2")
     wait_for_output(page, "prediction and loss", "ŷ = 7, J(θ) = 0")
+
+
+@pytest.mark.browser
+def test_demo_has_all_toys_in_one_list_with_a_form(page: "Page", project: Path) -> None:
+    open_tab(page, "All toys")
+    figures = {file: file.read_bytes() for file in (project / "reports" / "toys").glob("*")}
+    toys = page.get_by_label("toy", exact=True)
+    toys.click()
+    assert page.get_by_role("option").count() == len(TOYS)
+    page.get_by_role("option", name="regression").click()
+    page.get_by_text("7.5 hours give 63.78 points").wait_for()
+    page.get_by_label("hours_asked").fill("10")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("10 hours give 83.76 points").wait_for()
+    page.get_by_label("learning_rate").fill("-1")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("learning_rate should be a number greater than 0").wait_for()
+    after = {file: file.read_bytes() for file in (project / "reports" / "toys").glob("*")}
+    assert after == figures, "a visitor's figures are shown, not saved"
 
 
 @pytest.mark.browser

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from collections import namedtuple
@@ -7,11 +8,12 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.cli.doctor import _champion, doctor, run_checks
+from flows.cli.doctor import Check, _champion, check_setup, run_checks
 from flows.cli.sample_workspace import prepare_sample_workspace
 from flows.run.lock import workspace_lock
 from tasks.params import read_params
 from tasks.registry.ledger import LEDGER, append
+from tests.brightness import save_brightness_splits
 from tests.conftest import ROOT, copy_of_project
 from tests.flows.git_clones import git
 from tests.tasks.registry.test_ledger import make_entry
@@ -29,11 +31,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_doctor_in_a_fresh_project_exits_0(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor() == 0
+    assert check_setup() == 0
     output = capsys.readouterr().out
     assert "data      not downloaded yet; a run downloads it from" in output
     assert "fix: python -m tasks download" in output
-    assert output.splitlines()[-1] == "all good; next: cifarflow run"
+    assert output.splitlines()[-1] == "nothing is wrong; next: cifarflow run"
 
 
 def test_run_checks_gives_each_error_a_fix(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,23 +60,59 @@ def test_doctor_misses_a_compiler(project: Path, monkeypatch: pytest.MonkeyPatch
     assert (check.status, check.fix) == ("warning", "apt-get install g++")
 
 
+def test_doctor_says_what_comparisons_and_drift_tests_can_find(project: Path) -> None:
+    assert not {"decisions", "drift"} & {check.subject for check in run_checks()}, "nothing is split yet"
+    save_brightness_splits(Path(read_params(Path("params.yaml")).paths.splits), val=300)
+    checks = {check.subject: check for check in run_checks()}
+    assert (checks["decisions"].status, checks["drift"].status) == ("ok", "ok")
+    assert checks["decisions"].text.startswith(
+        "on 300 validation images, of which two models differ on 26% (a"
+    )
+    assert re.fullmatch(r"the smallest shift .*: KS 0\.\d+ in \d+, KS 0\.\d+ in \d+", checks["drift"].text)
+    save_brightness_splits(Path(read_params(Path("params.yaml")).paths.splits), val=10)
+    checks = {check.subject: check for check in run_checks()}
+    assert (checks["decisions"].status, checks["drift"].status) == ("warning", "warning")
+
+
 def test_doctor_with_altered_data_exits_1(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.chdir(prepare_sample_workspace(Path()))
     file = Path("data/cifar-10-batches-py/test_batch")
     file.chmod(0o644)
     file.write_bytes(b"altered")
-    assert doctor() == 1
+    assert check_setup() == 1
     output = capsys.readouterr().out
     assert "test_batch is not the published file" in output
     assert output.splitlines()[-1] == "1 problem would make a run fail"
 
 
-def test_doctor_with_invalid_params_exits_1(project: Path) -> None:
+def test_doctor_with_invalid_params_exits_1_and_checks_what_needs_none(project: Path) -> None:
     params = Path("params.yaml")
-    params.write_text(params.read_text().replace("epochs:", "epoks:"))
-    (check,) = (check for check in run_checks() if check.subject == "params")
-    assert check.status == "error"
-    assert doctor() == 1
+    params.write_text(params.read_text().replace("epochs: 24", "epochs: two"))
+    append(make_entry("promoted", "a"))
+    LEDGER.write_bytes(b"{" + LEDGER.read_bytes() * 2)
+    checks = {check.subject: check for check in run_checks()}
+    assert checks["params"].status == "error"
+    assert "train.epochs should be an integer" in checks["params"].text
+    assert not checks["params"].fix, "git checkout would throw the other parameters away"
+    assert {"disk", "Git", "DVC", "locks", "Prefect", "ledger"} <= checks.keys()
+    assert checks["ledger"].status == "error"
+    assert check_setup() == 1
+
+
+def test_missing_champion_makes_no_run_fail(project: Path) -> None:
+    append(make_entry("promoted", "a"))
+    (check,) = _champion(read_params(Path("params.yaml")))
+    assert (check.subject, check.status) == ("champion", "warning")
+    assert check.text.startswith("predictions fail: registry/champion.onnx, champion 1 (")
+    assert check.fix == "cifarflow rollback --restore"
+
+
+def test_doctor_where_all_is_up_to_date_says_so(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.cli.doctor.run_checks", lambda: [Check("stages", "ok", "all up to date")])
+    assert check_setup() == 0
+    assert "all results are up to date" in capsys.readouterr().out
 
 
 def test_run_checks_names_the_run_in_progress(project: Path) -> None:
@@ -134,7 +172,7 @@ def test_doctor_of_a_user_id_without_a_name_and_a_home(project: Path, other_uid:
         timeout=200,
     )
     assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[-1] == "all good; next: cifarflow run", done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "nothing is wrong; next: cifarflow run", done.stdout + done.stderr
 
 
 def test_doctor_prints_no_secret(
@@ -146,7 +184,7 @@ def test_doctor_prints_no_secret(
     Path(".dvc", "config.local").write_text(
         "[core]\n remote = r\n['remote \"r\"']\n url = s3://bucket\n secret_access_key = dvc-secret\n"
     )
-    doctor()
+    check_setup()
     output = capsys.readouterr().out
     assert "online, a key is set" in output
     assert "secret" not in output
@@ -192,7 +230,7 @@ def test_doctor_names_what_is_damaged_in_the_ledger(project: Path) -> None:
     ]
     LEDGER.write_bytes(b"{" + first + second)
     (check,) = _champion(params)
-    assert (check.subject, check.status) == ("champion", "error")
+    assert (check.subject, check.status) == ("ledger", "error")
     assert check.text.startswith(f"{LEDGER}, line 1 is corrupt (")
     assert check.fix.startswith(
         "cp registry/ledger.jsonl registry/ledger.jsonl.damaged && git checkout HEAD --"

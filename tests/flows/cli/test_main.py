@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import psutil
 import pytest
 
-from flows.cli.main import run_command
+from flows.cli.main import COMMANDS, cli, run_command
 from tests.conftest import QUICK, copy_of_project
 
 QUICK_OPTIONS = [argument for override in QUICK for argument in ("--set", override)]
@@ -26,8 +27,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fly"], "No such command 'fly'"),
-        (["predictt"], "No such command 'predictt'. Did you mean one of these? predict (see --help)"),
+        (["fly"], "No such command 'fly'; choose one of run, retrain, rollback, "),
+        (["trian"], "No such command 'trian'; did you mean retrain? (see --help)"),
         (["run", "--fast"], "No such option '--fast'"),
         (["promote", "7"], "Missing option '--reason'"),
         (["run", "--set", "train.epoch=5"], "train.epoch is not a parameter; did you mean epochs?"),
@@ -36,6 +37,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "train.epochs should be an integer from 1 to 100000, not 'many'",
         ),
         (["run", "--set", "epochs=5"], "expected section.key=value"),
+        (["run", "--set", "dataset=CIFAR-100"], "edit params.yaml instead"),
     ],
 )
 def test_run_command_invalid_usage_prints_one_line_and_exits_2(
@@ -51,10 +53,33 @@ def test_run_command_invalid_usage_prints_one_line_and_exits_2(
 
 def test_help_imports_no_heavy_package() -> None:
     program = (
-        "import sys; from flows.cli.main import run_command as run; run(['--help']); print(*sys.modules)"
+        "import sys; from flows.cli.main import COMMANDS, run_command as run;"
+        "[run(arguments) for arguments in [['--help'], *([name, '--help'] for name in sys.argv[1:])]];"
+        "print(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert not {"torch", "prefect", "dvc", "wandb", "matplotlib"} & set(done.stdout.split())
+    quick = [name for name in COMMANDS if name != "doctor"]
+    command = [sys.executable, "-c", program, *quick]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not {"torch", "prefect", "dvc", "wandb", "matplotlib"} & set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_shows_each_summary_whole_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run_command(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, summary in COMMANDS.items():
+        assert f"  {name:<14}{summary}" in lines
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_a_module_of_its_name(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.name == name
+    assert command.callback is not None
+    assert command.callback.__module__ == f"flows.cli.{name.replace('-', '_')}"
 
 
 def start_process(*arguments: str) -> "subprocess.Popen[str]":
@@ -78,6 +103,7 @@ def test_run_without_data_falls_back_to_the_sample_only_if_asked(project: Path) 
     assert "nowhere.tar: not a file\nRunning on a generated sample instead, in sample/." in done.stderr
     assert "| split     | Finished in state Completed('never run before')" in done.stderr
     assert "temporary server" not in done.stderr
+    assert (done.stdout + done.stderr).count("nowhere.tar: not a file") == 2, "by the task and at the end"
     assert "\x1b" not in done.stdout + done.stderr
     last, following = done.stdout.splitlines()[-2:]
     assert last.startswith("These results are for the generated sample, not CIFAR-10.")

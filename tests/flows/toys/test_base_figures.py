@@ -25,6 +25,14 @@ EXTREME_PARAMETERS: dict[str, dict[str, Any]] = {
     "backprop": {"activation": "sigmoid", "x1": -0.123456},
     "training_cycle": {"points": 2, "epochs": 1},
     "fit": {"noise": 0.0, "max_degree": 2},
+    "regression": {"learning_rate": 0.05, "steps": 30},
+    "softmax": {"logits": [-90.0, 100.0], "label": 0},
+    "convolution": {"picture": "bars", "pattern": "blur", "bias": -123.456},
+    "pooling": {"kind": "mean", "shift": 3, "seed": 5},
+    "composition": {"picture": "cross"},
+    "features": {"message": "word", "steps": 1},
+    "clustering": {"clusters": 5, "spread": 2.0, "count": 200},
+    "dimension_reduction": {"count": 10, "noise": 100.0},
     "discounted_return": {"rewards": [-12.5], "gammas": [0.123]},
 }
 

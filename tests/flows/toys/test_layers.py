@@ -9,7 +9,12 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from flows.toys.layers import (
     DATASETS,
+    LAYER_BIASES,
+    LAYER_INPUTS,
+    LAYER_WEIGHTS,
     collapse_linear_layers,
+    compute_as_matrix,
+    compute_side_by_side,
     forward,
     init_weights,
     make_network,
@@ -94,6 +99,14 @@ def test_datasets_are_not_linearly_separable_but_a_circle_separates_the_rings(
     assert right < torch.maximum(share, 1 - share).max() < 0.95
     if shape == "rings":
         assert ((points.norm(dim=1) < 0.8) == (classes > 0)).all()
+
+
+def test_neurons_side_by_side_are_a_matrix() -> None:
+    side_by_side = compute_side_by_side(LAYER_INPUTS, LAYER_WEIGHTS, LAYER_BIASES)
+    assert compute_as_matrix(LAYER_INPUTS, LAYER_WEIGHTS, LAYER_BIASES) == pytest.approx(side_by_side)
+    x = torch.tensor([LAYER_INPUTS], dtype=torch.float64)
+    assert forward([LAYER_WEIGHTS], [LAYER_BIASES], torch.relu, x)[0].tolist() == pytest.approx(side_by_side)
+    assert side_by_side[0] == pytest.approx(1.1), "the neuron of the toy `neuron`, before its sigmoid"
 
 
 def test_init_weights_and_forward_invalid_shapes_raise() -> None:

@@ -18,14 +18,13 @@ import pytest
 from distributed import Client, Security
 from safetensors.torch import save_file
 
-from flows.trainings.cluster import Machine, check_workers
-from flows.trainings.sweep import run_sweep
+from flows.sweep import run_sweep
+from flows.trainings.cluster import check_workers
 from models.networks import build_network
-from tasks.params import read_params
+from tasks.training.compile import Machine
 from tasks.workspace.errors import InputError, RunError
-from tests.brightness import build_config, save_brightness_splits
+from tests.brightness import build_config, build_params, save_brightness_splits
 from tests.conftest import ROOT
-from tests.shipped_params import PARAMS_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.distributed]
 CONFIG = build_config()
@@ -105,13 +104,12 @@ def test_sweep_on_workers_elsewhere_fetches_the_splits_and_survives_a_killed_wor
     splits = save_brightness_splits(Path("splits"), 200, 60, 50)
     Path("pretrained").mkdir()
     save_file(build_network("net", 10, 32).state_dict(), "pretrained/start.safetensors")
-    evaluate_config = read_params(PARAMS_FILE).evaluate
     cache = tmp_path / "worker-cache"
 
     def sweep(folder: str, where: str | None) -> list[float]:
         config = build_config(epochs=10, batch_size=20, weights="start.safetensors")
-        output, pretrained = Path(f"{folder}.json"), Path("pretrained")
-        result = run_sweep(splits, Path(folder), output, config, evaluate_config, 2, 1, pretrained, where)
+        params = build_params(config, splits=str(splits), weights=f"{folder}/weights", sweep=f"{folder}.json")
+        result = run_sweep(params, 2, 1, where)
         return [row["test_accuracy"] for row in result["seeds"]]
 
     with start_worker(tmp_path / "worker", address, CIFARFLOW_CACHE=str(cache)):
@@ -120,7 +118,7 @@ def test_sweep_on_workers_elsewhere_fetches_the_splits_and_survives_a_killed_wor
         assert killed.wait(10) == 0
     assert list(cache.glob("*/splits"))
     assert list(cache.glob("*/start.safetensors"))
-    (log,) = cache.glob("elsewhere/*/seed-0/log.txt")
+    (log,) = cache.glob("elsewhere/sweep/*/seed-0/log.txt")
     assert "resuming from checkpoint after epoch" in log.read_text()
     assert elsewhere == sweep("here", None)
 
@@ -129,7 +127,7 @@ KILL_IN_TRAINING = """
 import time, psutil
 from pathlib import Path
 deadline = time.monotonic() + 200  # the worker may compile first
-while not list(Path({cache!r}).glob("elsewhere/*/seed-0/checkpoints/*/epoch-000002.pt")):
+while not list(Path({cache!r}).glob("elsewhere/sweep/*/seed-0/checkpoints/*/epoch-000002.pt")):
     assert time.monotonic() < deadline
     time.sleep(0.01)
 for process in psutil.process_iter(["cmdline", "environ"]):
@@ -159,7 +157,7 @@ def test_workers_that_would_train_differently_are_one_line(address: str, tmp_pat
         start_worker(tmp_path / "a", address),
         start_worker(tmp_path / "b", address, CXX="/nonexistent", CIFARFLOW_CACHE=str(tmp_path / "cache")),
     ):
-        with pytest.raises(RunError, match=r"can compile the operators of train\.fused, .* cannot"):
+        with pytest.raises(RunError, match=r"on cpu with operators in C\+\+, but .* on cpu without"):
             check_workers(address, build_config(fused="auto"))
         assert check_workers(address, build_config(fused=False)) == Machine("cpu", fused=False)
 

@@ -22,15 +22,11 @@ SWEEP = """
 if __name__ == "__main__":
     import sys
     sys.path.insert(0, {root!r})
-    from pathlib import Path
-    from flows.trainings.sweep import run_sweep
-    from tasks.params import read_params
-    from tests.brightness import build_config
-    from tests.shipped_params import PARAMS_FILE
+    from flows.sweep import run_sweep
+    from tests.brightness import build_config, build_params
 
-    config = build_config(epochs=100_000, batch_size=20)
-    evaluate = read_params(PARAMS_FILE).evaluate
-    run_sweep(Path("splits"), Path("sweep"), Path("sweep.json"), config, evaluate, 2, 1, None, {address!r})
+    params = build_params(build_config(epochs=100_000, batch_size=20), splits="splits", weights="weights")
+    run_sweep(params, 2, 1, {address!r})
 """
 
 

@@ -37,6 +37,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.calls: list[str] = []
         (folder / "dvc.yaml").write_text(DVC_YAML)
         (folder / "numbers.txt").write_text("1 2 3")
@@ -76,6 +77,26 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 def test_topological_stages_order_is_that_of_the_graph(workspace: Workspace) -> None:
     with open_repo() as repo:
         assert [stage.name for stage in topological_stages(repo)] == ["scale", "total", "other"]
+
+
+def test_open_repo_within_another_gives_the_same_repository(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Workspace(workspace.folder / "other")
+    with open_repo() as repo:
+        assert workspace.reproduce_both() == ["ran", "ran"]
+        assert workspace.reproduce_both() == ["cached", "cached"]
+        workspace.set_factor(3)
+        assert workspace.reproduce("scale").reason == "params scale.by.factor changed"
+        assert workspace.reproduce("total").reason == "scaled.txt changed"
+        with open_repo() as same:
+            assert same is repo
+        monkeypatch.chdir(other.folder)
+        with open_repo() as another:
+            assert another is not repo
+    monkeypatch.chdir(workspace.folder)
+    with Repo() as repo:
+        assert repo.status(["scale", "total"]) == {}
 
 
 def test_repro_stage_leaves_dvc_nothing_to_do(workspace: Workspace) -> None:

@@ -15,12 +15,11 @@ from tasks.benchmarking.backends import (
     ModelPaths,
     expand_backends,
 )
-from tasks.inference.batches import predict_in_batches
-from tasks.inference.onnx_classifier import CPU
+from tasks.inference.onnx_classifier import CPU, predict_in_batches
 from tasks.params import Params
 from tasks.params.types import BackendName
+from tasks.training.torch_settings import num_threads
 from tasks.workspace.errors import RunError
-from tasks.workspace.torch_settings import num_threads
 from tasks.workspace.weights import load_classifier
 
 pytestmark = pytest.mark.slow
@@ -77,7 +76,7 @@ def test_load_with_missing_device_raises_unavailable(models: ModelPaths) -> None
 def test_load_with_missing_package_raises_unavailable(
     models: ModelPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.benchmarking.openvino_backend.find_spec", lambda _: None)
+    monkeypatch.setattr("tasks.benchmarking.backends.find_spec", lambda _: None)
     with pytest.raises(BackendUnavailableError, match="OpenVINO is not installed: pip install"):
         Backend("openvino", "fp32", "CPU").load(models, 1)
 

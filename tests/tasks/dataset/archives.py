@@ -17,7 +17,7 @@ def replace_published_md5(monkeypatch: pytest.MonkeyPatch) -> None:
     md5s = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in FILES.items()}
     sizes = {name: len(content) for name, content in FILES.items()}
     small = replace(cifar.CIFAR10, published_md5=md5s, max_bytes=sizes)
-    monkeypatch.setitem(cifar.DATASETS, "CIFAR-10", small)
+    monkeypatch.setattr(cifar, "CIFAR10", small)
 
 
 def build_tar(files: dict[str, bytes], mode: str = "w:gz", *extra: tarfile.TarInfo) -> bytes:

@@ -13,7 +13,7 @@ from tasks.dataset.additions import (
     load_added_images,
     pixel_sha256,
 )
-from tasks.dataset.cifar import ChecksumError
+from tasks.dataset.base import ChecksumError
 from tasks.params import SplitConfig
 from tasks.split import split
 from tasks.workspace.errors import RunError

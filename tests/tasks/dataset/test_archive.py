@@ -8,6 +8,8 @@ from tasks.dataset import cifar
 from tasks.dataset.archive import ArchiveError, extract
 from tests.tasks.dataset.archives import FILES, build_member, build_tar, replace_published_md5
 
+PUBLISHED = cifar.CIFAR10
+
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -17,7 +19,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def extract_content(content: bytes) -> None:
     Path("archive").write_bytes(content)
-    extract(Path("archive"), Path("out"), cifar.DATASETS["CIFAR-10"])
+    extract(Path("archive"), Path("out"), cifar.CIFAR10.folder, cifar.CIFAR10.max_bytes)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
@@ -111,5 +113,5 @@ def test_extract_of_a_huge_header_raises_before_it_is_read(kind: bytes) -> None:
 
 def test_published_sizes_are_those_of_the_files(cifar10: Path) -> None:
     folder = cifar10 / cifar.CIFAR10.folder
-    assert {file.name: file.stat().st_size for file in folder.iterdir()} == dict(cifar.CIFAR10.max_bytes)
-    assert sum(cifar.CIFAR10.max_bytes.values()) == cifar.CIFAR10.num_bytes
+    assert {file.name: file.stat().st_size for file in folder.iterdir()} == dict(PUBLISHED.max_bytes)
+    assert sum(PUBLISHED.max_bytes.values()) == PUBLISHED.archive.num_bytes

@@ -10,7 +10,8 @@ import torchvision
 from torchvision.datasets import CIFAR100
 
 from tasks.dataset import cifar
-from tasks.dataset.cifar import ChecksumError, restricted_loads, write_batch
+from tasks.dataset.base import ChecksumError
+from tasks.dataset.cifar import restricted_loads, write_batch
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file
 
@@ -37,7 +38,7 @@ def test_load_returns_what_was_written(tmp_path: Path) -> None:
     images = np.random.default_rng(1).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
     write_batch(tmp_path / cifar.CIFAR10.folder / "test_batch", images, [2, 0, 1], "test")
     write_dataset(tmp_path, test_batch=(tmp_path / cifar.CIFAR10.folder / "test_batch").read_bytes())
-    dataset = cifar.load(tmp_path, "sample")
+    dataset = cifar.SAMPLE.load(tmp_path)
     assert np.array_equal(dataset.test.images, images)
     assert dataset.test.labels.tolist() == [2, 0, 1]
     assert dataset.train.images.shape == (20, 32, 32, 3)
@@ -46,9 +47,7 @@ def test_load_returns_what_was_written(tmp_path: Path) -> None:
 
 
 def test_load_equals_torchvision_on_cifar10(cifar10: Path) -> None:
-    from tasks.dataset.cifar import load
-
-    ours = load(cifar10, "CIFAR-10")
+    ours = cifar.CIFAR10.load(cifar10)
     for train, images, labels in (
         (True, ours.train.images, ours.train.labels),
         (False, ours.test.images, ours.test.labels),
@@ -64,21 +63,21 @@ def test_verify_of_a_changed_byte_raises(tmp_path: Path) -> None:
     file = tmp_path / cifar.CIFAR10.folder / "data_batch_4"
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
-        cifar.load(tmp_path, "sample")
+        cifar.SAMPLE.load(tmp_path)
     with pytest.raises(ChecksumError, match="data_batch_4 is not the published file"):
-        cifar.verify(tmp_path, "sample")
+        cifar.SAMPLE.verify(tmp_path)
 
 
 def test_verify_of_a_missing_file_names_it(tmp_path: Path) -> None:
     write_dataset(tmp_path)
     (tmp_path / cifar.CIFAR10.folder / "data_batch_5").unlink()
     with pytest.raises(ChecksumError, match=r"data_batch_5 cannot be read \(No such file or directory\)"):
-        cifar.load(tmp_path, "sample")
+        cifar.SAMPLE.load(tmp_path)
 
 
 def test_verify_of_the_sample_as_cifar10_raises(sample_data: Path) -> None:
     with pytest.raises(ChecksumError, match="is not the published file"):
-        cifar.load(sample_data, "CIFAR-10")
+        cifar.CIFAR10.load(sample_data)
 
 
 class Malicious:
@@ -135,17 +134,15 @@ def test_restricted_loads_of_other_content_raises_in_one_line(content: bytes) ->
 def test_load_of_an_inconsistent_batch_raises(tmp_path: Path, batch: dict[str, Any], message: str) -> None:
     write_dataset(tmp_path, data_batch_2=pickle.dumps(batch, protocol=3))
     with pytest.raises(RunError, match=f"data_batch_2.*{message}"):
-        cifar.load(tmp_path, "sample")
+        cifar.SAMPLE.load(tmp_path)
 
 
 def test_load_without_data_names_the_command_that_downloads_it(tmp_path: Path) -> None:
     with pytest.raises(ChecksumError, match=r"not found; download it with: python -m tasks download"):
-        cifar.load(tmp_path / "data", "CIFAR-10")
+        cifar.CIFAR10.load(tmp_path / "data")
 
 
-def test_load_of_cifar100_reads_fine_labels_and_checks_its_own_md5s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_of_cifar100_reads_fine_labels_and_checks_its_own_md5s(tmp_path: Path) -> None:
     """Files in its format, since it is not part of the repository."""
     files = cifar.CIFAR100
     folder = tmp_path / files.folder
@@ -159,10 +156,9 @@ def test_load_of_cifar100_reads_fine_labels_and_checks_its_own_md5s(
     for name, content in contents.items():
         (folder / name).write_bytes(pickle.dumps(content, protocol=3))
     with pytest.raises(ChecksumError, match="is not the published file"):
-        cifar.load(tmp_path, "CIFAR-100")
+        files.load(tmp_path)
     md5s = {name: hash_file(folder / name, "md5") for name in files.published_md5}
-    monkeypatch.setitem(cifar.DATASETS, "CIFAR-100", replace(files, published_md5=md5s))
-    dataset = cifar.load(tmp_path, "CIFAR-100")
+    dataset = replace(files, published_md5=md5s).load(tmp_path)
     assert dataset.classes == tuple(names)
     assert dataset.train.labels.tolist() == dataset.test.labels.tolist() == list(range(100))
     assert (dataset.train.images == 0).all()

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,13 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.dataset import folder
-from tasks.dataset.folder import list_images
-from tasks.dataset.labeled_images import Dataset
-from tasks.params import SplitConfig
+from tasks.dataset.base import LoadedDataset, LoadOptions
+from tasks.dataset.folder import copy_images, list_images
 from tasks.workspace.errors import InputError
 from tests.images import save_image_folder
 
-CONFIG = SplitConfig(seed=0, val_fraction=0.2, test_fraction=0.3, image_size=8)
+OPTIONS = LoadOptions(seed=0, val_fraction=0.2, test_fraction=0.3, image_size=8)
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return save_image_folder(Path("data"), ("cat", "ant", "bee"), 10, size=16)
 
 
-def load(data: Path, config: SplitConfig = CONFIG) -> Dataset:
+def load(data: Path, options: LoadOptions = OPTIONS) -> LoadedDataset:
     with Repo() as repo:
         repo.add(str(data))
-    return folder.load(data, config, lambda *_: None)
+    return folder.IMAGE_FOLDER.load(data, options, lambda *_: None)
 
 
 def to_set(images: NDArray[np.uint8]) -> set[bytes]:
@@ -60,7 +60,7 @@ def test_load_does_not_depend_on_file_names_for_the_splits(data: Path) -> None:
     assert again.val is not None
     assert to_set(again.val.images) == to_set(first.val.images)
     assert again.md5 != first.md5
-    other = load(data, CONFIG.model_copy(update={"seed": 1}))
+    other = load(data, replace(OPTIONS, seed=1))
     assert to_set(other.test.images) != to_set(first.test.images)
 
 
@@ -135,13 +135,13 @@ def test_load_of_data_that_are_not_as_recorded_is_an_input_error(data: Path, cha
     else:
         Image.new("RGB", (9, 9), "red").save(file if change == "changed" else file.with_name("new.png"))
     with pytest.raises(InputError, match="record it: dvc add data"):
-        folder.load(data, CONFIG, lambda *_: None)
+        folder.IMAGE_FOLDER.load(data, OPTIONS, lambda *_: None)
     load(data)
 
 
 def test_load_of_data_that_were_never_recorded_is_an_input_error(data: Path) -> None:
     with pytest.raises(InputError, match=r"data\.dvc not found; record the images first: dvc add data"):
-        folder.load(data, CONFIG, lambda *_: None)
+        folder.IMAGE_FOLDER.load(data, OPTIONS, lambda *_: None)
 
 
 def test_load_of_more_than_fits_into_memory_says_so_before_it_starts(
@@ -160,7 +160,7 @@ def test_load_reports_progress(data: Path) -> None:
     reports: list[tuple[float, str]] = []
     with Repo() as repo:
         repo.add(str(data))
-    folder.load(data, CONFIG, lambda *report: reports.append(report))
+    folder.IMAGE_FOLDER.load(data, OPTIONS, lambda *report: reports.append(report))
     assert reports == [(1.0, "decoding, 30 of 30 images")]
 
 
@@ -207,12 +207,74 @@ def test_list_images_of_a_name_that_is_not_utf_8_is_one_line(data: Path) -> None
         list_images(data)
 
 
-@pytest.mark.parametrize("name", ["x.png", "ant/deep/x.png"])
-def test_list_images_of_a_file_in_no_class_is_an_input_error(data: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x.png", "data/x.png: not in the folder of a class"),
+        ("ant/deep/x.png", "data/ant/deep: a folder in the folder of a class"),
+    ],
+)
+def test_list_images_of_a_file_in_no_class_is_an_input_error(data: Path, name: str, message: str) -> None:
     (data / name).parent.mkdir(exist_ok=True)
     (data / name).write_bytes(b"")
-    with pytest.raises(InputError, match="not in the folder of a class"):
+    with pytest.raises(InputError, match=f"^data cannot be used: {message}$"):
         list_images(data)
+
+
+def test_list_images_does_not_walk_through_links_without_end(data: Path) -> None:
+    """Some forty levels deep the system gives up; each has two ways to go on."""
+    for name in ("one", "two"):
+        (data / "ant" / name).symlink_to("..")
+    with pytest.raises(InputError) as caught:
+        list_images(data)
+    assert str(caught.value).count("a folder in the folder of a class") == 2
+
+
+def test_copy_images_leaves_out_what_is_no_image_and_names_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (
+        "ant/1.HEIC",
+        "ant/2.heic",
+        "bee/notes.txt",
+        "bee/empty.jpg",
+        "owl/only.heic",
+        "ant/.DS_Store",
+    ):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_bytes(b"\0\0\0\x18ftypheic" if "heic" in name.lower() else b"")
+    (data / "eel").mkdir()
+    (data / "additions/ant").mkdir(parents=True)
+    left_out = copy_images(data, tmp_path / "copy")
+    assert str(left_out) == (
+        "5 files that cannot be read as images (ant/1.HEIC, ant/2.heic, bee/empty.jpg, …), "
+        "2 classes without an image (eel, owl), 1 hidden file (.DS_Store), "
+        "1 folder of images that a retraining added (additions)"
+    )
+    assert capsys.readouterr().err == "copying 35 images\n"
+    copied = [file for file in (tmp_path / "copy").rglob("*") if file.is_file()]
+    assert len(copied) == 30
+    assert all(
+        file.read_bytes() == (data / file.relative_to(tmp_path / "copy")).read_bytes() for file in copied
+    )
+
+
+def test_copy_images_of_nothing_that_can_be_read_says_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "images/ant").mkdir(parents=True)
+    (tmp_path / "images/ant/1.heic").write_bytes(b"heic")
+    with pytest.raises(
+        InputError, match=r"no images that can be read; left out: 1 file that .* \(ant/1.heic\)"
+    ):
+        copy_images(tmp_path / "images", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_copy_images_of_a_split_folder_names_files_beside_the_splits(data: Path, tmp_path: Path) -> None:
+    (data / "train").mkdir()
+    for label in ("ant", "bee", "cat"):
+        (data / label).rename(data / "train" / label)
+    (data / "README.txt").write_text("where they are from")
+    assert str(copy_images(data, tmp_path / "copy")) == "1 file in no class folder (README.txt)"
 
 
 @pytest.mark.parametrize(("made", "message"), [(True, "has no images"), (False, "not found")])

@@ -56,7 +56,8 @@ def test_new_images_like_the_others_have_no_drift(params: Params) -> None:
     check = check_drift(params)
     assert [test.shift for test in check.result.tests] == ["covariate", "label"]
     assert not check.result.shifts
-    assert re.match(r"incoming: no drift in 80 images: KS 0\.\d+ at most", str(check))
+    largest = r"the model's probability of [\w ]+ differs most \(KS 0\.\d+\)"
+    assert re.match(rf"incoming: no drift in 80 images: {largest}, 0\.\d+ would be noticed", str(check))
     html = check.page.read_text()
     assert "<h1>No drift</h1>" in html
     assert "stand out" not in html
@@ -67,7 +68,7 @@ def test_changed_images_are_a_covariate_shift_that_the_page_shows(params: Params
     Path("incoming/unlabeled.png").write_bytes(next(Path("incoming").glob("*/*.png")).read_bytes())
     check = check_drift(params)
     assert [test.shift for test in check.result.shifts] == ["covariate"]
-    assert "(1 in no class directory left out)" in str(check)
+    assert "(left out: 1 file in no class folder (" in str(check)
     html = check.page.read_text()
     assert "<h1>Drift</h1>" in html
     assert html.count("<img src=") == len(check.result.outliers) > 0
@@ -75,7 +76,9 @@ def test_changed_images_are_a_covariate_shift_that_the_page_shows(params: Params
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
     table = drift_markdown(check)
     assert table.startswith("# Drift\n")
-    assert f"| covariate | {check.classes[check.result.tests[0].largest]} | +0." in table
+    assert (
+        f"| covariate | model's probability of {check.classes[check.result.tests[0].largest]} | +0." in table
+    )
 
 
 def test_folder_without_class_directories_is_tested_without_labels(params: Params) -> None:

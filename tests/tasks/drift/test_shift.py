@@ -2,13 +2,20 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import fisher_exact, ks_2samp, kstwo  # type: ignore[attr-defined]
 
-from tasks.drift.shift import BATCHES_PER_YEAR, LARGE_EFFECT, detect_drift, min_images
+from tasks.drift.shift import (
+    BATCHES_PER_YEAR,
+    LARGE_EFFECT,
+    detect_drift,
+    find_noticeable_shifts,
+    min_images,
+)
 from tasks.workspace.errors import RunError
 
 CLASSES = ["cat", "dog", "ship"]
@@ -68,7 +75,10 @@ def test_other_proportions_alone_are_a_label_shift_and_named(
     table = [[counts[0], 200 - counts[0]], [counts[1], 900 - counts[1]]]
     assert missing.p_values[2] == pytest.approx(fisher_exact(table).pvalue)
     assert detect_drift(outputs, reference[0], 0.95).shifts, "without labels, the outputs have shifted"
-    assert "drift in 200 images: label shift (" in drift.describe(CLASSES)
+    described = drift.describe(CLASSES)
+    assert re.match(
+        r"drift in 200 images: \d+ points (more|fewer) \w+ than expected \(label shift, p ", described
+    )
 
 
 def test_other_images_of_the_same_classes_are_a_covariate_shift(
@@ -88,6 +98,11 @@ def test_other_images_of_the_same_classes_are_a_covariate_shift(
         True,
         ["covariate"],
         "cat",
+    )
+    # The class is not that of the images, of which none need be a cat.
+    assert values["summary"].startswith(
+        "drift in 200 images: they differ from the validation images of their classes: "
+        "the model's probability of cat differs most (covariate shift, KS 0."
     )
 
 
@@ -143,3 +158,15 @@ def test_class_without_validation_images_is_left_out_of_the_outputs_test(
     assert [test.shift for test in drift.shifts] == ["label"]
     only = detect_drift(outputs[80:], reference[0][known], 0.95, (labels[80:], reference[1][known]))
     assert [test.shift for test in only.shifts] == ["label"]
+
+
+def test_find_noticeable_shifts_are_those_of_the_test() -> None:
+    reference = draw_outputs(draw_labels(900, np.random.default_rng(1)), np.random.default_rng(2))
+    shifts = find_noticeable_shifts(len(reference), len(CLASSES), 0.95)
+    least, *_ = shifts
+    assert shifts[least] <= LARGE_EFFECT
+    for n, noticeable in shifts.items():
+        outputs = draw_outputs(draw_labels(n, np.random.default_rng(3)), np.random.default_rng(4))
+        found = detect_drift(outputs, reference, 0.95)
+        assert found.min_images == least
+        assert found.noticeable == pytest.approx(noticeable, rel=0.05)

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.dataset import cifar as files
 from tasks.dataset.additions import assign_split, load_added_images, pixel_sha256
+from tasks.dataset.cifar import SAMPLE
 from tasks.dataset.synthetic import CLASSES
 from tasks.incoming.ingest import ClassGrowth, IngestResult, ingest, list_pending
 from tasks.incoming.label_check import load_images
@@ -85,7 +85,7 @@ def test_ingest_lets_content_decide_the_split_and_counts_growth(incoming: Path, 
     save_image(incoming, "ring/last.png", added[0])
     result = run(incoming, data)
     assert result.accepted == {"ring": 1}
-    published = files.load(data, "sample").train.labels
+    published = SAMPLE.load(data).train.labels
     assert result.growth["ring"] == ClassGrowth(int((published == CLASSES.index("ring")).sum()), 3, 2)
     assert result.growth["ring"].share == 5 / result.growth["ring"].published
     assert result.growth["disc"].share == 0
@@ -94,7 +94,7 @@ def test_ingest_lets_content_decide_the_split_and_counts_growth(incoming: Path, 
 
 
 def test_ingest_rejects_exact_and_near_duplicates(incoming: Path, data: Path) -> None:
-    published = files.load(data, "sample")
+    published = SAMPLE.load(data)
     save_image(incoming, "ring/test.png", published.test.images[7])
     save_image(incoming, "ring/test.jpg", published.test.images[8], quality=75)
     larger = np.array(Image.fromarray(published.test.images[9]).resize((128, 128), Image.Resampling.BICUBIC))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from flows.run.markdown import ingest_markdown
 from tasks.incoming.ingest import IngestResult, list_pending
-from tasks.incoming.label_check import check_incoming_labels
-from tasks.inference.onnx_classifier import load_model
+from tasks.incoming.label_check import _judge, check_incoming_labels
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.workspace.errors import RunError
 from tasks.workspace.splits import load_splits
@@ -58,6 +59,56 @@ def test_check_incoming_labels_without_images_writes_no_page(params: Params) -> 
     values["ingest"]["folder"] = "none"
     check = check_incoming_labels(Params.model_validate(values))
     assert (check.checked, check.doubted, check.page.exists()) == (0, [], False)
+
+
+def test_check_incoming_labels_names_what_is_not_checked(params: Params) -> None:
+    folder = Path(params.ingest.folder)
+    (folder / "dragon").mkdir()
+    for target in ("dragon/d.png", "top.png"):
+        (folder / target).write_bytes(next(folder.glob("*/*-0.png")).read_bytes())
+    (folder / "dragon/link.png").symlink_to("/dev/zero")
+    check = check_incoming_labels(params)
+    assert check.checked == 3
+    assert "3 new images checked (left out: 1 file that cannot be read as an image (" in str(check)
+    rest = "2 files in no class folder (dragon/d.png, top.png), 1 link (dragon/link.png)"
+    assert f", {rest}), 1 labels in doubt: " in str(check)
+    assert f"{rest}.</small>" in check.page.read_text(encoding="utf-8")
+
+
+def test_model_that_guesses_is_no_judge_and_doubts_nothing(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guess(_: OnnxClassifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        drawn = np.random.default_rng(0).random((len(images), 10), np.float32)
+        return drawn / drawn.sum(1, keepdims=True)
+
+    monkeypatch.setattr(OnnxClassifier, "predict_proba", guess)
+    check = check_incoming_labels(params)
+    assert check.doubted == []
+    assert "3 new images (left out: " in str(check)
+    assert "but no label is checked: the model is right for " in str(check)
+    html = check.page.read_text(encoding="utf-8")
+    assert "The model is no judge of labels" in html
+    assert "<img" not in html
+
+
+@pytest.mark.parametrize(
+    ("hits", "doubted", "said"),
+    [
+        # Six of 36 images are right by guessing. In 36 throws of a die, ten or more sixes have a chance of
+        # 0.0652, and eleven or more of 0.0285.
+        (8, 0, "right for 22.2% of the validation images, and always saying a would be for 16.7%; train"),
+        (10, 0, "right for 27.8% of the validation images, and always saying a would be for 16.7%; train"),
+        (11, 0, ""),
+        (20, 18, ""),
+        (20, 19, "right for 55.6% of the validation images, and doubts 53% of their labels; train"),
+    ],
+)
+def test_judge_by_a_test_against_guessing(hits: int, doubted: int, said: str) -> None:
+    labels = np.arange(36) % 6
+    predicted = np.where(np.arange(36) < hits, labels, (labels + 1) % 6)
+    found = _judge(labels, predicted, doubted, "abcdef")
+    assert found.startswith(f"the model is {said}") if said else not found
 
 
 def test_check_incoming_labels_without_model_raises(params: Params) -> None:

@@ -3,12 +3,14 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import helper
 from torch import nn
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.inference.batches import Images, Probabilities
-from tasks.onnx.net_fp32 import build_fp32_graph, has_custom_graph
+from tasks.inference.onnx_classifier import Images, Probabilities
+from tasks.onnx.net_fp32 import MIN_OPSET, build_fp32_graph, has_fast_graph, resolve_opset
+from tasks.workspace.errors import InputError
 
 MEAN, STD = [0.49, 0.48, 0.44], [0.25, 0.24, 0.26]
 
@@ -64,15 +66,26 @@ def test_fp32_graph_passes_the_checker() -> None:
     onnx.checker.check_model(build_fp32_graph(build_classifier(0), 13), full_check=True)
 
 
-def test_fp32_graph_of_another_network_raises() -> None:
-    other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), MEAN, STD).eval()
-    with pytest.raises(TypeError, match="no fp32 graph for Sequential"):
-        build_fp32_graph(other, 18)
-
-
 @pytest.mark.parametrize(("network", "tta", "expected"), [(Net, "none", True), (Net, "flip", False)])
-def test_has_custom_graph_only_for_net_without_tta(
-    network: type[nn.Module], tta: str, expected: bool
-) -> None:
-    assert has_custom_graph(Classifier(network(), MEAN, STD, tta)) is expected
-    assert not has_custom_graph(Classifier(nn.Identity(), MEAN, STD))
+def test_has_fast_graph_only_for_net_without_tta(network: type[nn.Module], tta: str, expected: bool) -> None:
+    assert has_fast_graph(Classifier(network(), MEAN, STD, tta)) is expected
+    assert not has_fast_graph(Classifier(nn.Identity(), MEAN, STD))
+
+
+def test_resolve_opset_auto_is_the_lowest() -> None:
+    assert resolve_opset("auto") == MIN_OPSET
+    assert resolve_opset(17) == 17
+
+
+@pytest.mark.parametrize("opset", [1, 12, 99])
+def test_resolve_opset_out_of_range_raises(opset: int) -> None:
+    highest = onnx.defs.onnx_opset_version()
+    with pytest.raises(InputError, match=rf"export\.opset {opset} is not supported; 13 to {highest} are"):
+        resolve_opset(opset)
+
+
+def test_min_opset_is_what_the_operators_need() -> None:
+    """DequantizeLinear has one scale per channel (attribute `axis`) from 13 on."""
+    assert "axis" in onnx.defs.get_schema("DequantizeLinear", MIN_OPSET).attributes
+    assert "axis" not in onnx.defs.get_schema("DequantizeLinear", MIN_OPSET - 1).attributes
+    assert helper.find_min_ir_version_for([helper.make_opsetid("", MIN_OPSET)]) == 7

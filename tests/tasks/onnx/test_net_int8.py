@@ -5,13 +5,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import nn
 
 from models.classifier import Classifier
-from tasks.inference.batches import Images
+from tasks.inference.onnx_classifier import Images
 from tasks.onnx.net_int8 import build_int8_graph
 from tasks.params import Params
-from tasks.workspace.errors import InputError
 from tasks.workspace.weights import load_classifier
 
 
@@ -41,9 +39,3 @@ def test_int8_graph_equals_network(classifier: Classifier, images: Images) -> No
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (actual,) = session.run(None, {"images": images.astype(np.float32)})
     assert np.abs(actual - expected).max() < 1e-5
-
-
-def test_int8_graph_of_another_network_raises() -> None:
-    other = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), [0.5] * 3, [0.2] * 3)
-    with pytest.raises(InputError, match="no int8 graph for Sequential; only Net is supported"):
-        build_int8_graph(other, 13)

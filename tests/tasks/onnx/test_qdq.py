@@ -14,12 +14,10 @@ from torch import nn
 
 from models.classifier import Classifier
 from models.net import Net
-from tasks.inference.batches import Images
-from tasks.inference.onnx_classifier import load_model
+from tasks.inference.onnx_classifier import Images, load_model
+from tasks.onnx.graph import torch_onnx_export
 from tasks.onnx.net_int8 import build_int8_graph
-from tasks.onnx.qdq import quantize_custom_graph, quantize_static_qdq
-from tasks.onnx.ranges import Calibration
-from tasks.onnx.torch_export import torch_onnx_export
+from tasks.onnx.qdq import Calibration, quantize_custom_graph, quantize_static_qdq
 from tasks.params import Params
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

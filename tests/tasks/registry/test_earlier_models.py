@@ -33,7 +33,7 @@ def test_rollback_target_without_promotion_raises() -> None:
 
 def test_rollback_target_of_only_champion_raises() -> None:
     entries = [append(make_entry("promoted", "a"))]
-    with pytest.raises(InputError, match="the only one so far; nothing to roll back to"):
+    with pytest.raises(InputError, match=r"is the first champion; nothing to roll back to$"):
         resolve_rollback_target(entries)
 
 
@@ -63,7 +63,7 @@ def test_rejected_model_is_found_by_version_or_file(tmp_path: Path) -> None:
         InputError, match="1 was promoted as version 1; cifarflow rollback 1 promotes it again"
     ):
         resolve_candidate(entries, "1")
-    with pytest.raises(InputError, match="7 has not been compared with the champion"):
+    with pytest.raises(InputError, match=r"has no version 7; versions that can be promoted: 2$"):
         resolve_candidate(entries, "7")
     with pytest.raises(InputError, match=r"nothing is neither a version of .* nor a file"):
         resolve_candidate(entries, "nothing")
@@ -145,9 +145,30 @@ def test_rollback_target_leaves_out_what_was_rolled_back() -> None:
     entries = make_ledger(A, B, C, BACK_TO_B)
     assert resolve_rollback_target(entries) == entries[0]
     entries = make_ledger(A, B, BACK_TO_A)
-    with pytest.raises(InputError, match=r"all before it were rolled back; .* give its version: 1, 2, 3"):
+    with pytest.raises(InputError, match=r"is the first champion; .* give its version: 2$"):
         resolve_rollback_target(entries)
     assert resolve_rollback_target(entries, 2) == entries[1]
+    entries = make_ledger(A, B, BACK_TO_A, BACK_TO_B)
+    with pytest.raises(
+        InputError, match=r"has no champion before it that was not rolled back; .* version: 1, 3$"
+    ):
+        resolve_rollback_target(entries)
+
+
+def test_rollbacks_never_return_to_a_later_champion() -> None:
+    for path in ([A, B, C, D], [A, B, C, BACK_TO_A, D], [A, B, ("overridden", "c"), D, BACK_TO_B]):
+        entries = make_ledger(*path)
+        seen: list[str] = []
+        while True:
+            try:
+                target = resolve_rollback_target(entries)
+            except InputError:
+                break
+            seen.append(target.model_md5)
+            back = replace(target, decision="rolled_back", version=len(entries) + 1)
+            entries.append(back)
+        assert seen == sorted(set(seen), reverse=True)
+        assert seen[-1][0] == "a"
 
 
 def test_rolled_back_model_may_be_promoted_by_a_person() -> None:
@@ -156,5 +177,5 @@ def test_rolled_back_model_may_be_promoted_by_a_person() -> None:
     for version in "13":
         with pytest.raises(InputError, match=f"{version} was promoted as version 3; cifarflow rollback 3"):
             resolve_candidate(entries, version)
-    with pytest.raises(InputError, match=r"9 has not been compared .* the ledger has the versions 1 to 3"):
+    with pytest.raises(InputError, match=r"has no version 9; versions that can be promoted: 2$"):
         resolve_candidate(entries, "9")

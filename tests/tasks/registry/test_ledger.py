@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from tasks.registry.ledger import (
     LedgerEntry,
     append,
     current_champion,
+    describe_detectable_gain,
     describe_test,
+    find_reference,
     look_times,
     read_ledger,
     truncated_tail,
@@ -105,6 +108,28 @@ def test_look_times_of_an_earlier_versions_ledger_are_its_comparisons() -> None:
     LEDGER.write_text(LEDGER.read_text().replace("2026-01-12T03:00:00+00:00", "last Monday"))
     with pytest.raises(RunError, match=r"line 2: the time is not ISO 8601: .*last Monday"):
         look_times(read_ledger())
+
+
+def test_find_reference_is_the_champion_unless_its_promotion_names_another() -> None:
+    assert find_reference([]) is None
+    first = append(make_entry("promoted", "a"))
+    assert find_reference(read_ledger()) == first, "also of an earlier version's entry"
+    kept = {"reference_md5": "a" * 32}
+    append(replace(make_entry("promoted", "b"), evidence=kept))
+    append(make_entry("rejected", "c"))
+    assert find_reference(read_ledger()) == first
+    better = append(make_entry("promoted", "d"))
+    assert find_reference(read_ledger()) == better
+    append(replace(make_entry("rolled_back", "b"), evidence=kept))
+    assert find_reference(read_ledger()) == first, "a rollback restores it with its model"
+
+
+def test_describe_detectable_gain_in_points() -> None:
+    evidence = {"detectable_gain": [0.0151, None]}
+    assert describe_detectable_gain(evidence) == (
+        "the smallest gain that such a comparison finds: 1.5 points in half of the cases, none in nine of ten"
+    )
+    assert describe_detectable_gain({"p_value": 0.0312}) == ""
 
 
 def test_describe_test_says_look_threshold_and_error_spent() -> None:

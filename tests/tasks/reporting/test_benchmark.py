@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tasks.reporting.benchmark import recommend_backends, recommend_int8
+from tasks.reporting.benchmark import find_disturbance, recommend_backends, recommend_int8
 
 
 def row(
@@ -60,6 +60,18 @@ def test_recommend_int8_only_for_batch_sizes_where_it_is_faster(
     int8: tuple[float, float], lost: float, says: str
 ) -> None:
     assert re.search(says, recommend_int8(backend_rows((100.0, 100.0), int8, lost)) or "")
+
+
+@pytest.mark.parametrize(("percent", "recommends"), [(0, True), (49.9, True), (50, False), (82, False)])
+def test_nothing_is_recommended_where_others_used_most_of_the_cpu(
+    percent: float, *, recommends: bool
+) -> None:
+    disturbance = find_disturbance({"background_cpu_percent": percent})
+    said = recommend_int8(backend_rows((100.0, 100.0), (200.0, 300.0), 0.0), disturbance) or ""
+    assert bool(disturbance) != recommends
+    assert ("it is recommended for both" in said) == recommends
+    assert (f"other processes used {percent:.0f}% of the CPU" in said) != recommends
+    assert "2.00 times as fast" in said, "the backends take turns, so the ratio holds"
 
 
 def test_recommend_int8_without_int8_rows_is_none() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tasks.drift.page import plot_distributions, plot_effects
+from tasks.drift.check import plot_distributions, plot_effects
 from tasks.reporting.charts import plot_confusion_matrix, plot_precision_and_recall
 from tasks.reporting.svg import LIGHT, make_standalone
 

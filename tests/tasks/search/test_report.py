@@ -4,8 +4,7 @@ import pytest
 
 from tasks.overrides import read_recipe, recipe_defaults
 from tasks.search.report import check_overwrite, result_markdown, save_result, write_recipe
-from tasks.search.space import parse_space
-from tasks.search.study import Study
+from tasks.search.study import Study, parse_space
 from tasks.workspace.errors import InputError
 from tasks.workspace.files import read_json
 from tests.brightness import build_config
@@ -54,9 +53,9 @@ def test_result_markdown_lists_the_best_first(tmp_path: Path, study: Study) -> N
 
 def test_write_recipe_holds_what_differs_and_reads_back(tmp_path: Path) -> None:
     config = build_config(lr=0.02, optimizer="adamw", freeze=["conv1"], epochs=7)
-    write_recipe(tmp_path / "found.yaml", config.model_dump(), WINNER)
+    write_recipe(tmp_path / "found.yaml", dict(config), WINNER)
     recipe = read_recipe("found", tmp_path).model_dump(exclude_none=True)["train"]
-    given = {key: value for key, value in config.model_dump().items() if key in recipe}
+    given = {key: value for key, value in config if key in recipe}
     assert recipe == given
     text = (tmp_path / "found.yaml").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "# Found by cifarflow search: 80.00% on validation, 70.00% on test."
@@ -66,7 +65,7 @@ def test_write_recipe_holds_what_differs_and_reads_back(tmp_path: Path) -> None:
 
 def test_check_overwrite_protects_recipes_by_hand(tmp_path: Path) -> None:
     check_overwrite(tmp_path / "new.yaml")
-    write_recipe(tmp_path / "found.yaml", build_config().model_dump(), WINNER)
+    write_recipe(tmp_path / "found.yaml", dict(build_config()), WINNER)
     check_overwrite(tmp_path / "found.yaml")
     with pytest.raises(InputError, match="was not written by a search"):
         check_overwrite(ROOT / "recipes" / "net76.yaml")

@@ -3,8 +3,7 @@ from typing import Any
 
 import pytest
 
-from tasks.search.space import parse_space
-from tasks.search.study import Study, Trial, check_sampler, plan_rungs, promote_trials
+from tasks.search.study import Study, Trial, check_sampler, parse_space, plan_rungs, promote_trials
 from tasks.workspace.errors import RunError
 
 SPACE = parse_space(["train.lr=log:0.001..0.02", "train.weight_decay=0..0.3", "train.optimizer=adam,adamw"])

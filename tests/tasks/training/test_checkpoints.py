@@ -12,9 +12,11 @@ import torch
 
 from tasks.train import train
 from tasks.training.checkpoints import DIGEST_BYTES, KEEP_RUNS, CheckpointStore, training_fingerprint
+from tasks.training.compile import Machine
 from tests.brightness import build_config, save_brightness_splits
 
 CPU = torch.device("cpu")
+MACHINE = Machine("cpu", fused=False)
 
 
 def test_load_latest_gives_the_newest_state_and_keeps_two(tmp_path: Path) -> None:
@@ -62,12 +64,12 @@ def test_checkpoint_store_deletes_the_oldest_other_trainings(tmp_path: Path) -> 
 def test_training_fingerprint_depends_on_data_parameters_and_device(tmp_path: Path) -> None:
     splits = tmp_path / "splits"
     splits.write_bytes(b"data")
-    fingerprint = training_fingerprint(splits, {"lr": 0.1}, CPU)
-    assert training_fingerprint(splits, {"lr": 0.1}, CPU) == fingerprint
-    assert training_fingerprint(splits, {"lr": 0.2}, CPU) != fingerprint
-    assert training_fingerprint(splits, {"lr": 0.1}, torch.device("cuda")) != fingerprint
+    fingerprint = training_fingerprint(splits, {"lr": 0.1}, MACHINE)
+    assert training_fingerprint(splits, {"lr": 0.1}, MACHINE) == fingerprint
+    assert training_fingerprint(splits, {"lr": 0.2}, MACHINE) != fingerprint
+    assert training_fingerprint(splits, {"lr": 0.1}, Machine("cuda", fused=False)) != fingerprint
     splits.write_bytes(b"Data")
-    assert training_fingerprint(splits, {"lr": 0.1}, CPU) != fingerprint
+    assert training_fingerprint(splits, {"lr": 0.1}, MACHINE) != fingerprint
 
 
 def test_load_latest_loads_the_state_of_a_gpu_to_the_cpu(

@@ -1,13 +1,9 @@
-from typing import Any
-
 import pytest
 import torch
 from torch import Generator, Tensor
 
 from tasks.training import loader
-from tasks.training.distributed import Ranks
-from tasks.training.loader import BatchLoader
-from tasks.training.normalize import Normalize
+from tasks.training.loader import BatchLoader, Normalize
 from tasks.workspace.splits import Split
 from tests.brightness import build_config
 
@@ -16,9 +12,9 @@ IMAGES = torch.arange(50).to(torch.uint8)[:, None, None, None].repeat(1, 4, 4, 3
 DATA = Split(IMAGES, torch.arange(50) % 10)
 
 
-def load(seed: int = 0, epoch: int = 1, ranks: Ranks | None = None, **changes: object) -> list[loader.Batch]:
+def load(seed: int = 0, epoch: int = 1, **changes: object) -> list[loader.Batch]:
     config = build_config(**{"batch_size": 8, **changes})
-    batches = BatchLoader(DATA, 10, NORMALIZE, config, Generator().manual_seed(seed), ranks)
+    batches = BatchLoader(DATA, 10, NORMALIZE, config, Generator().manual_seed(seed))
     torch.manual_seed(seed)  # for torchvision's transforms
     return list(batches.load_epoch(epoch))
 
@@ -66,30 +62,3 @@ def test_mixed_batches_keep_the_labels_for_the_accuracy() -> None:
     (batch, *_) = load(mixup_alpha=1.0)
     assert batch.targets.shape == (8, 10)
     assert batch.labels.dtype == torch.int64
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"flip": True, "translate": 1, "cutout_size": 2},
-        {"flip": "alternating"},
-        {"auto_augment": "trivialaugment"},
-        {"auto_augment": "randaugment", "mixup_alpha": 1.0, "cutmix_alpha": 1.0},
-    ],
-    ids=str,
-)
-def test_shares_of_all_ranks_are_the_batches_of_one_process(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
-) -> None:
-    """Augmented alike, also where a group of images that are transformed alike has none in a share."""
-    monkeypatch.setitem(loader.CHUNK_BYTES, "cpu", 3 * 9 * 48)
-    monkeypatch.setattr("tasks.training.augment.GROUP_SIZE", 2)
-    whole = load(batch_size=9, **changes)
-    shares = [load(ranks=Ranks(rank, 3), batch_size=9, **changes) for rank in range(3)]
-    assert len(whole) == len(shares[0]) == 6
-    for batch, *parts in zip(whole, *shares, strict=True):
-        for name in ("inputs", "labels", "targets"):
-            together = torch.cat([getattr(part, name) for part in parts])
-            assert torch.equal(together, getattr(batch, name))
-        for part in parts:
-            assert part.loss_weight == pytest.approx(len(part.labels) * 3 / len(batch.labels))

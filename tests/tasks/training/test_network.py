@@ -63,7 +63,9 @@ def check(network: str, size: int, num_images: int, **changes: object) -> None:
     """A training with batches of 4."""
     config = build_config(network=network, batch_size=4, **changes)
     image = torch.rand(1, 3, size, size)
-    check_last_batch(config, num_images, initialize_network(config, 10, image, Generator()), image)
+    check_last_batch(
+        config, num_images, initialize_network(config, 10, size, lambda _: image, Generator()), image
+    )
 
 
 @pytest.mark.parametrize("network", ["airbench94", "airbench96"])
@@ -91,7 +93,7 @@ def test_last_batch_must_have_an_image_for_each_process(num_images: int) -> None
 
 def test_check_of_the_last_batch_changes_neither_network_nor_global_generator() -> None:
     config = build_config(network="airbench94", batch_size=4)
-    network = initialize_network(config, 10, IMAGES, Generator())
+    network = initialize_network(config, 10, 32, lambda _: IMAGES, Generator())
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     check_last_batch(config, 9, network, IMAGES[:1])
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -110,11 +112,11 @@ def test_freeze_of_all_but_the_whitening_bias_is_an_input_error_if_that_is_froze
         if is_refused
         else (nullcontext())
     ):
-        initialize_network(config, 10, IMAGES, Generator())
+        initialize_network(config, 10, 32, lambda _: IMAGES, Generator())
 
 
 def test_initialize_network_of_too_small_images_is_an_input_error() -> None:
     with pytest.raises(InputError, match="net: images must have at least 16 x 16 pixels; they have 12 x 12"):
-        initialize_network(build_config(), 10, IMAGES[:, :, :12, :12], Generator())
+        initialize_network(build_config(), 10, 12, lambda _: IMAGES, Generator())
     with pytest.raises(InputError, match="cutout_size is too large"):
-        initialize_network(build_config(cutout_size=17), 10, IMAGES[:, :, :16, :16], Generator())
+        initialize_network(build_config(cutout_size=17), 10, 16, lambda _: IMAGES, Generator())

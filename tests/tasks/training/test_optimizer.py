@@ -5,8 +5,7 @@ from torch import Generator
 from models.cifarnet import Airbench94Net
 from models.init import build_model
 from models.net import Net
-from tasks.training.muon import MuonWithAuxSGD
-from tasks.training.optimizer import SGD_MOMENTUM, build_optimizer
+from tasks.training.optimizer import SGD_MOMENTUM, MuonWithAuxSGD, build_optimizer
 from tests.brightness import build_config
 
 
@@ -31,7 +30,7 @@ def test_build_optimizer_muon_has_groups_by_kind_of_parameter() -> None:
     settings = {"lr": 0.24, "momentum": 0.6, "head_lr": 0.5, "bias_lr": 0.04, "weight_decay": 0.002}
     config = build_config(network="airbench94", optimizer="muon", batch_size=100, **settings)
     images = torch.randn(5, 3, 32, 32, generator=Generator().manual_seed(0))
-    model = build_model(Airbench94Net, Generator().manual_seed(0), images)
+    model = build_model(Airbench94Net, Generator().manual_seed(0), lambda _: images)
     optimizer = build_optimizer(model, config, compiled=False)
     assert isinstance(optimizer, MuonWithAuxSGD)
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -45,7 +44,7 @@ def test_build_optimizer_muon_has_groups_by_kind_of_parameter() -> None:
     ]
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.24, 50, 4, 4])
     assert [group["use_muon"] for group in optimizer.param_groups] == [True, False, False, False]
-    assert [group.get("whiten_bias", False) for group in optimizer.param_groups] == [False] * 3 + [True]
+    assert [group.get("early", False) for group in optimizer.param_groups] == [False] * 3 + [True]
     momenta = [group["momentum"] for group in optimizer.param_groups]
     assert momenta == [0.6, SGD_MOMENTUM, SGD_MOMENTUM, SGD_MOMENTUM]
     decays = [group["lr"] * group["weight_decay"] for group in optimizer.param_groups]

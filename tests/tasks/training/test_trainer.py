@@ -11,9 +11,10 @@ from models.cifarnet import CifarNet
 from models.classifier import Classifier
 from tasks.params.train import TrainConfig
 from tasks.training.checkpoints import CheckpointStore
+from tasks.training.compile import Machine
+from tasks.training.torch_settings import num_threads
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, Splits, load_splits
-from tasks.workspace.torch_settings import num_threads
 from tests.brightness import AIRBENCH94, METADATA, build_config, save_brightness_splits
 
 TWO_EPOCHS = AIRBENCH94 | {"epochs": 2, "whiten_bias_epochs": 1}
@@ -36,7 +37,7 @@ def build_trainer(splits: Path, **changes: object) -> Trainer:
 
 
 def make_trainer(data: Splits, config: TrainConfig) -> Trainer:
-    return Trainer(data, config, torch.device("cpu"), progress=lambda *_: None)
+    return Trainer(data, config, Machine("cpu", fused=False), progress=lambda *_: None)
 
 
 def use_for_all(split: Split) -> Splits:
@@ -95,7 +96,7 @@ def test_whitening_layer_sees_all_classes_of_images_that_are_in_the_order_of_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second class has the only images that are not flat."""
-    monkeypatch.setattr("tasks.training.trainer.WHITENING_IMAGES", 50)
+    monkeypatch.setattr("models.cifarnet.WHITENING_IMAGES", 50)
     generator = torch.Generator().manual_seed(1)
     flat, noise = torch.full((100, 32, 32, 3), 128), torch.randint(256, (100, 32, 32, 3), generator=generator)
     split = Split(torch.cat([flat, noise]).to(torch.uint8), torch.arange(200) // 100)
