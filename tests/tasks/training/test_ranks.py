@@ -30,7 +30,7 @@ from tests.shipped_params import PARAMS_FILE
 from tests.tasks.train_process import start_train
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 EPOCHS = 20
 OVERRIDES = [
