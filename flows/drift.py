@@ -1,6 +1,6 @@
 """The flow `drift` tests whether new images, or recorded predictions, are still like the training images."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
@@ -10,14 +10,18 @@ from flows.champion import publish
 from flows.parameters import DriftParameters
 from flows.run import markdown
 from flows.run.flow_run import exclusive_workspace, workspace_flow
-from tasks.drift.check import DriftCheck, check_drift, record_intake
 from tasks.params import PARAMS, Params, read_params
 from tasks.workspace.errors import RunError
+
+if TYPE_CHECKING:
+    from tasks.drift.check import DriftCheck
 
 
 @workspace_flow("drift")
 def drift(parameters: DriftParameters) -> State[Any]:
     """Test images for drift, make an artifact and, if there is drift, emit `cifarflow.data.drifted`."""
+    from tasks.drift.check import check_drift
+
     with exclusive_workspace(parameters):
         check = check_drift(read_params(PARAMS), parameters.source)
         report_drift(check, "drift")
@@ -29,6 +33,8 @@ def check_new_images(params: Params) -> None:
 
     Drift stops nothing, but it is in the evidence of the next decision.
     """
+    from tasks.drift.check import check_drift, record_intake
+
     try:
         check = check_drift(params)
     except RunError as error:
@@ -38,7 +44,7 @@ def check_new_images(params: Params) -> None:
     report_drift(check, "retrain")
 
 
-def report_drift(check: DriftCheck, flow: str) -> None:
+def report_drift(check: "DriftCheck", flow: str) -> None:
     """Print the result, make an artifact, and emit the event if there is drift.
 
     A trigger in prefect.yaml reacts to the events of the flow `drift` only.

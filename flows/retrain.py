@@ -44,7 +44,6 @@ from flows.run.lineage import record_data
 from flows.versions.dvc_data import commit_data
 from flows.versions.dvc_repro import changed_stages, find_output, open_repo
 from tasks.incoming.ingest import ingest, list_pending
-from tasks.incoming.label_check import check_incoming_labels
 from tasks.params import PARAMS, Params, read_params
 from tasks.registry import ledger
 from tasks.registry.earlier_models import find_rollback
@@ -169,6 +168,8 @@ def ingest_images() -> State[Any]:
 
 def _check_labels(params: Params) -> list[dict[str, Any]]:
     """Return the new labels that the model doubts; where it cannot say, print why and return none."""
+    from tasks.incoming.label_check import check_incoming_labels  # This brings PyTorch and SciPy.
+
     try:
         check = check_incoming_labels(params)
     except RunError as error:

@@ -129,7 +129,7 @@ def test_retrain_decides_again_with_the_champion_that_came_between(
         return push(self, commit)
 
     monkeypatch.setattr(RemoteBranch, "push", push_second)
-    monkeypatch.setattr(flows.champion.decide, "compare", record)
+    monkeypatch.setattr("tasks.registry.compare.compare", record)
     state = retrain_on_main(*IMPROVE)
     assert state.is_completed(), state.message
     entries = remotes.read_ledger(tmp_path)
