@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-import flows.champion.decide
 import flows.rollback
 from flows.champion.results_branch import publish_decision
 from flows.rollback import rollback
