@@ -126,9 +126,8 @@ def compare(
     if evidence.p_value is not None:
         evidence = replace(evidence, grounds=_find_grounds(evidence, config))
     rejection = next(_rejection_reasons(evidence, obstacle, config), None)
-    if rejection is not None:
-        return Decision(promote=False, reason=rejection, evidence=evidence)
-    return Decision(promote=True, reason=_describe_grounds(evidence, config), evidence=evidence)
+    reason = rejection or _describe_grounds(evidence, config)
+    return Decision(promote=rejection is None, reason=reason, evidence=evidence)
 
 
 def _compare_on_validation(
