@@ -73,7 +73,7 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
     assert promote("2", "ada says so", return_state=True).is_completed()
     (*_, entry) = ledger.read_ledger()
     assert entry.decision == "overridden"
-    assert entry.reason.startswith("ada says so (version 2 awaited approval: +")
+    assert entry.reason.startswith("ada says so (version 2 awaited approval")
     assert entry.approval is None
 
     past = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).isoformat(timespec="seconds")

@@ -89,10 +89,9 @@ def make_env(home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def server(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A local server that a command has started, and left for the next one."""
     home = tmp_path_factory.mktemp("home")
-    shutil.copy(prefect_database, home)
     env = make_env(home)
     done = run_cifarflow(env, "toys", "neuron")
     assert done.returncode == 0, done.stderr
