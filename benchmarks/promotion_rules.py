@@ -22,8 +22,15 @@ from scipy.special import expit, logit
 
 from tasks.overrides import read_recipe, with_overrides
 from tasks.params import PARAMS, read_params
-from tasks.registry.evidence import count_discordant, find_lost_classes
-from tasks.registry.significance import RESERVE, YEAR, compute_power, margin_p_value, mcnemar_exact
+from tasks.registry.evidence import find_lost_classes
+from tasks.registry.significance import (
+    RESERVE,
+    YEAR,
+    compute_power,
+    count_discordant,
+    margin_p_value,
+    mcnemar_exact,
+)
 from tasks.train import train
 from tasks.workspace.splits import load_splits
 from tasks.workspace.weights import load_classifier

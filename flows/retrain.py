@@ -71,9 +71,8 @@ def retrain(parameters: RetrainParameters) -> State[Any]:
         if question is None:
             _challenge(chain, parameters, settings)
             question = _read_question()
-    while (
-        question is not None
-    ):  # There is another question if the champion has changed before the answer came.
+    # There is another question if the champion has changed before the answer came.
+    while question is not None:
         answer = ask(question)
         with exclusive_workspace(parameters, wait=True):
             chain.run("approve", record_answer, question, answer, settings)

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -52,9 +51,8 @@ def run_sweep(params: Params, num_seeds: int, jobs: int, address: str | None = N
     config, splits, pretrained = params.train, Path(params.paths.splits), Path(params.paths.pretrained)
     dataset = load_splits(splits).metadata["dataset"]
     machine = find_machine(config, address)
-    device = torch.device(machine.device)
     if address is None:
-        config = divide_threads(config, device, jobs)
+        config = divide_threads(config, machine.device, jobs)
     weights = find_pretrained(pretrained, config.weights)
     values = config.model_dump(exclude={"seed"})
     fingerprint = training_fingerprint(splits, values, machine, weights)
@@ -94,9 +92,9 @@ def run_sweep(params: Params, num_seeds: int, jobs: int, address: str | None = N
     return result
 
 
-def divide_threads(config: TrainConfig, device: torch.device, jobs: int) -> TrainConfig:
+def divide_threads(config: TrainConfig, device: str, jobs: int) -> TrainConfig:
     """Return the configuration of each of `jobs` parallel trainings, which on a CPU share the threads."""
-    if device.type != "cpu":
+    if device != "cpu":
         return config
     return config.model_copy(update={"num_threads": max(1, config.num_threads // jobs)})
 

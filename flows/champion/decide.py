@@ -117,7 +117,7 @@ def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> tuple[
         Path(params.paths.splits),
         parity,
         params.compare,
-        reference=_load_reference(reference) if reference != champion else None,
+        reference=_load_reference(reference) if reference and reference != champion else None,
         history=History(
             champion_val_sha256=champion.evidence.get("val_sha256") if champion else None,
             looks=ledger.look_times(entries),
@@ -154,11 +154,10 @@ def _check_int8(params: Params, evidence: dict[str, Any]) -> tuple[dict[str, Any
     return fields, {"int8_val_accuracy": accuracy}
 
 
-def _load_reference(reference: LedgerEntry | None) -> "OnnxClassifier":
+def _load_reference(reference: LedgerEntry) -> "OnnxClassifier":
     from tasks.inference.onnx_classifier import load_model
     from tasks.registry.evidence import NUM_THREADS
 
-    assert reference is not None
     with open_repo() as repo:
         try:
             return load_model(fetch_model(repo, reference.model_md5), NUM_THREADS)

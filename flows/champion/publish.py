@@ -102,10 +102,8 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
             errors.append(f"cannot commit: {problem.text}")
     else:
         try:
-            with (
-                _preserve_git_index(),
-                load_repo() as repo,
-            ):  # DVC itself locks the repository, here and in a push.
+            # DVC itself locks the repository, here and in a push.
+            with _preserve_git_index(), load_repo() as repo:
                 repo.experiments.save(
                     name=entry.flow_run_name,
                     force=True,

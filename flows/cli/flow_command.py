@@ -145,7 +145,8 @@ def prefect_console() -> Iterator[Callable[[str], None]]:
     """
     for name, value in PREFECT_ENV.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("prefect.flow_runs").addFilter(_drop_failure)
+    for runs in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(runs).addFilter(_drop_failure)
     console = Console(stderr=True)
     if not console.is_terminal:
         print("starting Prefect", flush=True)
@@ -164,7 +165,7 @@ def prefect_console() -> Iterator[Callable[[str], None]]:
 
 
 def _drop_failure(record: logging.LogRecord) -> bool:
-    """Drop the line in which Prefect says why a flow run failed: it is the command's last line anyway."""
+    """Drop the lines in which Prefect says why a run failed: the command's last line says it anyway."""
     return not record.getMessage().startswith("Finished in state Failed(")
 
 

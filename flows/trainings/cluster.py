@@ -41,7 +41,8 @@ def check_workers(address: str, config: TrainConfig) -> Machine:
             )
         _check_code(client, address)
         machines: dict[str, Any] = client.run(resolve_machine, config, on_error="return")
-    (first, expected), *others = sorted(machines.items())
+    # The order is that of what the workers say, so that the message does not depend on their ports.
+    (first, expected), *others = sorted(machines.items(), key=lambda item: str(item[1]))
     for worker, machine in ((first, expected), *others):
         if isinstance(machine, BaseException):
             error_type = type(machine) if isinstance(machine, RunError) else RunError
@@ -138,10 +139,8 @@ def stop_if_unwanted() -> None:
 def _connect(address: str) -> Client:
     try:
         return Client(address, timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
-    except (
-        TypeError,
-        RuntimeError,
-    ) as error:  # TLS has no certificate, or there is a certificate without TLS.
+    # TLS has no certificate, or there is a certificate without TLS.
+    except (TypeError, RuntimeError) as error:
         raise InputError(
             f"Dask's configuration does not suit {address}, see docs/scale.md: {error}"
         ) from None

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from tasks.dataset.image import LeftOut, Reason, load_image
 from tasks.incoming.ingest import list_pending
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
+from tasks.registry.significance import compare_with_guessing
 from tasks.reporting.gallery import find_label_errors, label_error_items
 from tasks.reporting.page import render_page
 from tasks.workspace.errors import InputError, RunError, escape_unprintable
@@ -150,15 +150,14 @@ def _judge(
     binomial test. A model that barely is would still doubt most labels, right or wrong, and so has to accept
     most of the validation labels.
     """
-    counts = np.bincount(labels)
-    hits = int((predicted == labels).sum())
-    accuracy, guessed = hits / len(labels), float(counts.max() / len(labels))
+    correct = predicted == labels
+    guessed, p_value = compare_with_guessing(correct, labels)
     right, advice = (
-        f"the model is right for {accuracy:.1%} of the validation images",
+        f"the model is right for {correct.mean():.1%} of the validation images",
         "train a better one first",
     )
-    if binomtest(hits, len(labels), guessed, alternative="greater").pvalue > MAX_GUESSING_P:
-        always = escape_unprintable(classes[int(counts.argmax())])
+    if p_value > MAX_GUESSING_P:
+        always = escape_unprintable(classes[int(np.bincount(labels).argmax())])
         return f"{right}, and always saying {always} would be for {guessed:.1%}; {advice}"
     if num_doubted > MAX_VAL_DOUBTED * len(labels):
         return f"{right}, and doubts {num_doubted / len(labels):.0%} of their labels; {advice}"

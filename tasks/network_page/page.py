@@ -35,15 +35,14 @@ MAX_PARAMETERS = 500_000  # 2 MB of page; Net has 62,006 for images of 32 x 32 a
 def write_network_page(inputs: ReportInputs, network_page: Path, report_page: Path) -> None:
     """Write the page of the exported model's network; equal inputs give equal bytes."""
     network = inputs.classifier.network
-    num_parameters = sum(tensor.numel() for tensor in network.parameters())
     examples = choose_examples(inputs)
     shown = next((e for e in examples if e["predicted"] == e["label"]), examples[0])["index"]
     image = inputs.test_images[shown]
     values: dict[str, Any] = {
         "metadata": inputs.metadata,
-        "dataset": inputs.metadata.get("dataset_description", inputs.metadata["dataset"]),
+        "dataset": inputs.dataset,
         "classes": inputs.classes,
-        "num_parameters": num_parameters,
+        "num_parameters": inputs.num_parameters,
         "report": os.path.relpath(report_page, network_page.parent),
         "shown": {
             **make_thumbnail(image),
@@ -54,7 +53,7 @@ def write_network_page(inputs: ReportInputs, network_page: Path, report_page: Pa
         "tta": inputs.classifier.tta,
         "size": inputs.classifier.image_size,
     }
-    if isinstance(network, Net) and num_parameters <= MAX_PARAMETERS:
+    if isinstance(network, Net) and inputs.num_parameters <= MAX_PARAMETERS:
         script = Markup("\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS))  # noqa: S704 - This is the project's own code.
         data = {
             "size": inputs.classifier.image_size,

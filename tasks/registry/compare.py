@@ -9,15 +9,11 @@ import datetime as dt
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy.stats import binomtest
-
 from tasks.registry.evidence import (
     Comparison,
     ExportedModel,
     Grounds,
     compare_accuracies,
-    count_discordant,
     find_lost_classes,
     hash_own_val,
     is_correct,
@@ -25,13 +21,14 @@ from tasks.registry.evidence import (
     run_tests,
 )
 from tasks.registry.selection import find_selection
-from tasks.registry.significance import allocate_look, mcnemar_exact
+from tasks.registry.significance import allocate_look, compare_with_guessing, count_discordant, mcnemar_exact
 from tasks.workspace.splits import load_splits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from tasks.params import CompareConfig
@@ -170,8 +167,7 @@ def _find_first_obstacle(
     if config.min_accuracy:
         too_low = correct.mean() < config.min_accuracy
         return f"{accuracy} is below the required {config.min_accuracy:.2%}" if too_low else None
-    guessing = float(np.bincount(labels).max() / len(labels))
-    p_value = float(binomtest(int(correct.sum()), len(correct), guessing, alternative="greater").pvalue)
+    guessing, p_value = compare_with_guessing(correct, labels)
     if p_value <= 1 - config.confidence:
         return None
     return (

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.registry.significance import (
+    Correct,
     PairedAccuracy,
+    count_discordant,
     find_detectable_gain,
     holm,
     margin_p_value,
@@ -27,6 +28,8 @@ from tasks.workspace.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from tasks.params import CompareConfig
     from tasks.workspace.splits import Split, Splits
@@ -128,10 +131,6 @@ def _count_own_val(data: Splits) -> int:
     return len(data.val.labels) - int(data.metadata.get("val_added", 0))
 
 
-Correct = tuple[NDArray[np.bool_], NDArray[np.bool_]]
-"""whether the challenger and another model classify each validation image correctly, two `(N,)`"""
-
-
 def compare_accuracies(
     correct: Correct, data: Splits, classes: Sequence[str], config: CompareConfig
 ) -> dict[str, Any]:
@@ -153,12 +152,6 @@ def compare_accuracies(
         uneven = find_uneven_classes(data.val.labels.numpy(), num_own, classes)
         values |= {"val_own": own, "val_added": added, "uneven_classes": uneven}
     return values
-
-
-def count_discordant(correct: Correct) -> tuple[int, int]:
-    """Return how many images only the challenger, and only the other model, classifies correctly."""
-    challenger, other = correct
-    return int((challenger & ~other).sum()), int((other & ~challenger).sum())
 
 
 def run_tests(

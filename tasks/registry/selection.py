@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.overrides import recipe_defaults
 from tasks.params.train import TrainConfig
 
 
@@ -24,9 +25,8 @@ def find_selection(
         sweep: the content of `reports/sweep.json`, if there is one
     """
     train = metadata.get("train", {})
-    # A recipe sets what has a default there; seed and machine are none of it.
-    fields = TrainConfig.model_json_schema()["properties"]
-    recipe = {name: train[name] for name, field in fields.items() if "default" in field and name in train}
+    # Seed and machine are no part of a recipe.
+    recipe = {name: train[name] for name in recipe_defaults() if name in train}
     selection = metadata.get("selection", {})
     is_here = selection.get("val_sha256") in {"", val_sha256}
     candidates = int(selection["candidates"]) if is_here else 0

@@ -58,6 +58,16 @@ def allocate_look(earlier: Sequence[dt.datetime], now: dt.datetime, confidence: 
     return Look(len(errors), errors[-1], sum(errors))
 
 
+Correct = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""whether the challenger and another model classify each image correctly, two `(N,)`"""
+
+
+def count_discordant(correct: Correct) -> tuple[int, int]:
+    """Return how many images only the challenger, and only the other model, classifies correctly."""
+    challenger, other = correct
+    return int((challenger & ~other).sum()), int((other & ~challenger).sum())
+
+
 @dataclass(frozen=True)
 class PairedAccuracy:
     """The accuracies of a challenger and a champion on the same images.
@@ -81,8 +91,7 @@ def paired_accuracy(
     challenger_correct: NDArray[np.bool_], champion_correct: NDArray[np.bool_], confidence: float
 ) -> PairedAccuracy:
     """Compare two models by whether each classifies image after image correctly: two `(N,)`, N >= 1."""
-    challenger_only = int((challenger_correct & ~champion_correct).sum())
-    champion_only = int((champion_correct & ~challenger_correct).sum())
+    challenger_only, champion_only = count_discordant((challenger_correct, champion_correct))
     n = len(challenger_correct)
     gain, deviation = _adjust(challenger_only, champion_only, n)
     half_width = float(ndtri((1 + confidence) / 2)) * deviation
@@ -112,6 +121,17 @@ def mcnemar_exact(challenger_only: int, champion_only: int) -> float:
     if discordant == 0:
         return 1.0
     return float(binomtest(challenger_only, discordant, 0.5, alternative="greater").pvalue)
+
+
+def compare_with_guessing(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the share of the most frequent class, and the one-sided p-value of being no better than that.
+
+    `correct` `(N,)` says whether a model classifies each image correctly, `labels` `(N,)` are the classes.
+    """
+    guessing = float(np.bincount(labels).max() / len(labels))
+    return guessing, float(
+        binomtest(int(correct.sum()), len(correct), guessing, alternative="greater").pvalue
+    )
 
 
 def margin_p_value(challenger_only: int, champion_only: int, n: int, bound: float) -> float:

@@ -70,6 +70,15 @@ class ReportInputs:
     """the content of benchmark.json"""
 
     @property
+    def dataset(self) -> str:
+        """Return what the pages call the data set."""
+        return str(self.metadata.get("dataset_description", self.metadata["dataset"]))
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(tensor.numel() for tensor in self.classifier.network.parameters())
+
+    @property
     def classes(self) -> list[str]:
         return list(self.data.metadata["classes"])
 
@@ -281,9 +290,9 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
         metadata=inputs.metadata,
         results=inputs.results,
         benchmark=inputs.benchmark,
-        dataset=inputs.metadata.get("dataset_description", inputs.metadata["dataset"]),
+        dataset=inputs.dataset,
         sizes={name: len(getattr(data, name).labels) for name in ("train", "val", "test")},
-        num_parameters=sum(tensor.numel() for tensor in inputs.classifier.network.parameters()),
+        num_parameters=inputs.num_parameters,
         classes=sort_by_f1(inputs),
         diagnosis=diagnose_fit(inputs.epochs, inputs.metadata["epoch"]),
         overconfidence=float(probabilities.max(1).mean()) - test["accuracy"],

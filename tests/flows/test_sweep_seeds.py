@@ -126,7 +126,7 @@ def test_mean_std_sem_matches_hand_calculation() -> None:
     [("cpu", 1, 4), ("cpu", 2, 2), ("cpu", 3, 1), ("cpu", 8, 1), ("cuda", 2, 4)],
 )
 def test_divide_threads_shares_those_of_a_cpu(device: str, jobs: int, expected: int) -> None:
-    config = divide_threads(build_config(num_threads=4), torch.device(device), jobs)
+    config = divide_threads(build_config(num_threads=4), device, jobs)
     assert config.num_threads == expected
 
 
