@@ -1,6 +1,8 @@
 """Retraining: ingest new images, run the pipeline, decide which model is the champion."""
 
 import datetime as dt
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from flows.champion.approval import (
     require_respondent,
     was_asked,
 )
-from flows.champion.decide import DecisionSettings, decide
 from flows.champion.model import sync_champion
 from flows.champion.results_branch import (
     REMOTE_RETRIES,
+    DecisionSettings,
     PublishBranch,
     open_branch,
     publish_decision,
@@ -181,11 +183,14 @@ def _check_labels(params: Params) -> list[dict[str, Any]]:
 @workspace_task("compare", **REMOTE_RETRIES)
 def compare_models(settings: DecisionSettings) -> State[Any]:
     """Compare challenger and champion, record the decision in the ledger and publish it as asked for."""
+    from flows.champion.decide import decide  # This brings PyTorch and SciPy, as not every retraining needs.
+
     params = read_params(PARAMS)
+    take_decision = partial(decide, params, settings.approve_timeout)
     if settings.branch is None:
-        entry = decide(params, settings.approve_timeout)
+        entry = take_decision()
     else:
-        entry = _decide_on_branch(params, settings.branch, settings.approve_timeout)
+        entry = _decide_on_branch(params, settings.branch, take_decision)
     if entry.flow_run_id != str(flow_run.id):
         message = f"{entry.flow_run_name} has decided on the same model meanwhile: {entry.decision}"
         return Completed(name="Skipped", message=message)
@@ -197,7 +202,7 @@ def compare_models(settings: DecisionSettings) -> State[Any]:
 
 
 def _decide_on_branch(
-    params: Params, branch: PublishBranch, approve_timeout: dt.timedelta | None
+    params: Params, branch: PublishBranch, take_decision: Callable[[], LedgerEntry]
 ) -> LedgerEntry:
     pull_models(params)
     push_results()
@@ -214,6 +219,6 @@ def _decide_on_branch(
     def decide_on_head() -> LedgerEntry:
         with open_repo() as repo:
             sync_champion(repo)
-        return decide(params, approve_timeout)
+        return take_decision()
 
     return publish_decision(branch, result_files(params), decide_on_head, find_accepted)

@@ -22,10 +22,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import AfterValidator, Field, ValidationError
 
-from flows.champion.decide import DecisionSettings, decide_again
 from flows.champion.model import promote
 from flows.champion.publish import commit_to_branch, show_decision
-from flows.champion.results_branch import REMOTE_RETRIES, publish_decision
+from flows.champion.results_branch import REMOTE_RETRIES, DecisionSettings, publish_decision
 from flows.run import markdown
 from flows.run.flow_run import (
     read_pause_keys,
@@ -129,6 +128,8 @@ def _decide(
     if answer is None:
         answered = registry.answer(question, approved=False, person="", reason=_describe_silence(question))
     elif answer.approve and not registry.asked_against(question, champion):
+        from flows.champion.decide import decide_again  # This brings PyTorch and SciPy.
+
         return decide_again(question, answer.person, params, timeout)
     else:
         answered = registry.answer(

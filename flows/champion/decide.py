@@ -1,46 +1,32 @@
 """Compare a challenger with the champion and write the decision into the ledger.
 
-A function imports what brings PyTorch and SciPy, since most retrainings compare nothing.
+This module brings PyTorch and SciPy, so it is imported when there is something to compare.
 """
 
 import datetime as dt
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dvc.repo import Repo
 from prefect.runtime import flow_run
 
 from flows.champion.model import fetch_model, promote, provenance_hashes, sync_champion
-from flows.champion.results_branch import PublishBranch
 from flows.versions.dvc_remote import pull_outputs
 from flows.versions.dvc_repro import open_repo
+from tasks.drift.check import read_intakes
+from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.registry import ledger
 from tasks.registry import questions as approval
+from tasks.registry.compare import Decision, History, compare
 from tasks.registry.earlier_models import reject_if_rolled_back
+from tasks.registry.evidence import NUM_THREADS, is_correct
 from tasks.registry.ledger import CHAMPION, LedgerEntry
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file, read_json
-
-if TYPE_CHECKING:
-    from tasks.inference.onnx_classifier import OnnxClassifier
-    from tasks.registry.compare import Decision
-
-
-@dataclass(frozen=True)
-class DecisionSettings:
-    """How a retraining takes its decision and publishes it."""
-
-    push: bool
-    """whether data, models and the experiment are pushed to the remotes"""
-    commit: bool
-    """whether the decision and its results are committed to a branch of their own"""
-    branch: PublishBranch | None
-    """the branch of the Git remote whose ledger counts, if that is not the workspace's own"""
-    approve_timeout: dt.timedelta | None
-    """how long a person has time to answer before a model is promoted; None if nobody is asked"""
+from tasks.workspace.splits import load_splits
 
 
 def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> LedgerEntry:
@@ -48,9 +34,6 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
 
     What was rolled back before is rejected, whatever the comparison says.
     """
-    from tasks.drift.check import read_intakes
-    from tasks.inference.onnx_classifier import load_model
-
     started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
     parity = read_json(Path(params.paths.benchmarks))["parity"]
@@ -102,12 +85,8 @@ def decide_again(
         return _record(repo, entry, approve_timeout)
 
 
-def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> tuple[dict[str, Any], "Decision"]:
+def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> tuple[dict[str, Any], Decision]:
     """Compare with the champion; the evidence also names the model against which margins stay measured."""
-    from tasks.inference.onnx_classifier import load_model
-    from tasks.registry.compare import History, compare
-    from tasks.registry.evidence import NUM_THREADS
-
     entries = ledger.read_ledger()
     champion, reference = ledger.current_champion(entries), ledger.find_reference(entries)
     sweep = Path(params.paths.sweep)
@@ -136,10 +115,6 @@ def _check_int8(params: Params, evidence: dict[str, Any]) -> tuple[dict[str, Any
 
     It is the challenger in 8-bit integers, so it is promoted, rejected and rolled back with it.
     """
-    from tasks.inference.onnx_classifier import load_model
-    from tasks.registry.evidence import NUM_THREADS, is_correct
-    from tasks.workspace.splits import load_splits
-
     file = Path(params.paths.int8_model)
     val = load_splits(Path(params.paths.splits)).val
     accuracy = float(is_correct(load_model(file, NUM_THREADS), val).mean())
@@ -154,9 +129,7 @@ def _check_int8(params: Params, evidence: dict[str, Any]) -> tuple[dict[str, Any
     return fields, {"int8_val_accuracy": accuracy}
 
 
-def _load_reference(reference: LedgerEntry) -> "OnnxClassifier":
-    from tasks.inference.onnx_classifier import load_model
-    from tasks.registry.evidence import NUM_THREADS
+def _load_reference(reference: LedgerEntry) -> OnnxClassifier:
 
     with open_repo() as repo:
         try:

@@ -4,7 +4,9 @@ Files go to the DVC remote first; then one commit on the branch at the Git remot
 dies before that has changed nothing for anyone.
 """
 
+import datetime as dt
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,20 @@ def push_results() -> None:
 
 def is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, RemoteUnavailableError)
+
+
+@dataclass(frozen=True)
+class DecisionSettings:
+    """How a retraining takes its decision and publishes it."""
+
+    push: bool
+    """whether data, models and the experiment are pushed to the remotes"""
+    commit: bool
+    """whether the decision and its results are committed to a branch of their own"""
+    branch: PublishBranch | None
+    """the branch of the Git remote whose ledger counts, if that is not the workspace's own"""
+    approve_timeout: dt.timedelta | None
+    """how long a person has time to answer before a model is promoted; None if nobody is asked"""
 
 
 REMOTE_RETRIES: dict[str, Any] = {

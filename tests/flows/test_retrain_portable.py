@@ -128,7 +128,7 @@ def test_retrain_decides_again_with_the_champion_that_came_between(
         return push(self, commit)
 
     monkeypatch.setattr(RemoteBranch, "push", push_second)
-    monkeypatch.setattr("tasks.registry.compare.compare", record)
+    monkeypatch.setattr("flows.champion.decide.compare", record)
     state = retrain_on_main(*IMPROVE)
     assert state.is_completed(), state.message
     entries = remotes.read_ledger(tmp_path)
