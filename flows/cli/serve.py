@@ -82,9 +82,13 @@ async def _run_until_signal(deployments: list["RunnerDeployment"], server: Local
     from prefect.runner import Runner
 
     runner = Runner(pause_on_shutdown=True, limit=MAX_CONCURRENT_RUNS)
-    for deployment in deployments:
-        await runner.aadd_deployment(deployment)
-    serving = asyncio.create_task(runner.start())
+
+    async def register_and_start() -> None:
+        for deployment in deployments:
+            await runner.aadd_deployment(deployment)
+        await runner.start()
+
+    serving = asyncio.create_task(register_and_start())
     loop = asyncio.get_running_loop()
 
     def stop(*_: object) -> None:

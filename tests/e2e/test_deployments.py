@@ -37,7 +37,7 @@ def test_deploy_all_creates_every_deployment_with_form_and_schedule(server: Depl
     flows = {f"{flow}{place}" for flow in FLOWS for place in ("", "-anywhere")}
     assert found.keys() == {"drift", *flows, *toys} == read_deployment_names(ROOT)
     schema = found["pipeline"]["parameter_openapi_schema"]
-    assert schema["definitions"]["TrainConfig"]["properties"]["epochs"]["anyOf"][0]["minimum"] == 1
+    assert schema["definitions"]["TrainConfig"]["properties"]["epochs"]["minimum"] == 1
     (schedule,) = found["retrain"]["schedules"]
     assert (schedule["slug"], schedule["schedule"]["timezone"]) == ("weekly", "Europe/Berlin")
     assert schedule["schedule"]["cron"] == "0 3 * * 1"

@@ -45,7 +45,9 @@ def test_project_of_own_images_runs_retrains_and_predicts(tmp_path: Path) -> Non
     project = tmp_path / "project"
     made = cifarflow("new", str(project), "--images", str(images), "--image-size", "64")
     assert made.returncode == 0, made.stderr
-    assert made.stdout == f"{project} is ready. Next: cd {project} && make run\n"
+    few, ready = made.stdout.splitlines()
+    assert few.startswith("few images to compare models on: on 15 validation images, of which two models")
+    assert ready == f"{project} is ready. Next: cd {project} && make run"
     assert not subprocess.check_output(["git", "-C", project, "status", "--short"])
     assert read_params(project / "params.yaml").project.license == ""
 
