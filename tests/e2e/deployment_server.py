@@ -84,7 +84,7 @@ class DeploymentServer:
         kill_all(
             [*psutil.Process(self._worker.pid).children(recursive=True), psutil.Process(self._worker.pid)]
         )
-        self._worker.wait(30)
+        self._worker.wait(60)
 
     def read_worker_processes(self) -> list[psutil.Process]:
         """Those of the runs that the worker has started and that have not ended."""
@@ -187,7 +187,7 @@ class DeploymentServer:
         state = self.request(f"flow_runs/{run}")["state"]
         return state["name"], state["message"] or ""
 
-    def wait_until_completed(self, run: str, timeout_s: float = 120, name: str = "Completed") -> str:
+    def wait_until_completed(self, run: str, timeout_s: float = 300, name: str = "Completed") -> str:
         """Wait for the run's end; return its last message."""
         wait_until(lambda: self.read_state(run)[0] in FINAL, timeout_s)
         found, message = self.read_state(run)
@@ -216,7 +216,7 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 300) -> Any:
     """The condition's first true value."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -251,10 +251,10 @@ def stop_process(process: subprocess.Popen[bytes]) -> None:
     children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(20)
+        process.wait(60)
     kill_all(children)
     process.kill()
-    process.wait(20)
+    process.wait(60)
 
 
 def kill_all(processes: list[psutil.Process]) -> None:

@@ -58,7 +58,7 @@ def test_retrain_is_suspended_until_approved_and_outlives_a_restart_of_the_serve
     wait_until_suspended(server, run)
     champion = (workspace / CHAMPION).read_bytes()
     assert [entry.decision for entry in read_entries(workspace)] == ["promoted", "pending_approval"]
-    wait_until(lambda: not server.read_worker_processes(), 30)
+    wait_until(lambda: not server.read_worker_processes())
     with FileLock(workspace / LOCK_FILE, timeout=0):
         pass
     (artifact,) = server.request(
@@ -107,7 +107,7 @@ def test_retrain_is_rejected_by_a_no_or_when_the_time_is_over(
     assert [entry.decision for entry in entries] == ["promoted", "pending_approval", "rejected"]
     assert entries[2].approval == {"approved": False, "person": "ada", "reason": "too slow on my phone"}
 
-    wait_until(lambda: server.read_state(unanswered)[0] == "Failed", 60)
+    wait_until(lambda: server.read_state(unanswered)[0] == "Failed")
     assert server.read_state(unanswered)[1] == "The flow was paused and never resumed."
     before = (late / CHAMPION).read_bytes()
     again = server.start_run("retrain/retrain", workspace=str(late))

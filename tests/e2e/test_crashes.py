@@ -29,7 +29,7 @@ def test_killed_run_is_crashed_and_the_next_resumes(server: DeploymentServer, ow
     wait_until(lambda: find_checkpoints(own_workspace))
     lock = own_workspace / LOCK_FILE
     psutil.Process(int(lock.read_text().split()[1])).kill()
-    wait_until(lambda: server.read_state(run)[0] == "Crashed", 60)
+    wait_until(lambda: server.read_state(run)[0] == "Crashed")
     with FileLock(lock, timeout=1):
         pass
     resumed = server.start_run("retrain/retrain", **parameters)

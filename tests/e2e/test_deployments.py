@@ -172,8 +172,8 @@ def test_run_that_fails_for_a_known_reason_leaves_no_traceback_in_the_worker_log
     (own_workspace / "data/cifar-10-batches-py/test_batch").write_bytes(b"altered")
     before = len(server.worker_log.read_text())
     run = server.start_run("pipeline/pipeline", workspace=str(own_workspace), download_retries=0)
-    wait_until(lambda: server.read_state(run)[0] == "Failed", 60)
-    wait_until(lambda: not server.read_worker_processes(), 30)
+    wait_until(lambda: server.read_state(run)[0] == "Failed")
+    wait_until(lambda: not server.read_worker_processes())
     log = server.worker_log.read_text()[before:]
     assert "test_batch is not the published file" in log
     assert "Traceback" not in log
@@ -189,7 +189,7 @@ def test_manual_run_of_locked_workspace_waits(server: DeploymentServer, own_work
 
 def test_five_runs_at_once_all_complete(server: DeploymentServer) -> None:
     runs = [server.start_run("neuron/neuron") for _ in range(5)]
-    wait_until(lambda: {server.read_state(run)[0] for run in runs} == {"Completed"}, 240)
+    wait_until(lambda: {server.read_state(run)[0] for run in runs} == {"Completed"})
     # Neither the runs nor the worker see it. (The server's own log may: Prefect begins transactions that
     # read first, and lets clients try again.)
     assert "database is locked" not in server.worker_log.read_text()

@@ -107,7 +107,7 @@ def test_search_that_was_killed_goes_on_with_two_workers_and_gives_the_same(
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(60)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     assert run_search(folder, jobs=2) == result

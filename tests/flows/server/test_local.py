@@ -84,7 +84,7 @@ def test_local_server_that_was_killed_is_started_again(env: dict[str, str]) -> N
     run_cifarflow(env, "toys", "neuron")
     server = find_server(env)
     assert server != killed
-    server.wait(30)  # it ends by itself: nobody uses it
+    server.wait(60)  # it ends by itself: nobody uses it
 
 
 @pytest.mark.distributed
@@ -97,7 +97,7 @@ def test_temporary_server_ends_with_a_killed_command(env: dict[str, str], tmp_pa
     (server,) = psutil.Process(command.pid).children()
     command.send_signal(signal.SIGKILL)
     command.wait()
-    server.wait(30)
+    server.wait(60)
 
 
 def test_command_whose_terminal_is_closed_ends_as_by_sigterm(env: dict[str, str], tmp_path: Path) -> None:
