@@ -108,7 +108,13 @@ def toy_task(function: Callable[P, R]) -> Callable[P, R]:
         if FlowRunContext.get() is None or TaskRunContext.get() is not None:
             return function(*args, **kwargs)
         filter_prefect_logs()
-        return as_task(*args, **kwargs, return_state=True).result()
+        try:
+            state = as_task(*args, **kwargs, return_state=True)
+        except ValueError as error:  # what Prefect raises where the interrupt came before the task run exists
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
+        return state.result()
 
     return call
 

@@ -113,7 +113,7 @@ def test_command_whose_terminal_is_closed_ends_as_by_sigterm(env: dict[str, str]
     (server,) = psutil.Process(command.pid).children()
     began = time.monotonic()
     command.send_signal(signal.SIGHUP)
-    assert command.wait(60) == 130
+    assert command.wait(60) == 130, log.read_text()
     assert time.monotonic() - began < 30
     assert "cifarflow: interrupted" in log.read_text().splitlines()  # Prefect may add that events are left
     assert not server.is_running()

@@ -65,3 +65,14 @@ def test_toy_flow_run_invalid_parameter_fails_without_traceback(
     assert isinstance(state.result(raise_on_failure=False), InputError)
     assert "Traceback" not in caplog.text
     assert not list(folder.rglob("*.svg"))
+
+
+def test_toy_interrupted_before_its_task_run_exists_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's engine, which then has no run to mark as crashed, raises a `ValueError` instead."""
+
+    def interrupt(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prefect.task_engine._create_task_run_locally", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_flow("neuron")
