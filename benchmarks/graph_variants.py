@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.classifier import Classifier
-from tasks.onnx.net_fp32 import Weights, build_onnx_model, fold_normalization
+from tasks.onnx.net_fp32 import Weights, build_onnx_model, fold_constants
 
 Tensors = dict[str, NDArray[Any]]
 Layer = tuple[list[onnx.NodeProto], Tensors]
@@ -141,7 +141,7 @@ def _maximum_over_groups(source: str, groups: int) -> Layer:
 
 
 def _build_network(classifier: Classifier, build_first: BuildFirst) -> onnx.ModelProto:
-    weights = fold_normalization(classifier)
+    weights = fold_constants(classifier)
     nodes, tensors = build_first(weights)
     channels = tensors["w1"].shape[0] if build_first is _padded else 6
     kernel = np.pad(weights["conv2.weight"], ((0, 0), (0, channels - 6), (0, 0), (0, 0)))

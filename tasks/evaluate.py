@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from models.classifier import Classifier
+from tasks.confidence.answers import measure_confident_answers
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write, write_json
 from tasks.workspace.splits import load_splits
@@ -57,28 +58,36 @@ def evaluate(
         "epochs": metadata["epochs"],
         "device": metadata["device"],
     }
+    results["temperature"] = classifier.temperature
     tta = classifier.tta
     without_tta = Classifier(classifier.network, metadata["mean"], metadata["std"]).eval()
     if tta != "none":
         results["tta"] = tta
     probabilities = predicted = torch.empty(0)  # after the loop, those of the test split
     for name, subset in (("val", data.val), ("test", data.test)):
-        probabilities = predict_proba(classifier, subset.images, config.batch_size)
+        logits = predict_logits(classifier, subset.images, config.batch_size)
+        probabilities = classifier.probabilities(logits)
         results[name] = compute_metrics(probabilities, subset.labels, classes, config.calibration_bins)
+        uncalibrated = measure_calibration(logits.softmax(1), subset.labels, config.calibration_bins)
+        results[name] |= {f"{metric}_uncalibrated": value for metric, value in uncalibrated.items()}
         predicted = probabilities.argmax(1)
         if tta != "none":
-            predicted_no_tta = predict_proba(without_tta, subset.images, config.batch_size).argmax(1)
+            predicted_no_tta = predict_logits(without_tta, subset.images, config.batch_size).argmax(1)
             results[name]["accuracy_no_tta"] = (predicted_no_tta == subset.labels).double().mean().item()
     results["test"]["accuracy_ci95"] = wilson_interval(
         int((predicted == data.test.labels).sum()), len(predicted)
     )
 
+    results["confident"] = measure_confident_answers(
+        classifier, probabilities, data.test.labels, data.image_size, config.batch_size
+    )
     write_json(metrics, results)
     _write_predictions(predictions, data.test.labels, predicted, classes)
     test = results["test"]
     low, high = test["accuracy_ci95"]
     print(
-        f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f}"
+        f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f} "
+        f"at temperature {classifier.temperature:.2f}, {test['ece_uncalibrated']:.4f} without"
     )
     if tta != "none":
         print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.4f}")
@@ -97,9 +106,10 @@ def _write_predictions(file: Path, labels: Tensor, predicted: Tensor, classes: l
 
 
 @torch.inference_mode()
-def predict_proba(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
-    """Predict uint8 images `(N, S, S, 3)` in batches, and return probabilities `(N, classes)`."""
-    return torch.cat([classifier(batch) for batch in torch.split(images, batch_size)])
+def predict_logits(classifier: Classifier, images: Tensor, batch_size: int) -> Tensor:
+    """Predict uint8 images `(N, S, S, 3)` in batches, and return logits `(N, classes)`."""
+    batches = torch.split(images, batch_size)
+    return torch.cat([classifier.logits(classifier.normalize(batch)) for batch in batches])
 
 
 def compute_metrics(
@@ -107,28 +117,35 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Compute the metrics of one split, from probabilities `(N, classes)` and labels `(N,)`.
 
-    `balanced_accuracy` is the mean recall of the classes; `ece` is the expected calibration error of the
-    predicted class in bins of equal width (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+    `balanced_accuracy` is the mean recall of the classes.
     """
     count = len(classes)
     precision = multiclass_precision(probabilities, labels, num_classes=count, average="none")
     recall = multiclass_recall(probabilities, labels, num_classes=count, average="none")
     f1 = multiclass_f1_score(probabilities, labels, num_classes=count, average="none")
-    # float32 rounds small probabilities to 0, whose loss would be infinite; with this bound it is 87.
-    tiny = torch.finfo(probabilities.dtype).tiny
     return {
-        "loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(),
+        **measure_calibration(probabilities, labels, calibration_bins),
         "accuracy": multiclass_accuracy(probabilities, labels, num_classes=count, average="micro").item(),
         "balanced_accuracy": recall.mean().item(),
         "macro_f1": f1.mean().item(),
-        "ece": multiclass_calibration_error(
-            probabilities, labels, num_classes=count, n_bins=calibration_bins
-        ).item(),
         "per_class": {
             name: {"precision": precision[i].item(), "recall": recall[i].item(), "f1": f1[i].item()}
             for i, name in enumerate(classes)
         },
     }
+
+
+def measure_calibration(probabilities: Tensor, labels: Tensor, bins: int) -> dict[str, float]:
+    """Compute the loss, which is the mean negative log-likelihood, and the expected calibration error.
+
+    The error is that of the predicted class in bins of equal width (Guo et al. 2017,
+    https://arxiv.org/abs/1706.04599).
+    """
+    # float32 rounds small probabilities to 0, whose loss would be infinite; with this bound it is 87.
+    tiny = torch.finfo(probabilities.dtype).tiny
+    count = probabilities.shape[1]
+    error = multiclass_calibration_error(probabilities, labels, num_classes=count, n_bins=bins)
+    return {"loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(), "ece": error.item()}
 
 
 def wilson_interval(num_correct: int, total: int) -> list[float]:

@@ -32,6 +32,7 @@ PROVENANCE_KEYS = (
     "seed",
     "epochs",
     "epoch",
+    "temperature",
     "train",
     "selection",
     "pretrained_sha256",

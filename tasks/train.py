@@ -1,4 +1,4 @@
-"""The stage `train` trains the network and saves the weights of the best validation epoch."""
+"""The stage `train` trains the network, calibrates it, and saves the weights of the best validation epoch."""
 
 from __future__ import annotations
 
@@ -98,8 +98,10 @@ def _train(
             if device.type == "cuda":
                 trainer.warm_up()
             best = trainer.fit(checkpoints, logged, run.until)
-    if checkpoints is not None and len(trainer.history) == config.epochs:
-        save_tensors(run.weights, best.tensors, _describe_weights(run, data, best.epoch))
+        is_complete = len(trainer.history) == config.epochs
+        temperature = trainer.fit_temperature(data) if is_complete else 1.0
+    if checkpoints is not None and is_complete:
+        save_tensors(run.weights, best.tensors, _describe_weights(run, data, best.epoch, temperature))
         write_history(run.history, trainer.history)
         checkpoints.clear()
         if tracker is not None:
@@ -114,7 +116,7 @@ def _train(
     }
 
 
-def _describe_weights(run: TrainingRun, data: Splits, epoch: int) -> dict[str, Any]:
+def _describe_weights(run: TrainingRun, data: Splits, epoch: int, temperature: float) -> dict[str, Any]:
     """Return the metadata of the weights' file: what they were trained on, and how."""
     metadata = {
         **{key: value for key, value in data.metadata.items() if key != "val_added"},
@@ -123,6 +125,7 @@ def _describe_weights(run: TrainingRun, data: Splits, epoch: int) -> dict[str, A
         "seed": run.config.seed,
         "epochs": run.config.epochs,
         "epoch": epoch,
+        "temperature": temperature,
         **asdict(run.machine),
         "train": run.config.model_dump(),
     }

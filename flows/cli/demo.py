@@ -5,15 +5,16 @@ from pathlib import Path
 
 import click
 
-from flows.cli.project import enter_model_project, record_option
+from flows.cli.project import confident_option, enter_model_project, record_option
 from tasks.params import PARAMS, read_params
 from tasks.workspace.errors import InputError
 
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of 127.0.0.1 (default: a free one).")
+@confident_option
 @record_option
-def demo(port: int | None, record: Path | None) -> None:
+def demo(port: int | None, confident: float | None, record: Path | None) -> None:
     """Serve a local web page that classifies images, shows why, and has sliders for the toys.
 
     Stop with Ctrl-C.
@@ -39,4 +40,4 @@ def demo(port: int | None, record: Path | None) -> None:
                 raise
             raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
 
-        launch(model, splits, port, record)
+        launch(model, splits, port, record, confident)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flows.cli.demo_server import MAX_UPLOAD_BYTES, serve
 from flows.cli.demo_toys import build_toys_tab
+from flows.cli.project import NOT_SURE
 from flows.server.process import HOST
 from flows.toys.gradient_descent import Point, descend, gradient
 from flows.toys.gradient_descent import loss as squared_error
@@ -67,12 +68,18 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 CSS = f"{IMAGE_CSS} .figure svg {{ max-width: 100%; height: auto }}"
 
 
-def launch(onnx_model: Path, splits: Path, port: int | None = None, record_file: Path | None = None) -> None:
-    """Serve the page to its user until Ctrl-C.
+def launch(
+    onnx_model: Path,
+    splits: Path,
+    port: int | None = None,
+    record_file: Path | None = None,
+    confident: float | None = None,
+) -> None:
+    """Serve the page to its user until Ctrl-C. With `confident`, it says where the model is not sure.
 
     `InputError` if the port is in use, or if nothing can be recorded in `record_file`.
     """
-    blocks = build_app(onnx_model, splits, record_file)
+    blocks = build_app(onnx_model, splits, record_file, confident)
 
     def mount(app: FastAPI, path: str) -> None:
         gr.mount_gradio_app(
@@ -95,12 +102,14 @@ def launch(onnx_model: Path, splits: Path, port: int | None = None, record_file:
         print("stopped")
 
 
-def build_app(onnx_model: Path, splits: Path, record_file: Path | None = None) -> gr.Blocks:
+def build_app(
+    onnx_model: Path, splits: Path, record_file: Path | None = None, confident: float | None = None
+) -> gr.Blocks:
     blocks = gr.Blocks(title="cifarflow", analytics_enabled=False, delete_cache=DELETE_AFTER_S)
     with blocks:
         gr.Markdown("# From one neuron to a classifier")
         with gr.Tab("An image"):
-            build_image_tab(blocks, onnx_model, splits, record_file)
+            build_image_tab(blocks, onnx_model, splits, record_file, confident)
         for title, build_tab in (
             ("A neuron", _neuron_tab),
             ("A loss", _loss_tab),
@@ -122,13 +131,15 @@ class _Classifier:
     recorder: OutputRecorder | None
     examples: Sequence[NDArray[np.uint8]]
     """test images, which are not recorded, since the visitor brought none of them"""
+    confident: float | None = None
+    """smallest probability of an answer; None: there is always one"""
     recorded: Sequence[NDArray[np.uint8]] = ()
     """the last image that was recorded, if any; Gradio may report one change twice"""
 
-    def classify(self, file: str | None) -> tuple[Any, Any, Any, Any]:
-        """Return what the network sees, what moved it, the probabilities, and the nearest training images."""
+    def classify(self, file: str | None) -> tuple[Any, Any, Any, Any, Any]:
+        """Return what the network sees, what moved it, answer, probabilities, nearest training images."""
         if file is None:
-            return None, None, None, None
+            return None, None, None, None, None
         try:
             image = load_image(Path(file), self.model.image_size)
         except InputError as error:
@@ -139,7 +150,14 @@ class _Classifier:
         evidence = draw_evidence(image, explain(self.model, image, first).evidence)
         top = dict(self.model.top_k(probabilities, len(self.model.classes)))
         nearest = self.neighbors.find_images(image, first, NUM_NEIGHBORS) if self.neighbors else []
-        return image, evidence, top, nearest
+        return image, evidence, self._answer(probabilities), top, nearest
+
+    def _answer(self, probabilities: NDArray[np.float32]) -> str:
+        if self.confident is None:
+            return ""
+        answer = self.model.answer(probabilities, self.confident)
+        least = f"a probability of at least {self.confident:.0%}"
+        return f"**{NOT_SURE}**: no class has {least}" if answer is None else f"**{answer}**, with {least}"
 
     def _record(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> None:
         known = (*self.examples, *self.recorded)
@@ -153,7 +171,11 @@ class _Classifier:
 
 
 def build_image_tab(
-    blocks: gr.Blocks, onnx_model: Path, splits: Path, record_file: Path | None = None
+    blocks: gr.Blocks,
+    onnx_model: Path,
+    splits: Path,
+    record_file: Path | None = None,
+    confident: float | None = None,
 ) -> None:
     try:
         model = load_model(onnx_model)
@@ -186,6 +208,7 @@ def build_image_tab(
             gr.Markdown("What speaks for the first class (orange), and against it (blue)")
             evidence = gr.Image(label="evidence", interactive=False, **IMAGE_OPTIONS)
         with gr.Column(min_width=200):
+            answer = gr.Markdown(visible=confident is not None)
             probabilities = gr.Label(num_top_classes=len(model.classes), label="probabilities")
     gr.Markdown(WHY)
     gr.Markdown(NEAREST, visible=bool(data))
@@ -199,8 +222,8 @@ def build_image_tab(
         gallery.select(choose, None, image, show_progress="hidden")
 
     index = NeighborIndex(onnx_model, data.train.images.numpy(), data.train.labels.numpy()) if data else None
-    classifier = _Classifier(model, index, recorder, [example for example, _ in examples])
-    classify, outputs = classifier.classify, [seen, evidence, probabilities, nearest]
+    classifier = _Classifier(model, index, recorder, [example for example, _ in examples], confident)
+    classify, outputs = classifier.classify, [seen, evidence, answer, probabilities, nearest]
     image.change(classify, image, outputs, show_progress="hidden")
     blocks.load(classify, image, outputs, show_progress="hidden")
 

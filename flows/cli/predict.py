@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.cli.project import enter_model_project, record_option
+from flows.cli.project import NOT_SURE, confident_option, enter_model_project, record_option
 from tasks.dataset import image as image_files
 from tasks.dataset.image import LeftOut, load_image
 from tasks.drift.recorded_outputs import OutputRecorder
@@ -27,13 +28,27 @@ BATCH_SIZE = 64  # A batch is small, so that the first lines of a large set come
 TopK = list[tuple[str, float]]
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction of one image: its most probable classes, and the first of them if it is sure."""
+
+    top_k: TopK
+    answer: str | None
+
+
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@confident_option
 @record_option
 @click.pass_obj
 def predict(
-    closed_streams: Collection[str], images: tuple[str, ...], *, as_json: bool, record: Path | None
+    closed_streams: Collection[str],
+    images: tuple[str, ...],
+    *,
+    as_json: bool,
+    confident: float | None,
+    record: Path | None,
 ) -> int:
     """Classify images: print the top 3 classes for each, using the champion or the exported model.
 
@@ -50,7 +65,12 @@ def predict(
     start, model, model_label = enter_model_project()
     os.chdir(start)
     return predict_images(
-        images, Path(os.path.relpath(model)), model_label, as_json=as_json, record_file=record
+        images,
+        Path(os.path.relpath(model)),
+        model_label,
+        as_json=as_json,
+        confident=confident,
+        record_file=record,
     )
 
 
@@ -60,6 +80,7 @@ def predict_images(
     model_label: str = "",
     *,
     as_json: bool = False,
+    confident: float | None = None,
     record_file: Path | None = None,
 ) -> int:
     """Print the three most probable classes of each image: a table, or JSON lines. Return the exit code.
@@ -67,7 +88,8 @@ def predict_images(
     `images` are files, directories (searched recursively), glob patterns, and `-` for standard input. A
     missing or corrupt image is reported, skipped and counted, and makes the exit code 1. What is left out of
     a directory is named in one line. `InputError` if there is no image at all. `model_label` says which model
-    it is.
+    it is. With `confident`, an answer precedes the classes: the first one, or that the model is not sure,
+    since its probability is below `confident`.
     """
     left_out = LeftOut()
     files = {image: find_images(image, left_out) for image in images}
@@ -82,12 +104,12 @@ def predict_images(
 
     if left_out:
         print(f"left out: {left_out}", file=sys.stderr)
-    table = _Table(names, model.classes)
+    table = _Table(names, model.classes, has_answers=confident is not None)
     failed = 0
-    for name, result in classify_files(names, missing, model, recorder):
+    for name, result in classify_files(names, missing, model, confident or 0.0, recorder):
         failed += isinstance(result, InputError)
         if as_json:
-            print(json.dumps(_to_record(name, result)), flush=True)
+            print(json.dumps(_to_record(name, result, has_answers=confident is not None)), flush=True)
         elif isinstance(result, InputError):
             print(f"{escape_unprintable(name)}: {result}", file=sys.stderr)
         else:
@@ -114,8 +136,9 @@ def classify_files(
     names: Sequence[str],
     missing: Sequence[str],
     model: OnnxClassifier,
+    confident: float = 0.0,
     recorder: OutputRecorder | None = None,
-) -> Iterator[tuple[str, TopK | InputError]]:
+) -> Iterator[tuple[str, Prediction | InputError]]:
     for image in missing:
         yield image, InputError("no image found there")
     for start in range(0, len(names), BATCH_SIZE):
@@ -126,7 +149,11 @@ def classify_files(
             recorder.append(probabilities)
         rows = iter(() if probabilities is None else probabilities)
         for name, read in batch:
-            yield name, read if isinstance(read, InputError) else model.top_k(next(rows), TOP_K)
+            if isinstance(read, InputError):
+                yield name, read
+            else:
+                row = next(rows)
+                yield name, Prediction(model.top_k(row, TOP_K), model.answer(row, confident))
 
 
 def _read(name: str, size: int) -> NDArray[np.uint8] | InputError:
@@ -141,27 +168,34 @@ def _read(name: str, size: int) -> NDArray[np.uint8] | InputError:
         return error
 
 
-def _to_record(name: str, result: TopK | InputError) -> dict[str, object]:
+def _to_record(name: str, result: Prediction | InputError, *, has_answers: bool) -> dict[str, object]:
     if isinstance(result, InputError):
         return {"image": name, "error": str(result)}
-    return {"image": name, "predictions": [{"class": c, "probability": round(p, 6)} for c, p in result]}
+    answer = {"answer": result.answer} if has_answers else {}
+    predictions = [{"class": c, "probability": round(p, 6)} for c, p in result.top_k]
+    return {"image": name, **answer, "predictions": predictions}
 
 
 class _Table:
     """A table that is printed row by row as results arrive. The header precedes the first row."""
 
-    def __init__(self, names: Sequence[str], classes: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], classes: Sequence[str], *, has_answers: bool) -> None:
         self.name_width = min(max(len(escape_unprintable(name)) for name in (*names, "image")), 60)
         self.class_width = max(map(len, classes))
+        self.answer_width = max(self.class_width, len(NOT_SURE)) if has_answers else 0
         self.head = True
 
-    def print_row(self, name: str, top_k: TopK) -> None:
+    def print_row(self, name: str, prediction: Prediction) -> None:
         if self.head:
             titles = ("top-1", "top-2", "top-3")
-            cells = [title.ljust(self.class_width + 7) for title in titles]
+            cells = self._answer("answer") + [title.ljust(self.class_width + 7) for title in titles]
             print("image".ljust(self.name_width), *cells, sep="  ")
             self.head = False
         shown = escape_unprintable(name)
         shown = shown if len(shown) <= self.name_width else "…" + shown[1 - self.name_width :]
-        cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in top_k]
-        print(shown.ljust(self.name_width), *cells, sep="  ", flush=True)
+        cells = [f"{name:{self.class_width}} {probability:6.1%}" for name, probability in prediction.top_k]
+        answer = self._answer(prediction.answer or NOT_SURE)
+        print(shown.ljust(self.name_width), *answer, *cells, sep="  ", flush=True)
+
+    def _answer(self, text: str) -> list[str]:
+        return [text.ljust(self.answer_width)] if self.answer_width else []

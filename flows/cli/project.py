@@ -15,6 +15,14 @@ record_option = click.option(
     help="Append the probabilities to FILE, not the images, for `cifarflow drift FILE`.",
 )
 
+confident_option = click.option(
+    "--confident",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Say `not sure` where no class has a probability of at least P, such as 0.9.",
+)
+NOT_SURE = "not sure"
+
 
 def find_project(start: Path) -> Path:
     """Return `start` or the nearest directory above it that is a project, as Git and DVC find theirs.

@@ -42,6 +42,10 @@ class OnnxClassifier:
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [(self.classes[i], float(probabilities[i])) for i in order]
 
+    def answer(self, probabilities: Probabilities, confident: float) -> str | None:
+        """Return the most probable class of one image, or None if its probability is below `confident`."""
+        return self.classes[probabilities.argmax()] if probabilities.max() >= confident else None
+
     @property
     def image_size(self) -> int:
         """Return the width and height in pixels of the images that the model takes."""

@@ -96,10 +96,21 @@ function explainValue(layer, channel, row, column, model) {
     result.steps.push(["activate", `f(z) = ReLU(z) = max(0, z) = ${formatNumber(Math.max(0, z))}: ${verdict}.`]);
     return result;
   }
-  const all = values.logits.values, largest = Math.max(...all);
-  const total = all.reduce((part, other) => part + Math.exp(other - largest), 0);
-  const power = Math.exp(z - largest);
-  result.steps.push(["softmax", `ŷ = e^(z − ${formatNumber(largest)}) / Σ e^(z − ${formatNumber(largest)}) = ${formatNumber(power)} / `
+  return explainProbability(result, z, values.logits.values, data.temperature);
+}
+
+function explainProbability(result, z, all, temperature) {
+  const largest = Math.max(...all);
+  const sumPowers = t => all.reduce((sum, other) => sum + Math.exp((other - largest) / t), 0);
+  let exponent = `z − ${formatNumber(largest)}`;
+  if (temperature !== 1) {
+    exponent = `(${exponent}) / T`;
+    result.steps.push(["calibrate", `All z are divided by the temperature T = ${formatNumber(temperature)}. Without it ŷ would be `
+      + `${formatPercent(Math.exp(z - largest) / sumPowers(1))}. T is one number for all images. It was chosen after training so `
+      + "that, on validation images, the probabilities say how often the network is right."]);
+  }
+  const power = Math.exp((z - largest) / temperature), total = sumPowers(temperature);
+  result.steps.push(["softmax", `ŷ = e^(${exponent}) / Σ e^(${exponent}) = ${formatNumber(power)} / `
     + `${formatNumber(total)} = ${formatPercent(power / total)}. Softmax makes probabilities of all z; taking off the `
     + "largest z changes nothing and keeps the powers small."]);
   return result;

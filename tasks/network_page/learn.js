@@ -2,7 +2,7 @@
 
 const MAX_UNDO = 100;  // A step keeps a copy of all weights.
 const GRADIENTS = [
-  ["logits", "∂J/∂z of the output: ŷ − y"],
+  ["logits", "∂J/∂z of the output: ŷ − y, where T is 1"],
   ["fc2", "∂J/∂ of dense layer 2"],
   ["fc1", "∂J/∂ of dense layer 1"],
   ["pool2", "∂J/∂ of pooling 2"],

@@ -107,16 +107,16 @@ const network = (() => {
     return z;
   }
 
-  /** ŷ_k = e^z_k / Σ e^z; the largest z is taken off first, so that no power overflows. */
-  function softmax(z) {
+  /** ŷ_k = e^(z_k / T) / Σ e^(z / T); the largest z is taken off first, so that no power overflows. */
+  function softmax(z, temperature) {
     const largest = Math.max(...z.values);
-    const powers = z.values.map(value => Math.exp(value - largest));
+    const powers = z.values.map(value => Math.exp((value - largest) / temperature));
     const sum = powers.reduce((total, power) => total + power, 0);
     return { ...z, values: powers.map(power => power / sum) };
   }
 
-  /** Run the network on x and return every value of every layer. */
-  function forward(parameters, x) {
+  /** Run the network on x and return every value of every layer. In training, the temperature is 1. */
+  function forward(parameters, x, temperature = 1) {
     const p = parameters, values = { x };
     values.z1 = convolve(x, p["conv1.weight"], p["conv1.bias"]);
     values.conv1 = relu(values.z1);
@@ -129,7 +129,7 @@ const network = (() => {
     values.z4 = applyDense(values.fc1, p["fc2.weight"], p["fc2.bias"]);
     values.fc2 = relu(values.z4);
     values.logits = applyDense(values.fc2, p["fc3.weight"], p["fc3.bias"]);
-    values.output = softmax(values.logits);
+    values.output = softmax(values.logits, temperature);
     return values;
   }
 

@@ -51,6 +51,7 @@ def write_network_page(inputs: ReportInputs, network_page: Path, report_page: Pa
         },
         "probabilities": list_probabilities(inputs, shown),
         "tta": inputs.classifier.tta,
+        "temperature": inputs.classifier.temperature,
         "size": inputs.classifier.image_size,
     }
     if isinstance(network, Net) and inputs.num_parameters <= MAX_PARAMETERS:
@@ -60,6 +61,7 @@ def write_network_page(inputs: ReportInputs, network_page: Path, report_page: Pa
             "classes": inputs.classes,
             "mean": inputs.classifier.mean.flatten().tolist(),
             "std": inputs.classifier.std.flatten().tolist(),
+            "temperature": inputs.classifier.temperature,
             "start": shown,
             "examples": [{**e, "pixels": encode_pixels(inputs.test_images[e["index"]])} for e in examples],
             **encode_weights(network),

@@ -42,7 +42,8 @@ function showImage(image) {
 
 function runForward() {
   const { data } = page;
-  page.values = network.forward(page.parameters, network.normalize(page.pixels, data.size, data.mean, data.std));
+  const x = network.normalize(page.pixels, data.size, data.mean, data.std);
+  page.values = network.forward(page.parameters, x, data.temperature);
   if (!page.maps.x) Object.keys(LAYERS).forEach(buildLayer);
   drawEverything();
 }

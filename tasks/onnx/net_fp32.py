@@ -45,7 +45,7 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     The graph computes what the classifier computes, up to rounding, but in a form that is faster:
 
-    - Normalization is part of the first convolution.
+    - Normalization is part of the first convolution, and the temperature part of the last layer.
     - An image stays in the order in which it is decoded: a 5x5 convolution over three channels is a 5x15 one
       with stride 3 over rows of interleaved RGB. Nothing is transposed.
     - The first convolution computes two neighboring rows at once, as 12 channels of a 6x15 kernel with a
@@ -55,7 +55,7 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
       convolves, and half as much has to be converted back to ONNX's layout.
     - ReLU follows the convolution directly, where ONNX Runtime fuses it.
     """
-    weights = fold_normalization(classifier)
+    weights = fold_constants(classifier)
     # The kernel gets a channel for each of two rows and reads the colors where they stand in memory.
     kernel, bias = _interleave_channels(_stack_two_rows(weights["conv1.weight"])), weights["conv1.bias"]
     tensors: Tensors = {
@@ -94,10 +94,12 @@ def build_fp32_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
     return build_onnx_model(nodes, tensors, opset)
 
 
-def fold_normalization(classifier: Classifier) -> Weights:
-    """Return the weights of a `Net` whose first convolution takes pixels of 0 to 255 and normalizes them.
+def fold_constants(classifier: Classifier) -> Weights:
+    """Return the weights of a `Net` that normalizes and calibrates without computing any more.
 
-    The result is exact, since that convolution has no padding: a border of zeros would be normalized, too.
+    Its first convolution takes pixels of 0 to 255 and normalizes them. This is exact, since that convolution
+    has no padding: a border of zeros would be normalized, too. Its last layer gives logits that are divided
+    by the temperature.
     """
     weights = {name: tensor.double().numpy() for name, tensor in classifier.network.state_dict().items()}
     mean, std = (x.double().numpy().reshape(3, 1, 1) for x in (classifier.mean, classifier.std))
@@ -105,6 +107,8 @@ def fold_normalization(classifier: Classifier) -> Weights:
     # w * (x / 255 - mean) / std + b = w / (255 * std) * x + (b - w * mean / std), summed over a kernel.
     weights["conv1.bias"] = weights["conv1.bias"] - (kernel * (mean / std)).sum((1, 2, 3))
     weights["conv1.weight"] = kernel / (255 * std)
+    for name in ("fc3.weight", "fc3.bias"):
+        weights[name] = weights[name] / classifier.temperature
     return weights
 
 

@@ -11,7 +11,8 @@ or more output channels. The network has 3, 6 and 16 channels. So:
   once, as 32 channels.
 - The channels stay last from the image to the features. `Transpose` only says so in ONNX's terms, and is
   optimized away when ONNX Runtime loads the file.
-- Normalization is part of the first convolution, so the image itself, which is uint8, is its input.
+- Normalization is part of the first convolution, so the image itself, which is uint8, is its input. The
+  temperature is part of the last layer.
 
 docs/onnx.md lists the variants that were tried.
 """
@@ -27,7 +28,7 @@ from tasks.onnx.net_fp32 import (
     build_dense_nodes,
     build_dense_tensors,
     build_onnx_model,
-    fold_normalization,
+    fold_constants,
 )
 
 # Each value holds the same numbers as its key in another order, or the maximum of some of them. Both tensors
@@ -40,7 +41,7 @@ def build_int8_graph(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
     Images `(N, 32, 32, 3)`, 0 to 255, become the classifier's probabilities `(N, classes)`, up to rounding.
     """
-    weights = fold_normalization(classifier)
+    weights = fold_constants(classifier)
     kernel, bias = weights["conv1.weight"], weights["conv1.bias"]
     # The pool compares column 0 with 1 and column 2 with 3, in both rows. What it compares has to stand in
     # different groups of twelve channels, hence the order of the columns.

@@ -15,7 +15,7 @@ from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -79,17 +79,28 @@ class StepMetrics:
         return mean_loss, num_correct.item() / self._num_images, self.lrs[-1]
 
 
-@torch.inference_mode()
 def validate(
     model: nn.Module, normalize: Normalize, images: ImageStore, labels: Tensor
 ) -> tuple[float, float]:
     """Return mean loss and accuracy, without test-time augmentation."""
     model.eval()
+    logits = predict_logits(model, model, normalize, images, labels)
+    is_correct = (logits.argmax(1) == labels).double()
+    return F.cross_entropy(logits, labels).item(), is_correct.mean().item()
+
+
+@torch.inference_mode()
+def predict_logits(
+    network: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    normalize: Normalize,
+    images: ImageStore,
+    labels: Tensor,
+) -> Tensor:
+    """Return what `forward`, which runs the network, gives for all images: logits `(N, classes)`."""
 
     def predict(indices: Tensor) -> Tensor:
         batches = torch.split(indices, VALIDATION_BATCH_SIZE)
-        return torch.cat([model(normalize(images.gather(batch))) for batch in batches])
+        return torch.cat([forward(normalize(images.gather(batch))) for batch in batches])
 
-    logits = ranks.predict_in_shares(model, predict, torch.arange(len(labels))).to(labels.device)
-    is_correct = (logits.argmax(1) == labels).double()
-    return F.cross_entropy(logits, labels).item(), is_correct.mean().item()
+    return ranks.predict_in_shares(network, predict, torch.arange(len(labels))).to(labels.device)

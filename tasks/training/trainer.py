@@ -14,12 +14,13 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from models.classifier import Classifier, fit_temperature
 from models.init import seed_global_generator
 from models.step import training_step
 from tasks.training import ranks
 from tasks.training.compile import compile_network
 from tasks.training.loader import BatchLoader, ImageStore, Normalize, sample_split
-from tasks.training.metrics import EpochMetrics, StepMetrics, validate
+from tasks.training.metrics import EpochMetrics, StepMetrics, predict_logits, validate
 from tasks.training.network import (
     check_last_batch,
     find_early_parameters,
@@ -169,6 +170,18 @@ class Trainer:
             raise
         assert self.best is not None
         return self.best
+
+    def fit_temperature(self, data: Splits) -> float:
+        """Fit the temperature of the best epoch's classifier, as it is exported, on the validation images."""
+        assert self.best is not None
+        network = copy.deepcopy(self.model)
+        network.load_state_dict(self.best.tensors)
+        metadata = data.metadata
+        classifier = Classifier(network.eval(), metadata["mean"], metadata["std"], self.config.tta)
+        val_data = self.val_images, self.val_labels
+        return fit_temperature(
+            predict_logits(network, classifier.logits, self.normalize, *val_data), self.val_labels
+        )
 
     def run_epoch(self, epoch: int) -> EpochMetrics:
         """Train for an epoch and validate. `RunError` if the loss is not finite."""

@@ -37,5 +37,12 @@ def load_classifier(file: Path) -> tuple[Classifier, dict[str, Any]]:
     """Load the classifier that is exported, from uint8 images to probabilities, and the file's metadata."""
     network, metadata = load_network(file)
     tta = metadata.get("train", {}).get("tta", "none")
-    classifier = Classifier(network, metadata["mean"], metadata["std"], tta, metadata["image_size"])
+    classifier = Classifier(
+        network,
+        metadata["mean"],
+        metadata["std"],
+        tta,
+        metadata["image_size"],
+        metadata.get("temperature", 1.0),  # Weights of earlier versions have none.
+    )
     return classifier.eval(), metadata

@@ -105,12 +105,42 @@ def test_evaluate_writes_metrics_in_the_documented_format(files: dict[str, Any])
     metrics = json.loads(files["metrics"].read_text())
     assert metrics["model"] == "Net"
     assert (metrics["seed"], metrics["epochs"], metrics["device"]) == (7, 3, "cpu")
-    keys = {"loss", "accuracy", "balanced_accuracy", "macro_f1", "ece", "per_class"}
+    keys = {
+        *("loss", "loss_uncalibrated", "ece", "ece_uncalibrated"),
+        *("accuracy", "balanced_accuracy", "macro_f1", "per_class"),
+    }
     assert metrics["val"].keys() == keys
     assert metrics["test"].keys() == keys | {"accuracy_ci95"}
+    assert metrics["temperature"] == 1, "weights of earlier versions have none"
+    assert metrics["test"]["ece"] == metrics["test"]["ece_uncalibrated"]
+    assert metrics["confident"].keys() == {
+        *("threshold", "test_answered", "test_accuracy", "meaningless_images", "meaningless_answered")
+    }
     low, high = metrics["test"]["accuracy_ci95"]
     assert low < metrics["test"]["accuracy"] < high
     assert metrics["test"]["per_class"].keys() == set(CLASSES)
+
+
+def test_evaluate_measures_with_and_without_the_temperature(files: dict[str, Any]) -> None:
+    """The temperature changes the probabilities as PyTorch's softmax of the divided logits, and no class."""
+    run = {"network": "net", "seed": 7, "epochs": 3, "device": "cpu"}
+    network = Net()
+    with torch.no_grad():
+        network.fc3.weight *= 100
+    save_tensors(files["weights"], network.state_dict(), METADATA | run)
+    evaluate(**files, config=CONFIG)
+    before = json.loads(files["metrics"].read_text())["test"]
+    save_tensors(files["weights"], network.state_dict(), METADATA | run | {"temperature": 4.0})
+    evaluate(**files, config=CONFIG)
+    after = json.loads(files["metrics"].read_text())["test"]
+    test = load_splits(files["splits"]).test
+    with torch.inference_mode():
+        logits = network((test.images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25)
+    assert after["loss"] == pytest.approx(F.cross_entropy(logits / 4, test.labels).item(), rel=1e-4)
+    assert after["loss"] < 0.9 * before["loss"]
+    for name in ("loss", "ece"):
+        assert after[f"{name}_uncalibrated"] == before[name]
+    assert after["per_class"] == before["per_class"]
 
 
 def test_evaluate_writes_one_prediction_per_test_image(files: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from tasks.evaluate import evaluate
 from tasks.params import EvaluateConfig
 from tasks.train import train
 from tasks.workspace.errors import InputError, RunError
-from tasks.workspace.splits import load_tensors
+from tasks.workspace.splits import load_splits, load_tensors
+from tasks.workspace.weights import load_classifier
 from tests.brightness import ADAMW, AIRBENCH94, build_config, save_brightness_splits
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
@@ -79,6 +80,28 @@ def test_train_saves_the_best_validation_epoch(splits: Path) -> None:
     _, metadata = load_tensors(splits.with_name("model.safetensors"))
     best = max(read_history(splits), key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     assert metadata["epoch"] == int(best["epoch"])
+
+
+@pytest.mark.parametrize("tta", ["none", "flip"])
+def test_train_keeps_the_temperature_that_fits_validation(splits: Path, tta: str) -> None:
+    """No other temperature of the exported classifier has a lower loss on the validation images."""
+    run_train(splits, epochs=4, lr=0.01, tta=tta)
+    file = splits.with_name("model.safetensors")
+    classifier, metadata = load_classifier(file)
+    assert classifier.temperature == metadata["temperature"]
+    val = load_splits(splits).val
+
+    def loss(temperature: float) -> float:
+        classifier.temperature = temperature
+        with torch.inference_mode():
+            probabilities = classifier(val.images).double()
+        # As if there were one image more, whose label is divided evenly among the classes.
+        likelihood = probabilities.log()
+        return -float(likelihood.gather(1, val.labels[:, None]).sum() + likelihood.mean())
+
+    best = metadata["temperature"]
+    assert best != 1
+    assert all(loss(best) < loss(best * ratio) for ratio in (0.9, 1.1))
 
 
 def test_train_returns_accuracy_and_times(splits: Path) -> None:

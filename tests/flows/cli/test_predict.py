@@ -80,6 +80,25 @@ def test_predict_as_json_prints_one_record_per_image(
     assert {entry["class"] for entry in predictions} <= set(load_model(model).classes)
 
 
+def test_predict_is_not_sure_below_the_probability_that_was_asked_for(
+    model: Path, images_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(images_dir / "b.png")
+    predict_images([image], model, as_json=True, confident=0.0)
+    (record,) = records(capsys.readouterr().out).values()
+    first = record["predictions"][0]  # type: ignore[index]
+    assert record["answer"] == first["class"]
+    for confident, answer in ((first["probability"] - 1e-4, first["class"]), (1.0, None)):
+        predict_images([image], model, as_json=True, confident=confident)
+        (record,) = records(capsys.readouterr().out).values()
+        assert record["answer"] == answer
+        predict_images([image], model, confident=confident)
+        head, row = capsys.readouterr().out.splitlines()
+        assert head.split() == ["image", "answer", "top-1", "top-2", "top-3"]
+        start = head.index("answer")
+        assert row[start : head.index("top-1")].strip() == (answer or "not sure")
+
+
 def test_predict_skips_corrupt_and_missing_files(
     model: Path, images_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ const parameters = network.viewParameters(theta, data.shapes);
 
 const commands = {
   // the probabilities of each image
-  forward: () => inputs.map(x => Array.from(network.forward(parameters, x).output.values)),
+  forward: () => inputs.map(x => Array.from(network.forward(parameters, x, data.temperature).output.values)),
   // θ, and J and ∇J of each image
   gradients: () => ({
     theta: Array.from(theta),
@@ -38,7 +38,7 @@ const commands = {
   },
   // of the first image, what the page says of values all over each layer, beside the values themselves
   explain: () => {
-    const values = network.forward(parameters, inputs[0]);
+    const values = network.forward(parameters, inputs[0], data.temperature);
     return Object.keys(LAYERS).flatMap(layer => {
       const tensor = values[layer], found = [];
       for (let at = 0; at < tensor.values.length; at += 7) {

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 NUM_IMAGES = 1000
 FORWARD = """
 images => {
-  const bytes = network.decodePixels(images), { size, mean, std } = page.data, length = 3 * size * size;
-  return Array.from({ length: bytes.length / length }, (_, i) => Array.from(network.forward(
-    page.parameters, network.normalize(bytes.subarray(i * length, (i + 1) * length), size, mean, std)
-  ).output.values));
+  const { size, mean, std, temperature } = page.data;
+  const bytes = network.decodePixels(images), length = 3 * size * size;
+  return Array.from({ length: bytes.length / length }, (_, i) => {
+    const x = network.normalize(bytes.subarray(i * length, (i + 1) * length), size, mean, std);
+    return Array.from(network.forward(page.parameters, x, temperature).output.values);
+  });
 }
 """
 

@@ -25,10 +25,11 @@ def run(model: onnx.ModelProto, images: Images) -> Probabilities:
     return np.asarray(session.run(None, {"images": images})[0])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_fp32_graph_equals_network_in_float64(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "temperature"), [(0, 1.0), (1, 1.7), (2, 0.6)])
+def test_fp32_graph_equals_network_in_float64(seed: int, temperature: float) -> None:
     """The weights are enlarged, so that probabilities are far from a tenth each."""
     classifier = build_classifier(seed)
+    classifier.temperature = temperature
     network = classifier.network
     assert isinstance(network, Net)
     with torch.no_grad():
@@ -38,7 +39,7 @@ def test_fp32_graph_equals_network_in_float64(seed: int) -> None:
     x = (x - classifier.mean.double()) / classifier.std.double()
     actual = run(build_fp32_graph(classifier, 13), images)
     with torch.inference_mode():
-        expected = torch.softmax(network.double()(x), 1).numpy()
+        expected = torch.softmax(network.double()(x) / temperature, 1).numpy()
     assert expected.max() > 0.3
     assert np.abs(actual - expected).max() < 1e-5
 

@@ -1,0 +1,1 @@
+"""Measure how often the classifier answers confidently, and how often it is right then."""
