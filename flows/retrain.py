@@ -75,7 +75,7 @@ def retrain(parameters: RetrainParameters) -> State[Any]:
             question = _read_question()
     # There is another question if the champion has changed before the answer came.
     while question is not None:
-        answer = ask(question)
+        answer = ask(question, settings)
         with exclusive_workspace(parameters, wait=True):
             chain.run("approve", record_answer, question, answer, settings)
             question = _read_question()

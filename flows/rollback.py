@@ -1,6 +1,7 @@
 """The flows `rollback` and `promote`: by these, a person decides which model is the champion."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -120,5 +121,6 @@ def _print_what_serves(entry: LedgerEntry, branch: str | None) -> None:
     if branch:
         print(f"{entry.label} serves predictions now; the branch {branch} has the decision")
         return
-    files = f"{LEDGER} {CHAMPION_DVC_FILE} {read_params(PARAMS).paths.decisions}"
+    pages = Path(read_params(PARAMS).paths.decisions).parent
+    files = f"{LEDGER} {CHAMPION_DVC_FILE} {pages}"
     print(f"{entry.label} serves predictions now; to share the decision, commit it: git add {files}")

@@ -24,7 +24,12 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from flows.champion.model import promote
 from flows.champion.publish import commit_to_branch, show_decision
-from flows.champion.results_branch import REMOTE_RETRIES, DecisionSettings, publish_decision
+from flows.champion.results_branch import (
+    REMOTE_RETRIES,
+    DecisionSettings,
+    locate_page,
+    publish_decision,
+)
 from flows.run import markdown
 from flows.run.flow_run import (
     read_pause_keys,
@@ -67,17 +72,21 @@ def was_asked() -> bool:
     return any(key.startswith(KEY_PREFIX) for key in read_pause_keys())
 
 
-def ask(question: LedgerEntry) -> Approval | None:
-    """Return the answer; None if the time was over. This does not return if it suspends the flow run."""
+def ask(question: LedgerEntry, settings: DecisionSettings) -> Approval | None:
+    """Return the answer; None if the time was over. This does not return if it suspends the flow run.
+
+    The question names the page of the comparison, and the commit that holds it, to be looked at before.
+    """
+    description = markdown.decision_markdown(question, locate_page(question, settings))
     if not _is_deployed():
-        return _ask_on_terminal(question)
+        return _ask_on_terminal(description)
     assert question.approval is not None
     remaining = registry.deadline(question) - dt.datetime.now(dt.UTC)
     # The same question is not asked twice: with a key that it knows, Prefect gives the answer.
     key = f"{KEY_PREFIX}{question.model_md5}-{question.approval['champion_md5'] or 'none'}"
     try:
         return suspend_flow_run(
-            wait_for_input=Approval.with_initial_data(description=markdown.decision_markdown(question)),
+            wait_for_input=Approval.with_initial_data(description=description),
             timeout=max(1, round(remaining.total_seconds())),
             key=key,
         )
@@ -167,13 +176,13 @@ def _is_deployed() -> bool:
     return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
-def _ask_on_terminal(question: LedgerEntry) -> Approval:
+def _ask_on_terminal(description: str) -> Approval:
     """Ask the person at the terminal.
 
     Ctrl-C, or an end of the input, is a no, whose reason holds what was typed before.
     """
     status_logger.info("")
-    click.echo(markdown.decision_markdown(question), err=True)
+    click.echo(description, err=True)
     try:
         login = getpass.getuser()
     except (KeyError, OSError):  # The user of a container may have no name.

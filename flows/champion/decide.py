@@ -13,8 +13,10 @@ from dvc.repo import Repo
 from prefect.runtime import flow_run
 
 from flows.champion.model import fetch_model, promote, provenance_hashes, sync_champion
+from flows.champion.page import name_next_page, read_commit, show_comparison
 from flows.versions.dvc_remote import pull_outputs
 from flows.versions.dvc_repro import open_repo
+from tasks.decision_pages.page import ComparedModels
 from tasks.drift.check import read_intakes
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
@@ -37,7 +39,7 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
     started = time.perf_counter()
     challenger = Path(params.paths.onnx_model)
     parity = read_json(Path(params.paths.benchmarks))["parity"]
-    evidence, decision = _compare(challenger, parity, params)
+    evidence, decision, models = _compare(challenger, parity, params)
     entries = ledger.read_ledger()
     intakes = read_intakes(params, since=entries[-1].time if entries else "")
     int8, int8_evidence = _check_int8(params, evidence)
@@ -49,11 +51,13 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
             model_bytes=challenger.stat().st_size,
             flow_run_name=str(flow_run.name),
             flow_run_id=str(flow_run.id),
-            provenance=provenance_hashes(repo, params.model_dump_json(), load_model(challenger).metadata),
+            provenance=provenance_hashes(repo, params.model_dump_json(), models.metadata[0]) | read_commit(),
             evidence=evidence | int8_evidence | ({"drift": intakes} if intakes else {}),
+            page=name_next_page(params),
             **int8,
         )
         entry = _record(repo, entry, approve_timeout)
+    show_comparison(entry, models, params)
     print(f"compared in {time.perf_counter() - started:.1f} s")
     return entry
 
@@ -68,7 +72,7 @@ def decide_again(
             pull_outputs(repo, [params.paths.splits])
         challenger = fetch_model(repo, question.model_md5)
     parity = {key: question.evidence[f"parity_{key}"] for key in ("max_abs_diff", "argmax_agreement")}
-    evidence, decision = _compare(challenger, parity, params)
+    evidence, decision, models = _compare(challenger, parity, params)
     champion = ledger.current_champion(ledger.read_ledger())
     since = f"{champion.label} came" if champion else "the champion went"
     kept = {key: question.evidence[key] for key in ("drift", "int8_val_accuracy") if key in question.evidence}
@@ -80,20 +84,27 @@ def decide_again(
         flow_run_id=str(flow_run.id),
         evidence=evidence | kept,
         approval=None,
+        page=name_next_page(params),
     )
     with open_repo() as repo:
-        return _record(repo, entry, approve_timeout)
+        entry = _record(repo, entry, approve_timeout)
+    show_comparison(entry, models, params)
+    return entry
 
 
-def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> tuple[dict[str, Any], Decision]:
+def _compare(
+    file: Path, parity: dict[str, Any], params: Params
+) -> tuple[dict[str, Any], Decision, ComparedModels]:
     """Compare with the champion; the evidence also names the model against which margins stay measured."""
     entries = ledger.read_ledger()
     champion, reference = ledger.current_champion(entries), ledger.find_reference(entries)
-    sweep = Path(params.paths.sweep)
+    sweep, splits = Path(params.paths.sweep), Path(params.paths.splits)
+    challenger = load_model(file, NUM_THREADS)
+    champion_model = load_model(CHAMPION, NUM_THREADS) if champion else None
     decision = compare(
-        load_model(challenger, NUM_THREADS),
-        load_model(CHAMPION, NUM_THREADS) if champion else None,
-        Path(params.paths.splits),
+        challenger,
+        champion_model,
+        splits,
         parity,
         params.compare,
         reference=_load_reference(reference) if reference and reference != champion else None,
@@ -107,7 +118,11 @@ def _compare(challenger: Path, parity: dict[str, Any], params: Params) -> tuple[
     evidence = decision.evidence.as_dict()
     if reference and decision.promote and not decision.is_reference:
         evidence["reference_md5"] = reference.model_md5
-    return evidence, decision
+    metadata = [model.metadata for model in (challenger, champion_model) if model]
+    models = ComparedModels(
+        load_splits(splits), challenger.classes, metadata, decision.val_probabilities, champion
+    )
+    return evidence, decision, models
 
 
 def _check_int8(params: Params, evidence: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,7 +145,6 @@ def _check_int8(params: Params, evidence: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _load_reference(reference: LedgerEntry) -> OnnxClassifier:
-
     with open_repo() as repo:
         try:
             return load_model(fetch_model(repo, reference.model_md5), NUM_THREADS)

@@ -17,8 +17,8 @@ from flows.run.lineage import record_champion
 from flows.versions.dvc_data import DATA
 from flows.versions.dvc_repro import load_repo, open_repo
 from flows.versions.git import find_problem, hide_credentials, run_git, try_commit, write_commit
+from tasks.decision_pages.index import write_index
 from tasks.params import PARAMS, Params
-from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import CHAMPION_DVC_FILE, LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion
 from tasks.workspace.errors import InputError, RunError, describe_os_error, escape_unprintable
@@ -38,21 +38,22 @@ def show_decision(entry: LedgerEntry, params: Params) -> None:
 
     The decision stands already. Prefect gets an artifact, an event and the lineage.
     """
-    update_decisions_page(params)
-    create_markdown_artifact(markdown.decision_markdown(entry), key="decision")
+    update_decision_pages(params)
+    page = entry.page if Path(entry.page).is_file() else ""
+    create_markdown_artifact(markdown.decision_markdown(entry, page), key="decision")
     _emit_decision_event(entry)
     if entry.is_promotion:
         record_champion(entry, params.paths.onnx_model)
         alias_champion(entry.model_md5, params.tracking)
 
 
-def update_decisions_page(params: Params) -> Path:
-    """Write the page of all decisions anew and return its path. If that fails, a line says so."""
+def update_decision_pages(params: Params) -> list[Path]:
+    """Renew the pages of decisions from the ledger and return their paths. If that fails, a line says so."""
     try:
-        write_decisions_page(params.paths)
+        return write_index(params.paths)
     except RunError as error:
-        print(f"the page of decisions is not up to date: {error}")
-    return Path(params.paths.decisions)
+        print(f"the pages of decisions are not up to date: {error}")
+    return [Path(params.paths.decisions)]
 
 
 def _emit_decision_event(entry: LedgerEntry) -> None:
@@ -102,12 +103,13 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
             errors.append(f"cannot commit: {problem.text}")
     else:
         try:
+            files = [LEDGER, CHAMPION_DVC_FILE, *update_decision_pages(params)]
             # DVC itself locks the repository, here and in a push.
             with _preserve_git_index(), load_repo() as repo:
                 repo.experiments.save(
                     name=entry.flow_run_name,
                     force=True,
-                    include_untracked=[str(file) for file in (LEDGER, CHAMPION_DVC_FILE) if file.is_file()],
+                    include_untracked=[str(file) for file in files if file.is_file()],
                 )
             saved = True
         except OSError as error:
@@ -167,7 +169,7 @@ def check_publish(*, push: bool, commit: bool) -> None:
     elif problem:
         raise InputError(f"cannot commit: {problem.text}; to change that: {problem.fix}")
     elif commit:
-        _require_other_branch(_name_branch(dt.datetime.now(dt.UTC).date().isoformat()))
+        _require_other_branch(name_branch(dt.datetime.now(dt.UTC).date().isoformat()))
         try_commit()
 
 
@@ -176,11 +178,11 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
 
     The user's staged changes and the branch that is checked out stay as they are.
     """
-    branch = _name_branch(entry.time[:10])
+    branch = name_branch(entry.time[:10])
     _require_other_branch(branch)
     ref = f"refs/heads/{branch}"
     files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *report_paths(params)]
-    files.append(Path(params.paths.decisions))
+    files += update_decision_pages(params)
     parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
     commit = write_commit(parent, files, decision_message(entry))
     if commit is not None:
@@ -188,7 +190,8 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
     return branch
 
 
-def _name_branch(date: str) -> str:
+def name_branch(date: str) -> str:
+    """Return the branch for the decisions of a day."""
     return f"retrain/{date}"
 
 
@@ -203,7 +206,7 @@ def decision_message(entry: LedgerEntry) -> str:
 
 
 def report_paths(params: Params) -> list[Path]:
-    """List what the stages write to reports/. No stage writes the page of decisions."""
+    """List what the stages write to reports/. No stage writes the pages of decisions."""
     paths = [Path(path) for name, path in params.paths if name != "decisions"]
     return [path for path in paths if path.is_relative_to(REPORTS_DIR)]
 

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.champion.publish import decision_message, report_paths, update_decisions_page
+from flows.champion.publish import decision_message, name_branch, report_paths, update_decision_pages
 from flows.run.flow_run import workspace_task
 from flows.run.killed_runs import clear_manifest_environment
 from flows.versions.dvc_data import DATA, data_stage
@@ -52,7 +52,7 @@ class PublishBranch(RemoteBranch):
         """Bring the branch's results into the workspace."""
         self.fetch()
         if self.head != run_git("rev-parse", "HEAD"):
-            results = [LOCK, DATA_FILE, LEDGER, CHAMPION_DVC_FILE, Path(params.paths.decisions)]
+            results = [LOCK, DATA_FILE, LEDGER, CHAMPION_DVC_FILE, Path(params.paths.decisions).parent]
             self.checkout(*results, *report_paths(params))
         self._data = self.hash_blob(DATA_FILE)
         self.num_decisions = len(ledger.read_ledger())
@@ -141,6 +141,19 @@ class DecisionSettings:
     """how long a person has time to answer before a model is promoted; None if nobody is asked"""
 
 
+def locate_page(entry: LedgerEntry, settings: DecisionSettings) -> str:
+    """Say where a person finds the page of a decision that has been published; empty where there is none."""
+    if not Path(entry.page).is_file():
+        return ""
+    if settings.branch is not None:
+        return f"{entry.page} at the commit {settings.branch.head} of the branch {settings.branch.name}"
+    branch = name_branch(entry.time[:10])
+    commit = settings.commit and run_git("rev-parse", "--quiet", "--verify", branch, check=False)
+    if commit:
+        return f"{entry.page} at the commit {commit} of the branch {branch}"
+    return f"{entry.page} in {Path.cwd()}, in no commit yet"
+
+
 REMOTE_RETRIES: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": [10.0, 60.0],
@@ -177,15 +190,17 @@ def publish_decision(
     default this run's own, which was accepted already where the answer to a push got lost.
     """
     find_accepted = find_accepted or _find_own
+    params = read_params(PARAMS)
     while True:
         branch.fetch()
-        branch.checkout(LEDGER, CHAMPION_DVC_FILE)
+        # Pages of decisions come along: another machine may have written one of the number that ours has.
+        branch.checkout(LEDGER, CHAMPION_DVC_FILE, Path(params.paths.decisions).parent)
         accepted = find_accepted(ledger.read_ledger())
         if accepted is not None:
             return accepted
         entry = decide()
-        page = update_decisions_page(read_params(PARAMS))
-        if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE, page], decision_message(entry)):
+        pages = update_decision_pages(params)
+        if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE, *pages], decision_message(entry)):
             return entry
         print(f"{branch.name} has moved on; deciding again")
 

@@ -11,9 +11,9 @@ from dvc.repo import Repo
 from flows.run.lock import workspace_lock
 from flows.versions.dvc_repro import prepare_dvc
 from tasks.dataset.synthetic import generate_sample
+from tasks.decision_pages.index import write_index
 from tasks.overrides import copy_params
 from tasks.params import read_params
-from tasks.registry.decisions_page import write_decisions_page
 from tasks.workspace.errors import InputError, RunError
 
 SAMPLE_DIR = "sample"
@@ -50,7 +50,7 @@ def prepare_sample_workspace(project: Path, *, wait: bool = False) -> Path:
             if not Path(".dvc/config").is_file():  # This is missing after a kill as well.
                 with Repo.init(no_scm=True, force=True):
                     pass
-            write_decisions_page(read_params(Path("params.yaml")).paths)  # The report links to it.
+            write_index(read_params(Path("params.yaml")).paths)  # The report links to it.
             if not Path("data").is_dir():
                 generate_sample(Path("data"))
             with Repo() as repo:

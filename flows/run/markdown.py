@@ -143,12 +143,20 @@ def _parts_rows(evidence: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def decision_markdown(entry: LedgerEntry) -> str:
-    """Show the decision, its reason, and challenger and champion side by side."""
+def decision_markdown(entry: LedgerEntry, page: str = "") -> str:
+    """Show the decision, its reason, and challenger and champion side by side.
+
+    `page` says where the page of the comparison is; it is empty where there is none.
+    """
     evidence = entry.evidence
     decision = entry.decision.replace("_", " ").capitalize()
     lines = [f"# {decision}: {escape_markdown(entry.reason)}", ""]
     lines += [f"Model `{entry.model_md5}`, version {entry.version} in the ledger, {entry.time}.", ""]
+    if page:
+        lines += [
+            f"Images that get better or worse, and what has changed: {escape_markdown(page)}",
+            "",
+        ]
     lines += ["| | challenger | champion |", "| --- | ---: | ---: |"]
     for split in ("val", "test"):
         accuracies = [evidence.get(f"{model}_{split}_accuracy") for model in ("challenger", "champion")]

@@ -14,6 +14,7 @@ from tasks.registry.evidence import (
     ExportedModel,
     Grounds,
     compare_accuracies,
+    count_images_by_class,
     find_lost_classes,
     hash_own_val,
     is_correct,
@@ -21,7 +22,13 @@ from tasks.registry.evidence import (
     run_tests,
 )
 from tasks.registry.selection import find_selection
-from tasks.registry.significance import allocate_look, compare_with_guessing, count_discordant, mcnemar_exact
+from tasks.registry.significance import (
+    Correct,
+    allocate_look,
+    compare_with_guessing,
+    count_discordant,
+    mcnemar_exact,
+)
 from tasks.workspace.splits import load_splits
 
 if TYPE_CHECKING:
@@ -42,6 +49,8 @@ class Decision:
     promote: bool
     reason: str
     evidence: Comparison
+    val_probabilities: Sequence[NDArray[np.float32]] = ()
+    """`(N, classes)` on the validation images, of the challenger and of the champion if it was compared"""
 
     @property
     def is_reference(self) -> bool:
@@ -94,42 +103,41 @@ def compare(
     """
     data, history = load_splits(splits), history or History()
     val_sha256 = hash_own_val(data)
-    challenger_correct = is_correct(challenger, data.val)
+    images, labels = data.val.images.numpy(), data.val.labels.numpy()
+    val_probabilities = [challenger.predict_proba(images)]
+    challenger_correct = val_probabilities[0].argmax(1) == labels
     # `values` becomes the evidence. It begins with what is known of the challenger alone.
     values: dict[str, Any] = {
         "val_sha256": val_sha256,
-        "val_images": len(data.val.labels),
+        "val_images": len(labels),
+        "images_by_class": count_images_by_class(data, len(challenger.classes)),
         "challenger_val_accuracy": float(challenger_correct.mean()),
         "challenger_test_accuracy": float(is_correct(challenger, data.test).mean()),
         "parity_max_abs_diff": float(parity["max_abs_diff"]),
         "parity_argmax_agreement": float(parity["argmax_agreement"]),
         "selection": find_selection(challenger.metadata, val_sha256, history.sweep),
     }
-    obstacle = None
-    if champion is None:
-        obstacle = _find_first_obstacle(challenger_correct, data.val.labels.numpy(), config)
-    elif champion.classes != challenger.classes:
-        obstacle = f"its classes differ from the champion's: {', '.join(challenger.classes)}"
-    elif history.champion_val_sha256 not in {None, val_sha256}:
-        obstacle = (
-            "the data set's own validation images differ from the champion's, whose training images may be "
-            "among them, so the models cannot be compared"
-        )
-    else:
+    is_same_val = history.champion_val_sha256 in {None, val_sha256}
+    obstacle = _find_obstacle(
+        (challenger, champion), challenger_correct, labels, config, is_same_val=is_same_val
+    )
+    if champion is not None and obstacle is None:
         models = challenger, champion, reference or champion
-        values |= _compare_on_validation(models, challenger_correct, values, data, config, history, now)
+        val_probabilities.append(champion.predict_proba(images))
+        correct = challenger_correct, val_probabilities[1].argmax(1) == labels
+        values |= _compare_on_validation(models, correct, values, data, config, history, now)
     # Without a comparison, the figures of a comparison stay None.
     evidence = Comparison(**values)
     if evidence.p_value is not None:
         evidence = replace(evidence, grounds=_find_grounds(evidence, config))
     rejection = next(_rejection_reasons(evidence, obstacle, config), None)
     reason = rejection or _describe_grounds(evidence, config)
-    return Decision(promote=rejection is None, reason=reason, evidence=evidence)
+    return Decision(rejection is None, reason, evidence, val_probabilities)
 
 
 def _compare_on_validation(
     models: tuple[ExportedModel, ExportedModel, ExportedModel],
-    challenger_correct: NDArray[np.bool_],
+    correct: Correct,
     found: Mapping[str, Any],
     data: Splits,
     config: CompareConfig,
@@ -138,10 +146,9 @@ def _compare_on_validation(
 ) -> dict[str, Any]:
     """Measure and test challenger, champion and reference; return further figures of `Comparison`.
 
-    `challenger_correct` is `(N,)` for the validation images, `found` the evidence so far.
+    `correct` is of challenger and champion on the validation images, `found` the evidence so far.
     """
     challenger, champion, reference = models
-    correct = challenger_correct, is_correct(champion, data.val)
     values: dict[str, Any] = compare_accuracies(correct, data, challenger.classes, config)
     values["champion_test_accuracy"] = float(is_correct(champion, data.test).mean())
     values["latency_ratio"] = measure_latency_ratio(challenger, champion, data.val.images[:1].numpy())
@@ -151,12 +158,38 @@ def _compare_on_validation(
     is_paid = selection is None or selection in history.selections
     values["candidates"] = None if is_paid else selection["candidates"]
     if reference is not champion:
-        correct = challenger_correct, is_correct(reference, data.val)
+        correct = correct[0], is_correct(reference, data.val)
         values["p_reference"] = mcnemar_exact(*count_discordant(correct))
     values |= run_tests(correct, {**found, **values}, data, look.error, config)
     lost_classes = find_lost_classes(correct, data.val.labels.numpy(), config)
     values["lost_classes"] = {challenger.classes[k]: gain for k, gain in lost_classes.items()}
     return values
+
+
+def _find_obstacle(
+    models: tuple[ExportedModel, ExportedModel | None],
+    correct: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    config: CompareConfig,
+    *,
+    is_same_val: bool,
+) -> str | None:
+    """Say why the challenger must not be the first champion, or cannot be compared; None if it may.
+
+    `correct` `(N,)` is the challenger's; `is_same_val` says whether the data set's own validation images are
+    those of the champion's promotion.
+    """
+    challenger, champion = models
+    if champion is None:
+        return _find_first_obstacle(correct, labels, config)
+    if champion.classes != challenger.classes:
+        return f"its classes differ from the champion's: {', '.join(challenger.classes)}"
+    if not is_same_val:
+        return (
+            "the data set's own validation images differ from the champion's, whose training images may be "
+            "among them, so the models cannot be compared"
+        )
+    return None
 
 
 def _find_first_obstacle(

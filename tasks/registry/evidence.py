@@ -112,6 +112,8 @@ class Comparison:
     """accuracies on the validation images that were added"""
     uneven_classes: dict[str, tuple[float, float]] | None = None
     """shares, of the own and of all validation images, of the classes of which additions changed them much"""
+    images_by_class: dict[str, list[int]] | None = None
+    """number of images of each class, in the order of the classes, under `train` and `val`"""
     latency_ratio: float | None = None
     """time of the challenger per image, divided by that of the champion"""
 
@@ -124,6 +126,14 @@ def hash_own_val(data: Splits) -> str:
     num_own = _count_own_val(data)
     images, labels = data.val.images[:num_own].numpy(), data.val.labels[:num_own].numpy()
     return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+
+
+def count_images_by_class(data: Splits, num_classes: int) -> dict[str, list[int]]:
+    """Return the number of images of each class in training and in validation."""
+    return {
+        name: np.bincount(part.labels.numpy(), minlength=num_classes).tolist()
+        for name, part in (("train", data.train), ("val", data.val))
+    }
 
 
 def _count_own_val(data: Splits) -> int:

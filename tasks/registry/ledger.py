@@ -64,6 +64,8 @@ class LedgerEntry:
     """time of the decision, ISO 8601, UTC"""
     approval: Mapping[str, Any] | None = None
     """in a pending approval `deadline` and `champion_md5`, in its answer `approved`, `person` and `reason`"""
+    page: str = ""
+    """the page that shows the comparison (`tasks.decision_pages`); empty in lines of earlier versions"""
 
     @property
     def is_promotion(self) -> bool:
@@ -76,8 +78,8 @@ class LedgerEntry:
         return self.approval is not None and "approved" in self.approval
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object of the entry's line, without approval and int8 model where there are none."""
-        optional = {"approval", "int8_md5", "int8_bytes"}
+        """Return the object of the entry's line, without approval, int8 model or page if it has none."""
+        optional = {"approval", "int8_md5", "int8_bytes", "page"}
         return {key: value for key, value in vars(self).items() if value or key not in optional}
 
     @property
@@ -262,6 +264,15 @@ def to_line(text: str) -> str:
     )
 
 
+def next_version(file: Path = LEDGER) -> int:
+    """Return the version that the next decision gets."""
+    return _count_lines(read_content(file)) + 1
+
+
+def _count_lines(content: LedgerContent) -> int:
+    return content.intact.count(b"\n")
+
+
 def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
     """Append a decision, and return it with its version and time. On return it is on disk.
 
@@ -274,7 +285,7 @@ def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
             backup_file.write(content.truncated + b"\n")
         print(f"the last line of {file} was truncated; moved to {backup}")
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    entry = replace(entry, version=content.intact.count(b"\n") + 1, time=now)
+    entry = replace(entry, version=_count_lines(content) + 1, time=now)
     with atomic_write(file) as temp_path:
         temp_path.write_bytes(content.intact + seal_line(entry.as_dict(), content.last_digest))
     return entry

@@ -41,7 +41,7 @@ def test_retrain_promotes_rejects_and_skips(champion_copy: Path) -> None:
 
     entries = ledger.read_ledger()
     assert [entry.decision for entry in entries] == ["promoted", "promoted", "rejected"]
-    assert {*entries[1].provenance} == {"data", "params", "code", "weights"}
+    assert {*entries[1].provenance} == {"data", "params", "code", "weights", "commit"}
     assert entries[1].evidence["accuracy_gain"] > 0
     assert entries[1].flow_run_id
 
@@ -152,7 +152,13 @@ def test_decisions_are_events_and_artifacts(champion_copy: Path, monkeypatch: py
     page = str(read_artifacts(state)["decision"].data)
     assert page.startswith("# Promoted: +")
     assert "| accuracy, val |" in page
-    evidence = ledger.read_ledger()[1].evidence
+    decided = ledger.read_ledger()[1]
+    evidence = decided.evidence
+    shown = Path(decided.page).read_text(encoding="utf-8")
+    assert decided.page in page
+    assert f"<h2>Images that get better: {evidence['discordant_challenger']:,}</h2>" in shown
+    assert '<p class="status">Rolled back</p>' in shown
+    assert "The code of all stages is the same." in shown
     assert ", look 1 of a year, error spent: 0.50%" in page
     assert f"| {json.dumps(evidence['discordant_challenger'])} |" in page
     assert str(read_artifacts(rolled_back)["decision"].data).startswith("# Rolled back: manual rollback to ")

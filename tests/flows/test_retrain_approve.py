@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL
 
 import flows.retrain
 from flows.champion.approval import ask
+from flows.champion.results_branch import DecisionSettings
 from flows.rollback import promote
 from flows.versions.dvc_repro import open_repo
 from tasks.overrides import parse_overrides, write_overrides
@@ -57,7 +58,7 @@ def test_retrain_whose_question_stays_open_is_rejected_after_its_time(
 ) -> None:
     """The process was killed while it asked: the next runs wait, a person may decide, time is limited."""
 
-    def die(question: LedgerEntry) -> None:
+    def die(question: LedgerEntry, settings: DecisionSettings) -> None:
         raise OSError(9, "killed")
 
     monkeypatch.setattr(flows.retrain, "ask", die)
@@ -97,11 +98,11 @@ def test_retrain_compares_again_with_a_champion_that_came_before_the_answer(
 ) -> None:
     asked: list[LedgerEntry] = []
 
-    def ask_late(question: LedgerEntry) -> Any:
+    def ask_late(question: LedgerEntry, settings: DecisionSettings) -> Any:
         if not asked:
             promote_twin(Path("artifacts/model.onnx") if better else CHAMPION)
         asked.append(question)
-        return ask(question)
+        return ask(question, settings)
 
     monkeypatch.setattr(flows.retrain, "ask", ask_late)
     type_text("y\n \nit knows my cat\nada\n" * 2)  # a reason that is empty is asked for again

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.decision_pages.index import write_index
 from tasks.params import Paths, read_params
-from tasks.registry.decisions_page import write_decisions_page
 from tasks.registry.ledger import LedgerEntry, append
 from tests.shipped_params import PARAMS_FILE
 
@@ -16,7 +16,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
 
 
 def test_page_without_decisions_says_so_and_links_to_the_report(paths: Paths) -> None:
-    write_decisions_page(paths)
+    write_index(paths)
     html = Path(paths.decisions).read_text(encoding="utf-8")
     assert "No retraining has decided anything yet" in html
     (link,) = re.findall(r'<a href="(.+?)">The report', html)
@@ -27,7 +27,7 @@ def test_page_shows_and_escapes_every_decision_and_names_the_champion(paths: Pat
     evidence = {"p_value": 0.2, "look": 3, "threshold": 0.002, "error_spent": 0.01}
     append(LedgerEntry("promoted", "the first model", "b" * 32, 1, "owl", "id", {}, {}))
     rejected = append(LedgerEntry("rejected", "no <b>gain</b>", "a" * 32, 1, "otter", "id", {}, evidence))
-    write_decisions_page(paths)
+    write_index(paths)
     html = Path(paths.decisions).read_text(encoding="utf-8")
     assert "<b>version 1</b>, promoted" in html
     assert rejected.time in html

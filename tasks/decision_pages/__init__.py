@@ -1,0 +1,1 @@
+"""Show decisions to a person: a page for each comparison, and the page of all decisions."""
