@@ -63,6 +63,7 @@ class Batches:
     reference: NDArray[np.float32]
     reference_labels: NDArray[np.int64]
     confidence: float
+    min_effect: float
     generator: np.random.Generator
 
     def test(self, size: int, *, labeled: bool, missing: int = 0) -> Drift:
@@ -70,7 +71,7 @@ class Batches:
         absent = self.generator.permutation(self.outputs.shape[1])[:missing]
         chosen = self.generator.permutation(np.flatnonzero(~np.isin(self.labels, absent)))[:size]
         labels = (self.labels[chosen], self.reference_labels) if labeled else None
-        return detect_drift(self.outputs[chosen], self.reference, self.confidence, labels)
+        return detect_drift(self.outputs[chosen], self.reference, self.confidence, labels, self.min_effect)
 
     def find_size(self, draws: int, *, labeled: bool, missing: int = 0) -> int | None:
         """Find the smallest of `SIZES` at which a drift is noticed; None where none is large enough."""
@@ -100,9 +101,11 @@ def main(arguments: list[str] | None = None) -> None:
     images, labels = data.test.images.numpy(), data.test.labels.numpy()
     reference, reference_labels = model.predict_proba(data.val.images.numpy()), data.val.labels.numpy()
 
+    drift = params.drift.confidence, params.drift.min_effect
+
     def draw_from(outputs: NDArray[np.float32]) -> Batches:
         generator = np.random.default_rng(args.seed)
-        return Batches(outputs, labels, reference, reference_labels, params.drift.confidence, generator)
+        return Batches(outputs, labels, reference, reference_labels, *drift, generator)
 
     unchanged = draw_from(model.predict_proba(images))
     accuracy = (unchanged.outputs.argmax(1) == labels).mean()

@@ -24,7 +24,7 @@ from flows.versions.dvc_repro import change_reason, open_repo, topological_stage
 from flows.versions.git import find_problem, run_git
 from tasks.dataset.catalog import open_dataset
 from tasks.drift.shift import find_noticeable_shifts
-from tasks.params import PARAMS, Params, read_params
+from tasks.params import PARAMS, DriftConfig, Params, read_params
 from tasks.registry.ledger import LEDGER, TRUNCATED_SUFFIX, read_content
 from tasks.registry.ledger_lines import SET_ASIDE
 from tasks.registry.sensitivity import describe_sensitivity, measure_discordance
@@ -306,13 +306,13 @@ def _decisions(params: Params) -> Iterator[Check]:
     num_images = len(data.val.labels)
     is_enough, text = describe_sensitivity(num_images, params.compare, measure_discordance(entries))
     yield Check("decisions", "ok" if is_enough else "warning", text)
-    yield from _drift(num_images, len(data.metadata["classes"]), params.drift.confidence)
+    yield from _drift(num_images, len(data.metadata["classes"]), params.drift)
 
 
-def _drift(num_images: int, num_classes: int, confidence: float) -> Iterator[Check]:
+def _drift(num_images: int, num_classes: int, config: DriftConfig) -> Iterator[Check]:
     """Say how large a shift the drift test notices, in the smallest batch and in one ten times as large."""
     try:
-        sizes = find_noticeable_shifts(num_images, num_classes, confidence)
+        sizes = find_noticeable_shifts(num_images, num_classes, config.confidence, config.min_effect)
     except RunError as error:
         yield Check("drift", "warning", str(error))
         return

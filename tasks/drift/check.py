@@ -93,7 +93,8 @@ def check_drift(params: Params, source: Path | None = None) -> DriftCheck:
     batch = _read_record(source, file, model) if source.is_file() else _classify_folder(source, model)
     reference, reference_labels = model.predict_proba(data.val.images.numpy()), data.val.labels.numpy()
     labels = None if batch.labels is None else (batch.labels, reference_labels)
-    result = detect_drift(batch.outputs, reference, params.drift.confidence, labels)
+    config = params.drift
+    result = detect_drift(batch.outputs, reference, config.confidence, labels, config.min_effect)
     page = Path(params.paths.page).with_name(PAGE)
     check = DriftCheck(source, result, model.classes, page, batch.note)
     weights = np.full(len(reference), 1 / len(reference)) if labels is None else weight_reference(labels)
@@ -192,7 +193,7 @@ def _draw(
 def plot_effects(
     classes: Sequence[str], effects: NDArray[np.float64], noticeable: float | None = None
 ) -> str:
-    """Plot the effect of each class, the largest first; effects beyond `noticeable` are significant."""
+    """Plot the effect of each class, the largest first; effects beyond `noticeable` are drift."""
     order = np.argsort(-np.abs(effects), kind="stable")[:MAX_CLASSES_SHOWN]
     figure = Figure(figsize=(WIDTH, 0.27 * len(order) + 0.9), layout="constrained")
     axes = figure.subplots()
@@ -206,7 +207,7 @@ def plot_effects(
     else:
         axes.axvline(noticeable, color=ORANGE, linestyle="--", linewidth=1.4)
         axes.annotate(
-            "significant",
+            "drift",
             (noticeable, 1.02),
             xycoords=axes.get_xaxis_transform(),
             color=ORANGE,

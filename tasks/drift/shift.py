@@ -60,8 +60,10 @@ class Drift:
     """smallest number of images that is tested"""
     threshold: float
     """the highest p-value at which a test is significant"""
+    min_effect: float
+    """the smallest KS statistic that is worth an alarm, however significant it is"""
     noticeable: float
-    """the smallest KS statistic that is significant in a batch of this size"""
+    """the smallest KS statistic that gives an alarm in a batch of this size"""
     tests: tuple[ClassTests, ...]
     """the tests that were made; empty where there are too few images"""
     outliers: NDArray[np.int64]
@@ -69,8 +71,16 @@ class Drift:
 
     @property
     def shifts(self) -> list[ClassTests]:
-        """Return the tests that are significant."""
-        return [test for test in self.tests if test.p_values.min() <= self.threshold]
+        """Return the tests that are significant, those of the outputs only if their effect is large enough.
+
+        A test of labels needs no such limit: a class that is missing altogether may be a small share of all.
+        """
+        return [
+            test
+            for test in self.tests
+            if test.p_values.min() <= self.threshold
+            and (test.shift == "label" or test.effects.max() >= self.min_effect)
+        ]
 
     def describe(self, classes: Sequence[str]) -> str:
         """Describe the result in one line."""
@@ -124,6 +134,7 @@ def detect_drift(
     reference: NDArray[np.float32],
     confidence: float,
     labels: tuple[Labels, Labels] | None = None,
+    min_effect: float = 0.0,
 ) -> Drift:
     """Compare a batch's probabilities `(N, classes)` with those of the reference `(M, classes)`.
 
@@ -132,6 +143,7 @@ def detect_drift(
         reference: probabilities of images that the model was not trained on
         confidence: lowest acceptable chance of a year of daily batches without a false alarm
         labels: class numbers of the batch and of the reference, if known
+        min_effect: smallest KS statistic that is worth an alarm
     """
     num_images, num_classes = outputs.shape
     num_tests = num_classes * (1 if labels is None else 2)
@@ -141,7 +153,7 @@ def detect_drift(
     least = min_images(len(reference), threshold)
     outliers = np.empty(0, np.int64)
     if num_images < least:
-        return Drift(num_images, least, threshold, 1.0, (), outliers)
+        return Drift(num_images, least, threshold, min_effect, 1.0, (), outliers)
     # Images are compared within strata: the classes where labels are known, else one stratum for all.
     strata = labels or (np.zeros(num_images, np.int64), np.zeros(len(reference), np.int64))
     # Images of a class without any reference image have nothing to be compared with.
@@ -154,22 +166,25 @@ def detect_drift(
     ranks, reference_ranks = _rank_outputs(outputs[compared], reference, strata)
     effects = _ks_statistics(ranks, reference_ranks, weights)
     tests = [ClassTests("covariate" if labels else "output", effects, kstwo.sf(effects, size))]
-    if tests[0].p_values.min() <= threshold:
+    if tests[0].p_values.min() <= threshold and effects.max() >= min_effect:
         outliers = compared[_find_outliers(ranks)]
     if labels:
         tests.append(_test_labels(*labels, num_classes))
-    return Drift(num_images, least, threshold, _critical_value(threshold, size), tuple(tests), outliers)
+    noticeable = max(min_effect, _critical_value(threshold, size))
+    return Drift(num_images, least, threshold, min_effect, noticeable, tuple(tests), outliers)
 
 
-def find_noticeable_shifts(num_reference: int, num_classes: int, confidence: float) -> dict[int, float]:
-    """Return the smallest significant KS statistic by number of images, without labels.
+def find_noticeable_shifts(
+    num_reference: int, num_classes: int, confidence: float, min_effect: float = 0.0
+) -> dict[int, float]:
+    """Return the smallest KS statistic that gives an alarm by number of images, without labels.
 
     The numbers are the smallest that is tested, and ten times as many. `RunError` as in `min_images`.
     """
     threshold = -math.expm1(math.log(confidence) / BATCHES_PER_YEAR) / num_classes
     least = min_images(num_reference, threshold)
     sizes = {n: round(n * num_reference / (n + num_reference)) for n in (least, 10 * least)}
-    return {n: _critical_value(threshold, size) for n, size in sizes.items()}
+    return {n: max(min_effect, _critical_value(threshold, size)) for n, size in sizes.items()}
 
 
 @functools.lru_cache(1024)  # Finding the critical values takes longer than all tests.

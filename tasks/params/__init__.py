@@ -165,6 +165,9 @@ class DriftConfig(StrictModel):
     confidence: Fraction = Field(
         description="chance of a year of daily batches without a false alarm, at least"
     )
+    min_effect: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        description="smallest KS statistic of an output that is worth an alarm, however many images show it"
+    )
 
 
 class CompareConfig(StrictModel):

@@ -131,6 +131,27 @@ def test_false_alarms_are_as_rare_as_promised(labeled: bool, shares: tuple[float
     assert alarms > 0, "nor is it never"
 
 
+def test_a_significant_shift_below_the_smallest_effect_is_no_drift(
+    reference: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> None:
+    """The effect decides for outputs, and not for labels, of which a rare class may be missing."""
+    generator = np.random.default_rng(6)
+    labels = draw_labels(900, generator, np.array([0.5, 0.25, 0.25]))
+    outputs = draw_outputs(labels, generator, noise=0.4)
+    found = detect_drift(outputs, reference[0], 0.95, (labels, reference[1]))
+    assert [test.shift for test in found.shifts] == ["covariate", "label"]
+    assert len(found.outliers)
+    effect = float(found.tests[0].effects.max())
+    for min_effect, shifts in ((effect, ["covariate", "label"]), (effect + 1e-9, ["label"])):
+        drift = detect_drift(outputs, reference[0], 0.95, (labels, reference[1]), min_effect)
+        assert [test.shift for test in drift.shifts] == shifts
+        assert bool(len(drift.outliers)) == ("covariate" in shifts)
+        assert drift.noticeable == min_effect > found.noticeable
+    line = detect_drift(outputs, reference[0], 0.95, min_effect=0.5).describe(CLASSES)
+    assert line.startswith("no drift in 900 images: ")
+    assert line.endswith(", 0.50 would be noticed")
+
+
 def test_too_few_images_are_not_tested(reference: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     drift = detect_drift(reference[0][:10], reference[0], 0.95)
     assert not drift.tests
@@ -165,6 +186,8 @@ def test_find_noticeable_shifts_are_those_of_the_test() -> None:
     shifts = find_noticeable_shifts(len(reference), len(CLASSES), 0.95)
     least, *_ = shifts
     assert shifts[least] <= LARGE_EFFECT
+    floored = find_noticeable_shifts(len(reference), len(CLASSES), 0.95, 0.3)
+    assert list(floored.values()) == [max(0.3, shift) for shift in shifts.values()]
     for n, noticeable in shifts.items():
         outputs = draw_outputs(draw_labels(n, np.random.default_rng(3)), np.random.default_rng(4))
         found = detect_drift(outputs, reference, 0.95)
