@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "Train with several seeds: mean and standard deviation.",
     "search": "Search hyperparameters; write the best as a recipe.",
     "toys": "Run the talk's examples, from one neuron on.",
+    "learn": "Check your answers to the exercises of the course.",
     "predict": "Classify images with the champion or the exported model.",
     "demo": "Serve a local page that classifies images and shows why.",
     "check-labels": "List the labels in incoming/ that the model doubts.",
