@@ -24,7 +24,7 @@ from flows.versions.dvc_data import check_data_recorded, commit_data, pull_data,
 from flows.versions.dvc_repro import open_repo, repro_stage, topological_stages
 from tasks.dataset.catalog import open_dataset
 from tasks.download import DataUnavailableError
-from tasks.incoming.ingest import list_pending
+from tasks.incoming.pending import list_pending
 from tasks.params import PARAMS, read_params
 from tasks.stages import STAGES, run_stage
 from tasks.workspace.code import require_same_code

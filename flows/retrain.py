@@ -45,7 +45,8 @@ from flows.run.flow_run import (
 from flows.run.lineage import record_data
 from flows.versions.dvc_data import commit_data
 from flows.versions.dvc_repro import changed_stages, find_output, open_repo
-from tasks.incoming.ingest import ingest, list_pending
+from tasks.incoming.ingest import ingest
+from tasks.incoming.pending import list_pending
 from tasks.params import PARAMS, Params, read_params
 from tasks.registry import ledger
 from tasks.registry.earlier_models import find_rollback

@@ -20,7 +20,7 @@ from flows.run.logs import filter_prefect_logs
 from flows.versions.dvc_data import DATA
 from flows.versions.git import has_commits, run_git
 from flows.versions.git_branch import RemoteBranch
-from tasks.incoming.ingest import list_pending
+from tasks.incoming.pending import list_pending
 from tasks.params import PARAMS, read_params
 from tasks.registry.ledger import LEDGER
 

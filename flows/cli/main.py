@@ -37,6 +37,7 @@ COMMANDS = {
     "serve": "Serve the deployments, and retrain every week.",
     "server": "Show or stop the local Prefect server, or print its address.",
     "new": "Make a project that learns classes of your own images.",
+    "status": "Show the state of the project, and what is overdue.",
     "doctor": "Check the setup, and say how to fix what is wrong.",
 }
 """The commands in the order of the help, each with a summary that a terminal of 80 columns shows whole."""

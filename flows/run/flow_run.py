@@ -26,6 +26,7 @@ from flows.run.lock import WorkspaceLockedError, workspace_lock
 from flows.run.logs import filter_prefect_logs
 from flows.run.markdown import TaskRunSummary
 from flows.run.memory import LACKS, describe_lack_of_memory
+from flows.run.record import record_run
 from tasks.overrides import Overrides, with_overrides, write_overrides
 from tasks.params import PARAMS, Params, read_params
 from tasks.processes import normalize_environment
@@ -131,7 +132,7 @@ def workspace_flow(name: str) -> Callable[[Callable[[Any], State[Any]]], Any]:
     """Make a function of one `FlowParameters` a Prefect flow with its fields as parameters.
 
     So a flow's parameters, their defaults and their texts stand once, in flows/parameters.py, for Prefect's
-    form as for the command line. A failure is one line.
+    form as for the command line. A failure is one line. How the run ends is recorded in its workspace.
     """
 
     def decorate(function: Callable[[Any], State[Any]]) -> Any:
@@ -155,13 +156,14 @@ def workspace_flow(name: str) -> Callable[[Callable[[Any], State[Any]]], Any]:
 
         @functools.wraps(function)
         def run(*arguments: Any, **keywords: Any) -> State[Any]:
-            return function(model(**signature.bind(*arguments, **keywords).arguments))
+            parameters = model(**signature.bind(*arguments, **keywords).arguments)
+            return record_run(name, parameters.workspace, lambda: fail_in_one_line(function)(parameters))
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {key: annotation for key, (_, annotation) in fields.items()}
         texts = "\n".join(f"    {key}: {field.description}" for key, (field, _) in fields.items())
         run.__doc__ = f"{inspect.getdoc(function)}\n\nArgs:\n{texts}"
-        return flow(name=name, log_prints=True)(fail_in_one_line(run))
+        return flow(name=name, log_prints=True)(run)
 
     return decorate
 

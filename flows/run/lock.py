@@ -1,9 +1,12 @@
 """Lock the workspace, which is the current directory: one run at a time may work in it."""
 
+import datetime as dt
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,6 +15,8 @@ from tasks.workspace.errors import RunError
 
 LOCK_FILE = Path(".cifarflow.lock")
 MAX_WAIT_S = 24 * 3600.0
+GLANCE_S = 0.1
+"""time for which a command that only asks who holds the lock may keep a run from taking it"""
 
 
 class WorkspaceLockedError(RunError):
@@ -27,7 +32,7 @@ def workspace_lock(*, wait: bool = False, flow_run_id: str = "") -> Iterator[str
     """
     lock = FileLock(LOCK_FILE)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=GLANCE_S)
     except Timeout:
         holder = read_holder() or "another run"
         if not wait:
@@ -51,6 +56,37 @@ def workspace_lock(*, wait: bool = False, flow_run_id: str = "") -> Iterator[str
             with suppress(OSError):  # The next run then asks about a flow run that has ended.
                 LOCK_FILE.write_text(f"{holder}\n", encoding="utf-8")
         lock.release()
+
+
+@dataclass(frozen=True)
+class LockState:
+    """Who works in the workspace, or has worked there last."""
+
+    holder: str
+    """the process that holds the lock, or held it last; empty if there was none"""
+    is_held: bool
+    since: dt.datetime | None
+    """when the holder took the lock; None if nobody did"""
+    killed: bool
+    """whether the last holder was killed in a flow run, which no other has ended since"""
+
+
+def read_lock() -> LockState:
+    """Look at the lock without taking it from a run."""
+    try:
+        descriptor = os.open(LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return LockState("", is_held=False, since=None, killed=False)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        is_held = False
+    except BlockingIOError:
+        is_held = True
+    finally:
+        since = dt.datetime.fromtimestamp(os.fstat(descriptor).st_mtime, dt.UTC)
+        os.close(descriptor)
+    holder, flow_run_id = _read_lines()
+    return LockState(holder, is_held, since, killed=bool(flow_run_id) and not is_held)
 
 
 def read_holder() -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.run.tables import Table
 from tasks.dataset.catalog import open_dataset
-from tasks.incoming.ingest import REASONS, REJECTED_DIR, IngestResult
+from tasks.incoming.ingest import REASONS, IngestResult
+from tasks.incoming.pending import REJECTED_DIR
 from tasks.params import Params
 from tasks.registry.ledger import LedgerEntry, describe_detectable_gain, describe_test
 from tasks.reporting.markdown import escape_markdown, format_row

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tasks.drift.recorded_outputs import read_outputs
 from tasks.drift.shift import Drift, detect_drift, weight_reference
-from tasks.incoming.ingest import ACCEPTED_DIR
 from tasks.incoming.label_check import load_images
+from tasks.incoming.pending import ACCEPTED_DIR, INTAKES
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.registry import ledger
@@ -36,8 +36,6 @@ from tasks.workspace.splits import Splits, load_splits
 PAGE = "drift.html"
 """file name of the page, which is written beside the report"""
 TEMPLATE = Path(__file__).with_name("page.html")
-INTAKES = "drift.jsonl"
-"""file name of the results for ingested images"""
 MAX_RECORDED = 2000
 """newest predictions of a file that are tested: enough by docs/drift.md, and older ones hide no new drift"""
 MAX_CLASSES_SHOWN = 20

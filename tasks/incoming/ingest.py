@@ -14,7 +14,6 @@ import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import imagehash
@@ -25,18 +24,19 @@ from tasks.dataset.additions import add_image, is_added, load_added_images, pixe
 from tasks.dataset.base import LoadOptions
 from tasks.dataset.catalog import open_dataset
 from tasks.dataset.image import load_image
+from tasks.incoming.pending import ACCEPTED_DIR, REJECTED_DIR, list_pending
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from tasks.dataset.base import LabeledImages
     from tasks.params import IngestConfig, SplitConfig
 
-ACCEPTED_DIR, REJECTED_DIR = "accepted", "rejected"
 REASONS = "reasons.csv"
 JOURNAL = ".accepting.json"
 
@@ -71,23 +71,6 @@ class IngestResult:
 
     def __str__(self) -> str:
         return f"{self.accepted.total():,} new images accepted, {len(self.rejected):,} rejected"
-
-
-def list_pending(incoming: Path) -> list[Path]:
-    """List the files that have not been processed yet, sorted. Hidden files are ignored."""
-    if not incoming.exists():
-        return []
-    if not incoming.is_dir():
-        raise InputError(f"{incoming} is not a directory; new images go into {incoming}/CLASS/")
-    pending = []
-    for folder, folders, files in os.walk(incoming):
-        is_top = Path(folder) == incoming
-        folders[:] = [
-            d for d in folders if not d.startswith(".") and not (is_top and d in {ACCEPTED_DIR, REJECTED_DIR})
-        ]
-        links = [d for d in folders if Path(folder, d).is_symlink()]  # os.walk does not follow links.
-        pending += [Path(folder, name) for name in [*files, *links] if not name.startswith(".")]
-    return sorted(pending)
 
 
 def ingest(

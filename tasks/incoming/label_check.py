@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.dataset.image import LeftOut, Reason, load_image
-from tasks.incoming.ingest import list_pending
+from tasks.incoming.pending import list_pending
 from tasks.inference.onnx_classifier import load_model
 from tasks.params import Params
 from tasks.registry.significance import compare_with_guessing

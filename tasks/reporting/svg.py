@@ -7,9 +7,10 @@ the README, in `dvc plots`) brings both themes with it; a figure inside a page t
 import io
 import re
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # A page without figures need not wait for Matplotlib.
+    from matplotlib.figure import Figure
 
 LIGHT = {"ink": "#1b2230", "muted": "#5a6473", "line": "#d8dde5", "paper": "#fdfdfe", "blue": "#2361b5"}
 LIGHT |= {"orange": "#b4530a"}
@@ -51,7 +52,7 @@ def theme_css(selector: str) -> str:
     return f"{declare(LIGHT)}@media (prefers-color-scheme:dark){{{declare(DARK)}}}"
 
 
-def render_svg(figure: Figure) -> str:
+def render_svg(figure: "Figure") -> str:
     """Render the figure as a standalone SVG file."""
     return make_standalone(render_svg_element(figure))
 
@@ -62,7 +63,7 @@ def make_standalone(svg: str) -> str:
     return svg.replace(">", f">{style}", 1) + "\n"
 
 
-def render_svg_element(figure: Figure) -> str:
+def render_svg_element(figure: "Figure") -> str:
     """Render the figure as an SVG element for a page that declares the variables of `theme_css`."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))

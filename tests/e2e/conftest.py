@@ -87,12 +87,15 @@ def server(
     """A server with a work pool, every deployment, the automations and a worker.
 
     A run is Crashed after 60 s without heartbeats, of which one comes every 30 s: a busy server takes seconds
-    to see an event.
+    to see an event. A retraining is missing after 15 s instead of 8 days.
     """
     automations = (ROOT / "automations.yaml").read_text()
     assert "within: 100" in automations
+    assert "within: 691200" in automations
     impatient = tmp_path_factory.mktemp("automations") / "automations.yaml"
-    impatient.write_text(automations.replace("within: 100", "within: 60"))
+    impatient.write_text(
+        automations.replace("within: 100", "within: 60").replace("within: 691200", "within: 15")
+    )
     home = tmp_path_factory.mktemp("home")
     shutil.copy(prefect_database, home)
     with run_server(DeploymentServer(deployment_folder, home)) as server:

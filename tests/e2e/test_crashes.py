@@ -2,12 +2,16 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
 from filelock import FileLock
+from prefect.server.events.schemas.automations import EventTrigger
+from prefect.server.events.schemas.events import ReceivedEvent
 from ruamel.yaml import YAML
 
 from flows.cli.flow_command import PREFECT_ENV
@@ -97,7 +101,7 @@ def is_crashed(server: DeploymentServer, run: str) -> bool:
 
 
 def test_automation_allows_for_missed_heartbeats() -> None:
-    (automation,) = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
+    automation, _ = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
     deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")
     interval_s = {
         int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
@@ -118,3 +122,38 @@ def test_restarted_server_loses_no_run(server: DeploymentServer, own_workspace: 
     assert not server.is_healthy()
     server.start()
     server.wait_until_completed(run)
+
+
+def test_missing_retraining_is_noticed_while_the_server_runs(server: DeploymentServer) -> None:
+    def read_alarms() -> list[str]:
+        events = server.request(
+            "events/filter", {"filter": {"event": {"name": ["prefect.automation.triggered"]}}}
+        )["events"]
+        return [
+            event["id"] for event in events if "no retraining" in event["resource"]["prefect.resource.name"]
+        ]
+
+    wait_until(read_alarms)
+
+
+def test_only_a_retraining_that_ended_well_resets_the_alarm() -> None:
+    _, automation = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
+    trigger = EventTrigger.model_validate(automation["trigger"])
+
+    def is_expected(event: str, flow: str) -> bool:
+        related = {"prefect.resource.role": "flow", "prefect.resource.id": "prefect.flow.1"}
+        received = ReceivedEvent.model_validate(
+            {
+                "id": uuid4(),
+                "occurred": datetime.now(UTC),
+                "event": f"prefect.flow-run.{event}",
+                "resource": {"prefect.resource.id": "prefect.flow-run.1"},
+                "related": [related | {"prefect.resource.name": flow}],
+            }
+        )
+        return trigger.covers(received) and trigger.expects(received.event)
+
+    assert is_expected("Completed", "retrain")
+    assert is_expected("Skipped", "retrain")
+    assert not is_expected("Failed", "retrain")
+    assert not is_expected("Completed", "pipeline")

@@ -50,7 +50,7 @@ def make_champion_workspace(folder: Path, finished_workspace: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(shutil.copytree(finished_workspace, folder / "sample"))
         Path(".dvc/config").write_text("[core]\n    analytics = false\n")
-        Path(".gitignore").write_text("/artifacts/\n/data/\n/incoming/\n/.cifarflow.lock\n/wandb/\n")
+        Path(".gitignore").write_text("/artifacts/\n/data/\n/incoming/\n/.cifarflow*\n/wandb/\n")
         Path("registry").mkdir()
         shutil.copy(ROOT / "registry/.gitignore", "registry")
         git("init", "--quiet", "--initial-branch=main")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.run.lock import WorkspaceLockedError, workspace_lock
+from flows.run.lock import LOCK_FILE, WorkspaceLockedError, read_lock, workspace_lock
 
 HOLD = """
 from flows.run.lock import workspace_lock
@@ -60,3 +60,22 @@ def test_workspace_lock_can_be_taken_again(tmp_path: Path, monkeypatch: pytest.M
     for _ in range(2):
         with workspace_lock():
             pass
+
+
+def test_read_lock_says_who_holds_it_and_whether_a_flow_run_was_killed(
+    holder: "subprocess.Popen[str]",
+) -> None:
+    state = read_lock()
+    assert (state.is_held, state.killed) == (True, False)
+    assert state.holder.startswith(f"process {holder.pid} ")
+    holder.communicate("\n")
+    state = read_lock()
+    assert (state.is_held, state.killed) == (False, False)
+    LOCK_FILE.write_text("process 7 (cifarflow)\nflow-run-id\n")
+    assert read_lock().killed
+
+
+def test_read_lock_creates_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not read_lock().is_held
+    assert not LOCK_FILE.exists()

@@ -11,8 +11,9 @@ from PIL import Image
 from tasks.dataset.additions import assign_split, load_added_images, pixel_sha256
 from tasks.dataset.cifar import SAMPLE
 from tasks.dataset.synthetic import CLASSES
-from tasks.incoming.ingest import ClassGrowth, IngestResult, ingest, list_pending
+from tasks.incoming.ingest import ClassGrowth, IngestResult, ingest
 from tasks.incoming.label_check import load_images
+from tasks.incoming.pending import list_pending
 from tasks.params import IngestConfig, SplitConfig
 from tasks.workspace.errors import InputError, RunError
 

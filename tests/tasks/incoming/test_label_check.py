@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flows.run.markdown import ingest_markdown
-from tasks.incoming.ingest import IngestResult, list_pending
+from tasks.incoming.ingest import IngestResult
 from tasks.incoming.label_check import _judge, check_incoming_labels
+from tasks.incoming.pending import list_pending
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.params import Params
 from tasks.workspace.errors import RunError
