@@ -11,8 +11,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from tasks.decision_pages.summary import describe_result
 from tasks.registry.earlier_models import find_rollback
-from tasks.registry.ledger import LedgerEntry, parse_time
+from tasks.registry.ledger import LedgerEntry, current_champion, parse_time
 from tasks.registry.questions import deadline
 from tasks.reporting.page import render_page
 from tasks.workspace.files import write_text
@@ -40,7 +41,7 @@ def find_page(entry: LedgerEntry, index: Path) -> Path | None:
     return file if is_own else None
 
 
-def renew_outcome(file: Path, entries: Sequence[LedgerEntry], model_md5: str) -> None:
+def renew_outcome(file: Path, entries: list[LedgerEntry], model_md5: str) -> None:
     """Write anew what became of the model on its page, where that has changed. `RunError` if it cannot."""
     html = file.read_text(encoding="utf-8", errors="replace")
     begin = begin_marker(model_md5)
@@ -51,16 +52,17 @@ def renew_outcome(file: Path, entries: Sequence[LedgerEntry], model_md5: str) ->
         write_text(file, renewed)
 
 
-def render_outcome(entries: Sequence[LedgerEntry], page: Path, model_md5: str) -> Markup:
+def render_outcome(entries: list[LedgerEntry], page: Path, model_md5: str) -> Markup:
     """Render what the ledger says about the comparison that the page shows, the oldest entry first."""
     own = [entry for entry in entries if Path(entry.page) == page and entry.model_md5 == model_md5]
-    rollback = find_rollback(list(entries), own[0])
+    rollback = find_rollback(entries, own[0])
     values = {
         "first": own[0],
         "later": own[1:],
         "rollback": rollback,
         "status": describe_status(own, rollback),
     }
+    values["result"] = describe_result(own[0], current_champion(entries[: entries.index(own[0])]))
     values |= {"format_time": format_time, "deadline": deadline}
     return Markup(render_page(values, TEMPLATE))  # noqa: S704 - The template escapes all values.
 

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from tasks.decision_pages.changes import CodeChange, find_changes
 from tasks.decision_pages.images import group_by_class, share_out
 from tasks.decision_pages.outcome import END, begin_marker, render_outcome
-from tasks.decision_pages.summary import describe_result, describe_threshold, format_chance, list_tests
+from tasks.decision_pages.summary import describe_threshold, format_chance, list_tests
 from tasks.registry.ledger import LedgerEntry, describe_detectable_gain
 from tasks.registry.significance import paired_accuracy
 from tasks.reporting.page import render_page
@@ -57,7 +57,7 @@ class AccuracyRow:
 
 def write_page(
     entry: LedgerEntry,
-    entries: Sequence[LedgerEntry],
+    entries: list[LedgerEntry],
     models: ComparedModels,
     code: CodeChange,
     confidence: float,
@@ -78,7 +78,6 @@ def write_page(
         "marker": begin_marker(entry.model_md5),
         "end": END,
         "outcome": render_outcome(entries, page, entry.model_md5),
-        "result": describe_result(entry, champion),
         "threshold": describe_threshold(entry.evidence, confidence),
         "detectable": describe_detectable_gain(entry.evidence),
         "changes": champion and find_changes(entry, champion, models.metadata, models.classes, code),

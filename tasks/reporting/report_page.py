@@ -37,6 +37,11 @@ from tasks.reporting.gallery import (
     render_filters,
     select_gallery,
 )
+from tasks.reporting.headlines import (
+    write_calibration_heading,
+    write_confusion_heading,
+    write_learning_heading,
+)
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import read_json
 from tasks.workspace.splits import Splits, load_splits
@@ -249,6 +254,8 @@ class ReportPage:
     classes: Sequence[str]
     """the classes, the one with the highest F1 first"""
     diagnosis: FitDiagnosis
+    headings: Mapping[str, str]
+    """the headings of the parts `learning`, `confusion` and `calibration`, which state a finding"""
     overconfidence: float
     """the mean confidence minus the accuracy on the test images"""
     confusions: Sequence[tuple[str, str, int]]
@@ -286,6 +293,9 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
     )
     neighbors = NeighborIndex(onnx_model, data.train.images.numpy(), data.train.labels.numpy())
     num_label_errors, label_errors = list_label_errors(data, model, probabilities, gallery_size)
+    diagnosis = diagnose_fit(inputs.epochs, inputs.metadata["epoch"])
+    confusions = top_confusions(inputs.confusions, inputs.classes)
+    val_accuracy = inputs.results["val"]["accuracy"]
     return ReportPage(
         metadata=inputs.metadata,
         results=inputs.results,
@@ -294,9 +304,14 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
         sizes={name: len(getattr(data, name).labels) for name in ("train", "val", "test")},
         num_parameters=inputs.num_parameters,
         classes=sort_by_f1(inputs),
-        diagnosis=diagnose_fit(inputs.epochs, inputs.metadata["epoch"]),
+        diagnosis=diagnosis,
+        headings={
+            "learning": write_learning_heading(diagnosis.name, val_accuracy, len(data.val.labels)),
+            "confusion": write_confusion_heading(confusions),
+            "calibration": write_calibration_heading(probabilities, labels),
+        },
         overconfidence=float(probabilities.max(1).mean()) - test["accuracy"],
-        confusions=top_confusions(inputs.confusions, inputs.classes),
+        confusions=confusions,
         errors=errors,
         correct=correct,
         explanations=explain_errors(errors[:MAX_EXPLAINED], data, model, neighbors),
