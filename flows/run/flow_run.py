@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from flows.parameters import FlowParameters, FormSection
 from flows.run import markdown
+from flows.run.attempts import bound_attempts
 from flows.run.killed_runs import end_flow_run, end_task_runs
 from flows.run.lock import WorkspaceLockedError, workspace_lock
 from flows.run.logs import filter_prefect_logs
@@ -154,10 +155,15 @@ def workspace_flow(name: str) -> Callable[[Callable[[Any], State[Any]]], Any]:
             return_annotation=State[Any],
         )
 
+        @fail_in_one_line
+        def attempt(parameters: FlowParameters) -> State[Any]:
+            bound_attempts()
+            return function(parameters)
+
         @functools.wraps(function)
         def run(*arguments: Any, **keywords: Any) -> State[Any]:
             parameters = model(**signature.bind(*arguments, **keywords).arguments)
-            return record_run(name, parameters.workspace, lambda: fail_in_one_line(function)(parameters))
+            return record_run(name, parameters.workspace, lambda: attempt(parameters))
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {key: annotation for key, (_, annotation) in fields.items()}

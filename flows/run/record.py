@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.exceptions import Pause
+from prefect.exceptions import Abort, Pause
 from prefect.runtime import flow_run
 
 from tasks.status.ping import ping
@@ -28,6 +28,9 @@ def record_run(flow: str, workspace: Path, run: Callable[[], State[Any]]) -> Sta
         state = run()
     except Pause:
         _record(workspace, flow, started, "Suspended", "PAUSED", "")
+        raise
+    except Abort as later:  # flows/run/attempts.py
+        _record(workspace, flow, started, "AwaitingRetry", "SCHEDULED", str(later))
         raise
     except Exception as error:
         _record(workspace, flow, started, "Failed", "FAILED", f"{type(error).__name__}: {error}")

@@ -143,11 +143,18 @@ class DeploymentServer:
     def read_runs(self, **filters: Any) -> list[dict[str, Any]]:
         return list(self.request("flow_runs/filter", {"sort": "START_TIME_ASC", **filters}))
 
-    def start_run(self, deployment: str, **parameters: Any) -> str:
-        """The id of a new run of the deployment."""
+    def start_run(self, deployment: str, start: str | None = None, **parameters: Any) -> str:
+        """The id of a new run of the deployment, which starts at once or at a time."""
         found = self.request(f"deployments/name/{deployment}")
-        body = {"parameters": parameters}
+        body: dict[str, Any] = {"parameters": parameters}
+        if start is not None:
+            body["state"] = {"type": "SCHEDULED", "state_details": {"scheduled_time": start}}
         return str(self.request(f"deployments/{found['id']}/create_flow_run", body)["id"])
+
+    def set_states(self, run: str, *types: str) -> None:
+        """One after the other, whatever the server's rules say."""
+        for kind in types:
+            self.request(f"flow_runs/{run}/set_state", {"state": {"type": kind}, "force": True})
 
     def emit_events(self, *names: str) -> None:
         now = datetime.now(UTC).isoformat()
@@ -186,6 +193,11 @@ class DeploymentServer:
         """Name and message."""
         state = self.request(f"flow_runs/{run}")["state"]
         return state["name"], state["message"] or ""
+
+    def read_state_names(self, run: str) -> list[str]:
+        """Of all states, the first state first."""
+        states = self.request(f"flow_run_states/?flow_run_id={run}")
+        return [state["name"] for state in sorted(states, key=lambda state: str(state["timestamp"]))]
 
     def wait_until_completed(self, run: str, timeout_s: float = 300, name: str = "Completed") -> str:
         """Wait for the run's end; return its last message."""

@@ -27,18 +27,29 @@ def find_checkpoints(workspace: Path) -> list[Path]:
     return [*(workspace / "artifacts/checkpoints").rglob("epoch-*.pt")]
 
 
-def test_killed_run_is_crashed_and_the_next_resumes(server: DeploymentServer, own_workspace: Path) -> None:
+def test_killed_run_is_crashed_and_goes_on_by_itself(server: DeploymentServer, own_workspace: Path) -> None:
     parameters = {"workspace": str(own_workspace), "overrides": {"train": {"epochs": 20}}}
     run = server.start_run("retrain/retrain", **parameters)
     wait_until(lambda: find_checkpoints(own_workspace))
-    lock = own_workspace / LOCK_FILE
-    psutil.Process(int(lock.read_text().split()[1])).kill()
-    wait_until(lambda: server.read_state(run)[0] == "Crashed")
-    with FileLock(lock, timeout=1):
-        pass
-    resumed = server.start_run("retrain/retrain", **parameters)
-    server.wait_until_completed(resumed)
-    assert "resuming from checkpoint after epoch" in server.read_log(resumed)
+    psutil.Process(int((own_workspace / LOCK_FILE).read_text().split()[1])).kill()
+    wait_until(lambda: server.read_state(run) == ("AwaitingRetry", "it crashed, and goes on by itself"))
+    server.wait_until_completed(run)
+    assert {"Scheduled", "Crashed"} < set(server.read_state_names(run))
+    wait_until(lambda: "attempt 2 of 4, after a crash" in server.read_log(run))
+    assert "resuming from checkpoint after epoch" in server.read_log(run)
+
+
+def test_run_that_crashes_again_pauses_and_fails_at_last(
+    server: DeploymentServer, own_workspace: Path
+) -> None:
+    twice = ("RUNNING", "CRASHED", "RUNNING", "CRASHED")
+    run = server.start_run("pipeline/pipeline", "2100-01-01T00:00:00Z", workspace=str(own_workspace))
+    server.set_states(run, *twice, "SCHEDULED")
+    wait_until(lambda: server.read_state(run) == ("AwaitingRetry", "it pauses after a crash"))
+    wait_until(lambda: "attempt 3 of 4, after a crash" in server.read_log(run))
+    wait_until(lambda: not server.read_worker_processes())
+    server.set_states(run, *twice, "SCHEDULED")
+    assert server.wait_until_completed(run, name="Failed").startswith("it has crashed 4 times since ")
 
 
 @pytest.fixture
@@ -87,7 +98,11 @@ def test_runs_that_miss_their_heartbeats_and_no_others_are_crashed(
             assert {server.read_state(each)[0] for each in (alive, killed, run)} == {"Running"}
             for each in (killed, run):
                 wait_until(partial(is_crashed, server, each))
-                assert "no heartbeat" in server.read_state(each)[1]
+            # The command's run has no deployment, from which it could be started again.
+            assert "no heartbeat" in server.read_state(killed)[1]
+            wait_until(
+                lambda: server.read_state(run) == ("AwaitingRetry", "it crashed, and goes on by itself")
+            )
             # The automation has looked at the finished run as well, and Prefect lets no run leave its end.
             wait_until(lambda: server.read_events("prefect.automation.action.failed", finished))
         finally:
@@ -97,11 +112,11 @@ def test_runs_that_miss_their_heartbeats_and_no_others_are_crashed(
 
 
 def is_crashed(server: DeploymentServer, run: str) -> bool:
-    return server.read_state(run)[0] == "Crashed"
+    return "Crashed" in server.read_state_names(run)
 
 
 def test_automation_allows_for_missed_heartbeats() -> None:
-    automation, _ = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
+    automation, *_ = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
     deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")
     interval_s = {
         int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])

@@ -127,9 +127,8 @@ def triggers(server: DeploymentServer) -> Iterator[None]:
 
 def test_triggers_are_off_until_prefect_yaml_says_otherwise(server: DeploymentServer) -> None:
     automations = [a for a in server.request("automations/filter", {}) if a["trigger"]["type"] == "event"]
-    reactive = {a["name"]: a for a in automations if a["trigger"]["posture"] == "Reactive"}
-    assert reactive.keys() >= EVENTS.keys()
-    assert not any(automation["enabled"] for automation in reactive.values())
+    triggers = {a["name"]: a["enabled"] for a in automations if a["name"] in EVENTS}
+    assert triggers == dict.fromkeys(EVENTS, False)
     for schedule in (
         server.request(f"deployments/name/watch/{name}")["schedules"] for name in ("watch", "watch-anywhere")
     ):
