@@ -36,7 +36,7 @@ class RunRecord:
     state: str
     """the name of its last state, such as `Skipped`"""
     state_type: str
-    """the type of that state, as Prefect spells it: COMPLETED, FAILED, CANCELLED, CRASHED, PAUSED or SCHEDULED"""
+    """that state's type, as Prefect spells it: COMPLETED, FAILED, CANCELLED, CRASHED, PAUSED or SCHEDULED"""
     message: str = ""
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -28,7 +29,7 @@ def find_checkpoints(workspace: Path) -> list[Path]:
 
 
 def test_killed_run_is_crashed_and_goes_on_by_itself(server: DeploymentServer, own_workspace: Path) -> None:
-    parameters = {"workspace": str(own_workspace), "overrides": {"train": {"epochs": 20}}}
+    parameters: dict[str, Any] = {"workspace": str(own_workspace), "overrides": {"train": {"epochs": 20}}}
     run = server.start_run("retrain/retrain", **parameters)
     wait_until(lambda: find_checkpoints(own_workspace))
     psutil.Process(int((own_workspace / LOCK_FILE).read_text().split()[1])).kill()
@@ -129,7 +130,7 @@ def test_automation_allows_for_missed_heartbeats() -> None:
 
 
 def test_restarted_server_loses_no_run(server: DeploymentServer, own_workspace: Path) -> None:
-    parameters = {"workspace": str(own_workspace), "overrides": {"train": {"epochs": 40}}}
+    parameters: dict[str, Any] = {"workspace": str(own_workspace), "overrides": {"train": {"epochs": 40}}}
     run = server.start_run("retrain/retrain", **parameters)
     wait_until(lambda: find_checkpoints(own_workspace))
     assert server.read_state(run)[0] == "Running"
