@@ -234,6 +234,11 @@ def test_question_of_one_worker_is_answered_on_another(
         wait_until(lambda: not find_clones(worker.folder))
     (question,) = remotes.read_ledger(tmp_path, "approval")
     assert question.decision == "pending_approval"
+    page, head = f"approval:{question.page}", git(remotes.repository, "rev-parse", "approval")
+    assert '<p class="status">Waiting for an answer</p>' in git(remotes.repository, "show", page)
+    keys = server.request(f"flow_runs/{run}")["state"]["state_details"]["run_input_keyset"]
+    shown = server.request(f"flow_runs/{run}/input/{keys['description']}")
+    assert f"{question.page} at the commit {head} of the branch approval" in shown
 
     answer = {"approve": True, "reason": "it is the first", "person": "ada"}
     with start_worker(server, tmp_path / "two"):
@@ -243,5 +248,6 @@ def test_question_of_one_worker_is_answered_on_another(
     entries = remotes.read_ledger(tmp_path, "approval")
     assert [entry.decision for entry in entries] == ["pending_approval", "promoted"]
     assert entries[1].model_md5 == question.model_md5
+    assert "<b>ada</b> approved: “it is the first”" in git(remotes.repository, "show", page)
     pointer = git(remotes.repository, "show", "approval:registry/champion.onnx.dvc")
     assert question.model_md5 in pointer

@@ -68,6 +68,7 @@ def test_retrain_is_suspended_until_approved_and_outlives_a_restart_of_the_serve
     keys = server.request(f"flow_runs/{run}")["state"]["state_details"]["run_input_keyset"]
     shown = server.request(f"flow_runs/{run}/input/{keys['description']}")
     assert "| accuracy, val |" in shown
+    assert "reports/decisions/2.html in " in shown
     for wrong in ({}, YES | {"reason": " "}, YES | {"approve": "perhaps"}):
         assert answer(server, run, **wrong)["status"] == "REJECT"
     assert server.read_state(run)[0] == "Suspended"
