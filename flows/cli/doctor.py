@@ -161,7 +161,7 @@ def _disk() -> Iterator[Check]:
             "disk",
             "error",
             f"{text}, a run needs up to {REQUIRED_DISK_BYTES / 1e9:.0f} GB",
-            "du -xsh * .dvc/cache | sort -h",  # to see what can go elsewhere
+            "cifarflow prune",
         )
     else:
         yield Check("disk", "ok", text)

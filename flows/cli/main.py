@@ -38,6 +38,7 @@ COMMANDS = {
     "server": "Show or stop the local Prefect server, or print its address.",
     "new": "Make a project that learns classes of your own images.",
     "status": "Show the state of the project, and what is overdue.",
+    "prune": "Remove what no decision or branch needs any more.",
     "doctor": "Check the setup, and say how to fix what is wrong.",
 }
 """The commands in the order of the help, each with a summary that a terminal of 80 columns shows whole."""
