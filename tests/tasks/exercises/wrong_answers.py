@@ -146,7 +146,10 @@ GRADIENT_DESCENT = [
         "Only the first parameter moves",
     ),
     (
-        "t = theta\nfor _ in range(steps):\n    g = gradient(t)[0] * alpha\n    t = [v - g for v in t]\nreturn t",
+        (
+            "for _ in range(steps):\n    g = gradient(theta)[0]\n"
+            "    theta = [t - alpha * g for t in theta]\nreturn theta"
+        ),
         "by the first part of the gradient",
     ),
     (
