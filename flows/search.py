@@ -145,7 +145,7 @@ class SearchTrials:
                 continue
             reached[trial.number] = outcome["val_accuracy"]
             ends = f"after {until} epochs" if until else "in the end"
-            print(f"{training.name}: validation {outcome['val_accuracy']:.4f} {ends}, {trial.values}")
+            print(f"{training.name}: validation {outcome['val_accuracy']:.2%} {ends}, {trial.values}")
         return reached
 
     def winner(self) -> dict[str, Any] | None:

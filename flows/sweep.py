@@ -140,7 +140,7 @@ def _train_all_seeds(
                 row = rows[seed] = {"seed": seed} | outcome
                 write_json(training.folder / ROW, row, indent=None)
                 print(
-                    f"seed {seed}: validation {row['val_accuracy']:.4f}, test {row['test_accuracy']:.4f}, "
+                    f"seed {seed}: validation {row['val_accuracy']:.2%}, test {row['test_accuracy']:.2%}, "
                     f"{row['training_s']:.1f} s of training ({len(rows)} of {len(trainings)})"
                 )
     return rows, failures

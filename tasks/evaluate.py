@@ -86,11 +86,12 @@ def evaluate(
     test = results["test"]
     low, high = test["accuracy_ci95"]
     print(
-        f"test accuracy {test['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}), ece {test['ece']:.4f} "
-        f"at temperature {classifier.temperature:.2f}, {test['ece_uncalibrated']:.4f} without"
+        f"test accuracy {test['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}), "
+        f"ece {test['ece']:.2%} at temperature {classifier.temperature:.2f}, "
+        f"{test['ece_uncalibrated']:.2%} without"
     )
     if tta != "none":
-        print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.4f}")
+        print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.2%}")
     if tracker is not None:
         with tracker.resume_run(weights, "evaluate", {"data_md5": metadata["data_md5"]}) as run:
             run.log_evaluation(results, data.test, probabilities, classes, step=metadata["epochs"] + 1)

@@ -161,8 +161,8 @@ class Trainer:
                 seconds_left = sum(self.epoch_seconds) / num_saved * (self.config.epochs - num_saved)
                 print(
                     f"epoch {num_saved}/{self.config.epochs}: train loss {metrics.train_loss:.4f} "
-                    f"accuracy {metrics.train_accuracy:.4f}, val loss {metrics.val_loss:.4f} "
-                    f"accuracy {metrics.val_accuracy:.4f}, {seconds:.1f} s, {seconds_left:.0f} s left"
+                    f"accuracy {metrics.train_accuracy:.2%}, val loss {metrics.val_loss:.4f} "
+                    f"accuracy {metrics.val_accuracy:.2%}, {seconds:.1f} s, {seconds_left:.0f} s left"
                 )
         except BaseException as error:
             if not isinstance(error, Exception):  # KeyboardInterrupt, which SIGTERM raises, too

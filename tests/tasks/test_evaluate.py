@@ -182,5 +182,5 @@ def test_evaluate_reports_the_accuracy_without_tta_if_there_is_tta(
     with torch.inference_mode():
         expected = (network(inputs).argmax(1) == test.labels).double().mean().item()
     assert metrics["test"]["accuracy" if tta == "none" else "accuracy_no_tta"] == pytest.approx(expected)
-    line = f"that is with test-time augmentation (flip); without it: {expected:.4f}\n"
+    line = f"that is with test-time augmentation (flip); without it: {expected:.2%}\n"
     assert (line in capsys.readouterr().out) is (tta != "none")
