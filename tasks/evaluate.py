@@ -57,8 +57,8 @@ def evaluate(
         "seed": metadata["seed"],
         "epochs": metadata["epochs"],
         "device": metadata["device"],
+        "temperature": classifier.temperature,
     }
-    results["temperature"] = classifier.temperature
     tta = classifier.tta
     without_tta = Classifier(classifier.network, metadata["mean"], metadata["std"]).eval()
     if tta != "none":
@@ -84,18 +84,21 @@ def evaluate(
     write_json(metrics, results)
     _write_predictions(predictions, data.test.labels, predicted, classes)
     test = results["test"]
-    low, high = test["accuracy_ci95"]
-    print(
-        f"test accuracy {test['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}), "
-        f"ece {test['ece']:.2%} at temperature {classifier.temperature:.2f}, "
-        f"{test['ece_uncalibrated']:.2%} without"
-    )
-    if tta != "none":
-        print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.2%}")
+    _print_summary(test, classifier)
     if tracker is not None:
         with tracker.resume_run(weights, "evaluate", {"data_md5": metadata["data_md5"]}) as run:
             run.log_evaluation(results, data.test, probabilities, classes, step=metadata["epochs"] + 1)
     return {"test_accuracy": test["accuracy"], "val_accuracy": results["val"]["accuracy"]}
+
+
+def _print_summary(test: dict[str, Any], classifier: Classifier) -> None:
+    low, high = test["accuracy_ci95"]
+    print(
+        f"test accuracy {test['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%}), ece {test['ece']:.2%} "
+        f"at temperature {classifier.temperature:.2f}, {test['ece_uncalibrated']:.2%} without"
+    )
+    if (tta := classifier.tta) != "none":
+        print(f"that is with test-time augmentation ({tta}); without it: {test['accuracy_no_tta']:.2%}")
 
 
 def _write_predictions(file: Path, labels: Tensor, predicted: Tensor, classes: list[str]) -> None:
