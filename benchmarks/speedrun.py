@@ -34,7 +34,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.evaluate import predict_proba
+from tasks.evaluate import predict_logits
 from tasks.overrides import merge_overrides, parse_overrides, read_recipe, with_overrides
 from tasks.params import read_params
 from tasks.params.train import TrainConfig
@@ -73,10 +73,10 @@ def run_recipe(measurements: Measurements, splits: Path, data: Splits, config: T
             result = train(splits, weights, Path(folder) / "history", config, progress=lambda *_: None)
         classifier = load_classifier(weights)[0].to(device)
         images, labels = data.test.images.to(device), data.test.labels
-        predict_proba(classifier, images[:BATCH_SIZE], BATCH_SIZE)  # This is a warm-up.
+        predict_logits(classifier, images[:BATCH_SIZE], BATCH_SIZE)  # This is a warm-up.
         began = time.perf_counter()
         # The copy to the CPU waits for the device.
-        predicted = predict_proba(classifier, images, BATCH_SIZE).argmax(1).cpu()
+        predicted = predict_logits(classifier, images, BATCH_SIZE).argmax(1).cpu()
         test_seconds = time.perf_counter() - began
     measurements.warm_up_seconds.append(result["warm_up_s"])
     accuracy = (predicted == labels).double().mean().item()
