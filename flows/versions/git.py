@@ -107,6 +107,10 @@ def find_problem() -> GitProblem | None:
         return GitProblem(reason, fix, is_refused=True)
     if code or not run_git("rev-parse", "--quiet", "--verify", "HEAD", check=False):
         return GitProblem("not a Git repository with commits", "git init && git add --all && git commit")
+    # The project's own sample lies in such a directory. This command of Git takes no literal paths.
+    code, _, _ = _call_git(("check-ignore", "--quiet", "."), {"GIT_LITERAL_PATHSPECS": "0"}, None)
+    if code == 0:
+        return GitProblem("Git ignores this directory", "git init && git add --all && git commit")
     return None
 
 

@@ -186,6 +186,22 @@ def test_repository_of_another_user_is_a_problem_with_its_remedy(repository: Pat
         run_git("rev-parse", "HEAD")
 
 
+def test_folder_that_its_repository_ignores_is_a_problem(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in it can be committed: the sample lies in such a folder of the project."""
+    (repository / ".gitignore").write_text("/sample\n")
+    (repository / "sample").mkdir()
+    assert find_problem() is None
+    monkeypatch.chdir(repository / "sample")
+    problem = find_problem()
+    assert problem is not None
+    assert problem.text == "Git ignores this directory"
+    run_git("init", "--quiet")
+    git(repository / "sample", "commit", "--quiet", "--allow-empty", "--message", "own")
+    assert find_problem() is None
+
+
 def test_folder_without_commits_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
