@@ -198,7 +198,8 @@ def test_folder_that_its_repository_ignores_is_a_problem(
     assert problem is not None
     assert problem.text == "Git ignores this directory"
     run_git("init", "--quiet")
-    git(repository / "sample", "commit", "--quiet", "--allow-empty", "--message", "own")
+    identity = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+    git(repository / "sample", *identity, "commit", "--quiet", "--allow-empty", "--message=own")
     assert find_problem() is None
 
 
