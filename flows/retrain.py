@@ -1,5 +1,6 @@
 """Retraining: ingest new images, run the pipeline, decide which model is the champion."""
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable
 from functools import partial
@@ -76,7 +77,8 @@ def retrain(parameters: RetrainParameters) -> State[Any]:
             question = _read_question()
     # There is another question if the champion has changed before the answer came.
     while question is not None:
-        answer = ask(question, settings)
+        with contextlib.chdir(parameters.workspace):  # without its lock, which others may take meanwhile
+            answer = ask(question, settings)
         with exclusive_workspace(parameters, wait=True):
             chain.run("approve", record_answer, question, answer, settings)
             question = _read_question()
