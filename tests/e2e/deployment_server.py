@@ -243,7 +243,12 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 300) -> Any:
 
 
 def start_process(command: list[str], server: DeploymentServer, log: Path) -> subprocess.Popen[bytes]:
-    """In a session of its own, with Ctrl-C at its default: it is ignored in what `nohup` or cron started."""
+    """In a session of its own, with signals at their defaults: `nohup` and cron have some of them ignored."""
+
+    def reset_signals() -> None:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -252,7 +257,7 @@ def start_process(command: list[str], server: DeploymentServer, log: Path) -> su
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            preexec_fn=reset_signals,  # noqa: PLW1509
         )
 
 
