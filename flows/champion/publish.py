@@ -17,7 +17,7 @@ from flows.run.lineage import record_champion
 from flows.versions.dvc_data import DATA
 from flows.versions.dvc_repro import load_repo, open_repo
 from flows.versions.git import find_problem, hide_credentials, run_git, try_commit, write_commit
-from tasks.decision_pages.index import write_index
+from tasks.decision_pages.index import list_pages, write_index
 from tasks.params import PARAMS, Params
 from tasks.registry.ledger import CHAMPION_DVC_FILE, LEDGER, LedgerEntry
 from tasks.registry.wandb_champion import alias_champion
@@ -103,7 +103,7 @@ def save_experiment(entry: LedgerEntry, params: Params, *, push: bool, commit: b
             errors.append(f"cannot commit: {problem.text}")
     else:
         try:
-            files = [LEDGER, CHAMPION_DVC_FILE, *update_decision_pages(params)]
+            files = [LEDGER, CHAMPION_DVC_FILE, *list_pages(params.paths)]
             # DVC itself locks the repository, here and in a push.
             with _preserve_git_index(), load_repo() as repo:
                 repo.experiments.save(
@@ -182,7 +182,7 @@ def commit_to_branch(entry: LedgerEntry, params: Params) -> str:
     _require_other_branch(branch)
     ref = f"refs/heads/{branch}"
     files = [LEDGER, CHAMPION_DVC_FILE, PARAMS, Path("dvc.lock"), Path(DATA), *report_paths(params)]
-    files += update_decision_pages(params)
+    files += list_pages(params.paths)
     parent = run_git("rev-parse", "--quiet", "--verify", ref, check=False) or run_git("rev-parse", "HEAD")
     commit = write_commit(parent, files, decision_message(entry))
     if commit is not None:

@@ -15,6 +15,13 @@ from tasks.workspace.files import write_text
 TEMPLATE = Path(__file__).with_name("index.html")
 
 
+def list_pages(paths: Paths) -> list[Path]:
+    """Return the page of all decisions and the pages that it links to, without renewing them."""
+    index = Path(paths.decisions)
+    pages = dict.fromkeys(find_page(entry, index) for entry in read_ledger())
+    return [index, *(page for page in pages if page)]
+
+
 def write_index(paths: Paths) -> list[Path]:
     """Write the page of all decisions from the ledger, and what became of each model on its own page.
 

@@ -61,9 +61,10 @@ def render_outcome(entries: list[LedgerEntry], page: Path, model_md5: str) -> Ma
         "later": own[1:],
         "rollback": rollback,
         "status": describe_status(own, rollback),
+        "result": describe_result(own[0], current_champion(entries[: entries.index(own[0])])),
+        "format_time": format_time,
+        "deadline": deadline,
     }
-    values["result"] = describe_result(own[0], current_champion(entries[: entries.index(own[0])]))
-    values |= {"format_time": format_time, "deadline": deadline}
     return Markup(render_page(values, TEMPLATE))  # noqa: S704 - The template escapes all values.
 
 
