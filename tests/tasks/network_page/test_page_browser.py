@@ -192,10 +192,10 @@ def test_photograph_and_drawing_are_classified(page: "Page", tmp_path: Path) -> 
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
     page.set_input_files("#photograph", tmp_path / "photo.png")
-    page.wait_for_function("document.getElementById('chosen').textContent.includes('photo.png, made small')")
+    page.locator("#chosen", has_text="photo.png, made small").wait_for()
     assert page.evaluate("page.pixels.length") == 3072
     page.set_input_files("#photograph", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"no image"})
-    page.wait_for_function("document.getElementById('chosen').textContent.includes('cannot read a.txt')")
+    page.locator("#chosen", has_text="cannot read a.txt").wait_for()
     page.click("#clear")
     white = probabilities(page)
     page.locator("#drawing").hover()
@@ -215,7 +215,7 @@ def test_a_small_image_as_it_is_keeps_its_pixels(trained: Path, page: "Page", tm
     image = load_splits(trained / "splits.safetensors").test.images[7].numpy()
     Image.fromarray(image).save(tmp_path / "seven.png")
     page.set_input_files("#photograph", tmp_path / "seven.png")
-    page.wait_for_function("document.getElementById('chosen').textContent.includes('seven.png')")
+    page.locator("#chosen", has_text="seven.png").wait_for()
     assert page.evaluate("Array.from(page.pixels)") == image.flatten().tolist()
 
 
