@@ -9,16 +9,10 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from models.classifier import Classifier
 from tasks.confidence.answers import measure_confident_answers
+from tasks.confidence.calibration import compute_calibration_error
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import atomic_write, write_json
 from tasks.workspace.splits import load_splits
@@ -121,15 +115,18 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Compute the metrics of one split, from probabilities `(N, classes)` and labels `(N,)`.
 
+    A class that has no image, or is never predicted, counts as 0 where a quotient has no value.
     `balanced_accuracy` is the mean recall of the classes.
     """
     count = len(classes)
-    precision = multiclass_precision(probabilities, labels, num_classes=count, average="none")
-    recall = multiclass_recall(probabilities, labels, num_classes=count, average="none")
-    f1 = multiclass_f1_score(probabilities, labels, num_classes=count, average="none")
+    pairs = torch.bincount(labels * count + probabilities.argmax(1), minlength=count**2)
+    confusion = pairs.reshape(count, count).float()  # actual classes by row, predicted ones by column
+    hits, actual, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    precision, recall = hits / predicted.clamp_min(1), hits / actual.clamp_min(1)
+    f1 = 2 * hits / (actual + predicted).clamp_min(1)
     return {
         **measure_calibration(probabilities, labels, calibration_bins),
-        "accuracy": multiclass_accuracy(probabilities, labels, num_classes=count, average="micro").item(),
+        "accuracy": (hits.sum() / confusion.sum()).item(),
         "balanced_accuracy": recall.mean().item(),
         "macro_f1": f1.mean().item(),
         "per_class": {
@@ -140,16 +137,11 @@ def compute_metrics(
 
 
 def measure_calibration(probabilities: Tensor, labels: Tensor, bins: int) -> dict[str, float]:
-    """Compute the loss, which is the mean negative log-likelihood, and the expected calibration error.
-
-    The error is that of the predicted class in bins of equal width (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599).
-    """
+    """Compute the loss, which is the mean negative log-likelihood, and the expected calibration error."""
     # float32 rounds small probabilities to 0, whose loss would be infinite; with this bound it is 87.
     tiny = torch.finfo(probabilities.dtype).tiny
-    count = probabilities.shape[1]
-    error = multiclass_calibration_error(probabilities, labels, num_classes=count, n_bins=bins)
-    return {"loss": F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item(), "ece": error.item()}
+    loss = F.nll_loss(probabilities.clamp_min(tiny).log(), labels).item()
+    return {"loss": loss, "ece": compute_calibration_error(probabilities.numpy(), labels.numpy(), bins)}
 
 
 def wilson_interval(num_correct: int, total: int) -> list[float]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier import Classifier
+from tasks.confidence.calibration import bin_by_confidence
 from tasks.inference.explain import NeighborIndex
 from tasks.inference.onnx_classifier import OnnxClassifier, Probabilities, load_model
 from tasks.reporting.benchmark import (
@@ -202,25 +203,6 @@ def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitD
         f"{gap_text}, and the validation loss has not begun to rise.",
         "Use this model. For a better one the talk advises more data, or another architecture.",
     )
-
-
-def bin_by_confidence(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], bins: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Return mean confidence, accuracy and number of images, each `(bins that are not empty,)`.
-
-    The bins are those of the expected calibration error in `metrics`: they have equal width, and an image is
-    in the bin of the probability of its predicted class.
-    """
-    confidence = probabilities.max(1).astype(np.float64)
-    correct = (probabilities.argmax(1) == labels).astype(np.float64)
-    # Bin i has confidences above i / bins and up to (i + 1) / bins; a confidence of 0 is in the first bin.
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
-    filled = count > 0
-    # `bincount` with weights adds the values of each bin, so its quotient by the count is their mean.
-    means = [np.bincount(index, x, bins)[filled] / count[filled] for x in (confidence, correct)]
-    return means[0], means[1], count[filled]
 
 
 def top_confusions(

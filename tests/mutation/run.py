@@ -24,7 +24,7 @@ MIN_CAUGHT = 0.95
 FAST = "not (slow or server or browser or data or node or distributed or faults)"
 SLOW = "slow and not (server or browser or data or node or distributed or faults)"
 TIMEOUT_S = 300.0
-PRELOADED = ("torch", "scipy.stats", "torchmetrics.functional.classification", "onnxruntime", "pytest")
+PRELOADED = ("torch", "scipy.stats", "onnxruntime", "pytest")
 """what most tests import: a process that has done so forks for each mutant"""
 
 

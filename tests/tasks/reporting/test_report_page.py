@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
-import torch
-from torchmetrics.functional.classification import multiclass_calibration_error
 
-from tasks.reporting.report_page import bin_by_confidence, diagnose_fit
-from tests.tasks.reporting.random_predictions import random_predictions
+from tasks.reporting.report_page import diagnose_fit
 
 
 def epochs(train: list[float], val: list[float], val_loss: list[float]) -> list[dict[str, float]]:
@@ -31,14 +28,3 @@ def epochs(train: list[float], val: list[float], val_loss: list[float]) -> list[
 )
 def test_diagnose_fit_names_the_fit(history: list[dict[str, float]], kept: int, expected: str) -> None:
     assert diagnose_fit(history, kept).name == expected
-
-
-def test_bin_by_confidence_adds_up_to_torchmetrics_calibration_error() -> None:
-    probabilities, labels = random_predictions()
-    confidence, share, count = bin_by_confidence(probabilities, labels, 15)
-    error = (np.abs(confidence - share) * count).sum() / count.sum()
-    expected = multiclass_calibration_error(
-        torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=10, n_bins=15
-    )
-    assert error == pytest.approx(expected.item(), abs=1e-6)
-    assert count.sum() == 400
