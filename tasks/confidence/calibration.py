@@ -24,7 +24,7 @@ def bin_by_confidence(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Return mean confidence, accuracy and number of images, each `(bins that are not empty,)`.
 
-    `probabilities` is `(N, classes)`, `labels` `(N,)`. The bins have equal width, and an image is in the bin of
+    `probabilities` is `(N, classes)`, `labels` `(N,)`. The bins have equal width; an image is in the bin of
     its confidence, which is the probability of its predicted class.
     """
     confidence = probabilities.max(1).astype(np.float64)

@@ -18,7 +18,7 @@ def test_bins_are_those_of_scikit_learn(bins: int) -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    """Of two bins, one has an image at 0.4, which is right; the other, three at 0.8, of which two are right."""
+    """Of two bins, one has an image at 0.4, which is right; the other three at 0.8, two of them right."""
     probabilities = np.array([[0.4, 0.3, 0.3], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.8, 0.2, 0.0]], np.float32)
     error = compute_calibration_error(probabilities, np.array([0, 0, 1, 2]), 2)
     assert error == pytest.approx(0.25 * 0.6 + 0.75 * (0.8 - 2 / 3), abs=1e-6)
