@@ -35,9 +35,8 @@ def build_model(
     `TypeError` for any other layer with parameters. With `sample_images`, the network's own `init_weights`
     is called last.
     """
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):  # what the constructors sample is replaced below
         model = network()
-    model.to_empty(device="cpu")
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
@@ -146,5 +147,7 @@ def measure_calibration(probabilities: Tensor, labels: Tensor, bins: int) -> dic
 
 def wilson_interval(num_correct: int, total: int) -> list[float]:
     """Compute Wilson's 95% interval of a proportion (Wilson 1927), which is also valid near 0 and 1."""
-    bounds = binomtest(num_correct, total).proportion_ci(0.95, method="wilson")
-    return [float(bounds.low), float(bounds.high)]
+    z = NormalDist().inv_cdf(0.975)
+    center = (num_correct + z**2 / 2) / (total + z**2)
+    half_width = z * math.sqrt(num_correct * (total - num_correct) / total + z**2 / 4) / (total + z**2)
+    return [max(0.0, center - half_width), min(1.0, center + half_width)]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 from torch import Generator, Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
@@ -75,12 +76,10 @@ def test_compute_metrics_loss_of_a_certain_error_is_finite() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("num_correct", "low", "high"), [(0, 0.0, 0.2775), (5, 0.2366, 0.7634), (10, 0.7225, 1.0)]
-)
-def test_wilson_interval_matches_hand_calculation(num_correct: int, low: float, high: float) -> None:
-    """Wilson's formula by hand, for 10 trials and z = 1.96."""
-    assert wilson_interval(num_correct, 10) == pytest.approx([low, high], abs=1e-3)
+@pytest.mark.parametrize(("num_correct", "total"), [(0, 10), (5, 10), (10, 10), (1, 1), (6344, 10000)])
+def test_wilson_interval_is_scipys(num_correct: int, total: int) -> None:
+    expected = binomtest(num_correct, total).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(num_correct, total) == pytest.approx([expected.low, expected.high], abs=1e-12)
 
 
 @pytest.fixture
