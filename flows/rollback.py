@@ -12,6 +12,7 @@ from flows.champion.model import promote as promote_model
 from flows.champion.model import restore_champion
 from flows.champion.publish import show_decision
 from flows.champion.results_branch import open_branch, publish_decision
+from flows.champion.smoke_test import confirm_promotion
 from flows.parameters import PromoteParameters, RollbackParameters
 from flows.run.flow_run import exclusive_workspace, workspace_flow
 from flows.versions.dvc_repro import open_repo
@@ -73,13 +74,19 @@ def promote(parameters: PromoteParameters) -> State[Any]:
     The ledger records that a person has decided so, and why.
     """
     model, reason = parameters.model, parameters.reason
+
+    def take_decision() -> LedgerEntry:
+        return confirm_promotion(_override(model, reason))
+
     with exclusive_workspace(parameters):
         parameters.check()
         if parameters.branch:
-            entry = publish_decision(open_branch(parameters.branch), [], lambda: _override(model, reason))
+            entry = publish_decision(open_branch(parameters.branch), [], take_decision)
         else:
-            entry = _override(model, reason)
+            entry = take_decision()
         show_decision(entry, read_params(PARAMS))
+        if entry.decision == "rolled_back":
+            raise RunError(entry.reason)
         _print_what_serves(entry, parameters.branch)
     return Completed(message=f"{CHAMPION} is {entry.label}")
 

@@ -22,7 +22,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import AfterValidator, Field, ValidationError
 
-from flows.champion.model import promote
+from flows.champion.model import find_outcome, promote
 from flows.champion.publish import commit_to_branch, show_decision
 from flows.champion.results_branch import (
     REMOTE_RETRIES,
@@ -30,6 +30,7 @@ from flows.champion.results_branch import (
     locate_page,
     publish_decision,
 )
+from flows.champion.smoke_test import confirm_promotion
 from flows.run import markdown
 from flows.run.flow_run import (
     read_pause_keys,
@@ -110,10 +111,12 @@ def record_answer(question: LedgerEntry, answer: Approval | None, settings: Deci
     params = read_params(PARAMS)
 
     def decide() -> LedgerEntry:
-        return _decide(question, answer, params, settings.approve_timeout)
+        return confirm_promotion(_decide(question, answer, params, settings.approve_timeout))
 
     if settings.branch is None:
-        entry = registry.find_answer(ledger.read_ledger(), question) or decide()
+        entries = ledger.read_ledger()
+        answered = registry.find_answer(entries, question)
+        entry = find_outcome(entries, answered) if answered else decide()
     else:
         entry = publish_decision(
             settings.branch, [], decide, lambda entries: registry.find_answer(entries, question)

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 
 from flows.champion.model import fetch_model, promote, provenance_hashes, sync_champion
 from flows.champion.page import name_next_page, read_commit, show_comparison
+from flows.champion.smoke_test import ANSWERS, confirm_promotion, record_answers
 from flows.versions.dvc_remote import pull_outputs
 from flows.versions.dvc_repro import open_repo
 from tasks.decision_pages.page import ComparedModels
@@ -25,7 +26,7 @@ from tasks.registry import questions as approval
 from tasks.registry.compare import Decision, History, compare
 from tasks.registry.earlier_models import reject_if_rolled_back
 from tasks.registry.evidence import NUM_THREADS, is_correct
-from tasks.registry.ledger import CHAMPION, LedgerEntry
+from tasks.registry.ledger import CHAMPION, CHAMPION_INT8, LedgerEntry
 from tasks.workspace.errors import RunError
 from tasks.workspace.files import hash_file, read_json
 from tasks.workspace.splits import load_splits
@@ -43,6 +44,9 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
     entries = ledger.read_ledger()
     intakes = read_intakes(params, since=entries[-1].time if entries else "")
     int8, int8_evidence = _check_int8(params, evidence)
+    answers = record_answers(
+        {CHAMPION: challenger} | ({CHAMPION_INT8: Path(params.paths.int8_model)} if int8 else {})
+    )
     with open_repo() as repo:
         entry = LedgerEntry(
             decision="promoted" if decision.promote else "rejected",
@@ -52,14 +56,14 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
             flow_run_name=str(flow_run.name),
             flow_run_id=str(flow_run.id),
             provenance=provenance_hashes(repo, params.model_dump_json(), models.metadata[0]) | read_commit(),
-            evidence=evidence | int8_evidence | ({"drift": intakes} if intakes else {}),
+            evidence=evidence | int8_evidence | answers | ({"drift": intakes} if intakes else {}),
             page=name_next_page(params),
             **int8,
         )
         entry = _record(repo, entry, approve_timeout)
     show_comparison(entry, models, params)
     print(f"compared in {time.perf_counter() - started:.1f} s")
-    return entry
+    return confirm_promotion(entry)
 
 
 def decide_again(
@@ -75,7 +79,11 @@ def decide_again(
     evidence, decision, models = _compare(challenger, parity, params)
     champion = ledger.current_champion(ledger.read_ledger())
     since = f"{champion.label} came" if champion else "the champion went"
-    kept = {key: question.evidence[key] for key in ("drift", "int8_val_accuracy") if key in question.evidence}
+    kept = {
+        key: question.evidence[key]
+        for key in ("drift", "int8_val_accuracy", ANSWERS)
+        if key in question.evidence
+    }
     entry = replace(
         question,
         decision="promoted" if decision.promote else "rejected",

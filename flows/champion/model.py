@@ -34,6 +34,15 @@ def promote(repo: Repo, entry: LedgerEntry) -> LedgerEntry:
     return entry
 
 
+def find_outcome(entries: list[LedgerEntry], decision: LedgerEntry) -> LedgerEntry:
+    """Return the rollback by which the same flow run has taken its promotion back, or else the decision."""
+    following = (entry for entry in entries if entry.version > decision.version)
+    for entry in following:
+        if entry.decision == "rolled_back" and entry.flow_run_id == decision.flow_run_id:
+            return entry
+    return decision
+
+
 def restore_champion(repo: Repo) -> LedgerEntry:
     """Do what `sync_champion` does; raise `InputError` where there is no champion yet."""
     if ledger.current_champion(ledger.read_ledger()) is None:

@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.champion.model import find_outcome
 from flows.champion.publish import decision_message, name_branch, report_paths, update_decision_pages
 from flows.run.flow_run import workspace_task
 from flows.run.killed_runs import clear_manifest_environment
@@ -195,9 +196,10 @@ def publish_decision(
         branch.fetch()
         # Pages of decisions come along: another machine may have written one of the number that ours has.
         branch.checkout(LEDGER, CHAMPION_DVC_FILE, Path(params.paths.decisions).parent)
-        accepted = find_accepted(ledger.read_ledger())
+        entries = ledger.read_ledger()
+        accepted = find_accepted(entries)
         if accepted is not None:
-            return accepted
+            return find_outcome(entries, accepted)
         entry = decide()
         pages = update_decision_pages(params)
         if branch.publish([*files, LEDGER, CHAMPION_DVC_FILE, *pages], decision_message(entry)):
