@@ -22,6 +22,8 @@ GRACE = dt.timedelta(hours=1)
 """how late a run may start; a worker may be busy, or its machine may start late"""
 TOLERANCE = dt.timedelta(minutes=5)
 """how far the clocks of server and workspace may differ"""
+SKIPPED = dt.timedelta(hours=1)
+"""how far the clocks go forward in spring"""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,15 @@ class Schedule:
 
 
 def started_since(start: dt.datetime, due: dt.datetime) -> bool:
-    """Return whether a run that began at `start` is the one that was due, or a later one."""
-    return start >= due.astimezone(dt.UTC) - TOLERANCE  # In local time, 2:55 may not exist before 3:00.
+    """Return whether a run that began at `start` is the one that was due, or a later one.
+
+    Where the clocks go forward from 2:00 to 3:00, there is no 2:30. A run of that time is due at 3:00 for
+    CronSim, and Prefect starts it at 1:30. So the skipped hour counts as a difference between clocks.
+    """
+    exact = due.astimezone(dt.UTC)  # In local time, 2:55 may not exist before 3:00.
+    before = (exact - 2 * SKIPPED).astimezone(due.tzinfo)
+    skipped = (due.utcoffset() or dt.timedelta()) - (before.utcoffset() or dt.timedelta())
+    return start >= exact - TOLERANCE - min(max(skipped, dt.timedelta()), SKIPPED)
 
 
 def read_schedules(file: Path = DEPLOYMENTS) -> list[Schedule]:

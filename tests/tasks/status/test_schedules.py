@@ -1,6 +1,8 @@
 """When a flow is due and overdue; all times are passed in."""
 
+import asyncio
 import datetime as dt
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -70,7 +72,24 @@ def test_hour_that_does_not_exist_is_due_at_its_end() -> None:
     daily = Schedule("retrain", "retrain", "30 2 * * *", BERLIN)
     missed = find_missed(daily, "2026-03-28T02:30", "2026-03-29T12:00")
     assert missed == "2026-03-29T03:00:00+02:00"
-    assert find_missed(daily, "2026-03-29T03:30", "2026-03-29T12:00") == "", "Prefect starts it at 3:30"
+    assert find_missed(daily, "2026-03-29T03:30", "2026-03-29T12:00") == ""
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0 3 * * *", "0 3 * * 0", "59 1 * * *", "0 */6 * * *"])
+@pytest.mark.parametrize("change", ["2026-03-29", "2026-10-25"])
+def test_what_prefect_starts_around_a_change_of_the_clocks_is_not_missed(cron: str, change: str) -> None:
+    """Each of its runs is the one that was due, and without it, something is missed."""
+    from prefect.server.schemas.schedules import CronSchedule
+
+    own = Schedule("retrain", "retrain", cron, BERLIN)
+    first = at(f"{change}T00:00") - dt.timedelta(days=1)
+    theirs = CronSchedule(cron=cron, timezone="Europe/Berlin")
+    texts = [start.isoformat() for start in asyncio.run(theirs.get_dates(8, first))]
+    starts = [dt.datetime.fromisoformat(text).astimezone(dt.UTC) for text in texts]
+    for before, start in pairwise(starts):
+        looked_at = start + dt.timedelta(hours=2, minutes=59)
+        assert own.find_missed([run_at(start.isoformat())], looked_at) is None, start
+        assert own.find_missed([run_at(before.isoformat())], looked_at) is not None, start
 
 
 def test_hour_that_comes_twice_is_due_once() -> None:
