@@ -38,6 +38,21 @@ overridden: a person promoted a model that had been rejected or rolled back, or 
 pending_approval: the comparison promotes, and a person is asked (`tasks.registry.questions`)
 """
 PROMOTIONS = {"promoted", "rolled_back", "overridden"}
+SCHEMA = 2
+"""version of a line's format; lines without one are older"""
+EARLIER_NAMES = {
+    "verdict": "decision",
+    "why": "reason",
+    "run": "flow_run_name",
+    "run_id": "flow_run_id",
+    "hashes": "provenance",
+    "number": "version",
+    "only_challenger_right": "discordant_challenger",
+    "only_champion_right": "discordant_champion",
+    "gain": "accuracy_gain",
+}
+"""keys of lines, and of their evidence, that the first version wrote"""
+EARLIER_DECISIONS = {"refused": "rejected", "rolled-back": "rolled_back"}
 TEST_FIGURES = ("p_value", "look", "threshold", "error_spent")
 
 
@@ -153,6 +168,10 @@ def parse_content(content: bytes, file: Path = LEDGER) -> LedgerContent:
         try:
             values = reader.open_line(number, line)
             if values is not None:
+                if isinstance(schema := values.pop("schema", 0), int) and schema > SCHEMA:
+                    raise RunError(
+                        f"{file} was written by a newer version of cifarflow (schema {schema}); upgrade"
+                    )
                 entries.append(replace(_parse_entry(values), version=number))
                 last_digest = reader.last_digest
         except DamagedLineError as error:
@@ -168,7 +187,7 @@ def parse_content(content: bytes, file: Path = LEDGER) -> LedgerContent:
 def _parse_entry(values: dict[str, Any]) -> LedgerEntry:
     """Return the entry of a line's object; `DamagedLineError` where a key is missing, unknown or mistyped."""
     try:
-        entry = ENTRY.validate_python(values)
+        entry = ENTRY.validate_python(_rename_earlier_keys(values))
     except ValidationError as error:
         first = error.errors()[0]
         raise DamagedLineError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -179,6 +198,17 @@ def _parse_entry(values: dict[str, Any]) -> LedgerEntry:
     if not needed <= (entry.approval or {}).keys():
         raise DamagedLineError("approval has no deadline or no champion_md5")
     return entry
+
+
+def _rename_earlier_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the object with the keys of today, where it is one of the first version."""
+    if "verdict" not in values:
+        return values
+    renamed = {EARLIER_NAMES.get(key, key): value for key, value in values.items()}
+    renamed["decision"] = EARLIER_DECISIONS.get(renamed["decision"], renamed["decision"])
+    if isinstance(evidence := renamed.get("evidence"), dict):
+        renamed["evidence"] = {EARLIER_NAMES.get(key, key): value for key, value in evidence.items()}
+    return renamed
 
 
 def truncated_tail(file: Path = LEDGER) -> str:
@@ -287,5 +317,7 @@ def append(entry: LedgerEntry, file: Path = LEDGER) -> LedgerEntry:
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     entry = replace(entry, version=_count_lines(content) + 1, time=now)
     with atomic_write(file) as temp_path:
-        temp_path.write_bytes(content.intact + seal_line(entry.as_dict(), content.last_digest))
+        temp_path.write_bytes(
+            content.intact + seal_line({**entry.as_dict(), "schema": SCHEMA}, content.last_digest)
+        )
     return entry

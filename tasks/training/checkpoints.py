@@ -86,6 +86,11 @@ class CheckpointStore:
                     return state
             print(f"skipping corrupt checkpoint {file}")
             file.rename(file.with_suffix(".corrupt"))
+        others = sum(folder != self._folder for folder in self._root.glob("*/"))
+        if others:
+            trainings = f"{others} other training{'s' if others > 1 else ''}"
+            reason = "whose data, parameters, code or machine differ"
+            print(f"skipping checkpoints in {self._root} of {trainings}, {reason}")
         return None
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:

@@ -52,6 +52,7 @@ def test_append_numbers_entries_and_read_ledger_returns_them() -> None:
         "version",
         "time",
         "after",
+        "schema",
         "sha256",
     }
 
