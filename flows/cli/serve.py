@@ -179,12 +179,26 @@ def _warn_of_work_pools(deployments: list["RunnerDeployment"]) -> None:
 
 
 def _ensure_automations() -> None:
-    """Create the automations of automations.yaml that the server does not have by name."""
-    from prefect.automations import Automation
-    from prefect.client.orchestration import get_client
+    """Create the automations of automations.yaml, renew those that the server has otherwise, delete old ones.
 
-    for entry in YAML(typ="safe").load(AUTOMATIONS)["automations"]:
-        with get_client(sync_client=True) as client:
-            known = client.request("POST", "/automations/filter", json={}).json()
-        if entry["name"] not in {automation["name"] for automation in known}:
-            Automation(**entry).create()
+    One that is the same stays as it is: what it has seen so far, such as a heartbeat, would be lost.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import Automation, AutomationCore
+
+    try:
+        content = YAML(typ="safe").load(AUTOMATIONS)
+        automations = [AutomationCore.model_validate(entry) for entry in content["automations"]]
+        removed = {str(name) for name in content.get("removed", [])}
+    except Exception as error:
+        raise InputError(f"{AUTOMATIONS} cannot be read: {' '.join(str(error).split())}") from error
+    with get_client(sync_client=True) as client:
+        answer = client.request("POST", "/automations/filter", json={"limit": 200}).json()
+        known = {found["name"]: Automation.model_validate(found) for found in answer}
+        for automation in automations:
+            if automation.name not in known:
+                client.create_automation(automation)
+            elif automation.model_dump() != known[automation.name].model_dump(exclude={"id"}):
+                client.update_automation(known[automation.name].id, automation)
+        for name in removed & known.keys():
+            client.delete_automation(known[name].id)

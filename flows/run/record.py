@@ -2,16 +2,19 @@
 
 import datetime as dt
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.events import emit_event
 from prefect.exceptions import Abort, Pause
 from prefect.runtime import flow_run
 
 from tasks.status.ping import ping
 from tasks.status.run_log import RUN_LOG, RunRecord, append_run
+from tasks.status.status import MIN_FREE_BYTES
 from tasks.workspace.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,18 @@ def _record(workspace: Path, flow: str, started: str, *end: str) -> None:
         logger.warning("the end of this run is not recorded for cifarflow status: %s", error)
     if problem := ping(record):
         logger.warning(problem)
+    _report_low_disk(workspace)
+
+
+def _report_low_disk(workspace: Path) -> None:
+    """Emit `cifarflow.disk.low` if the next run may lack disk, since a full disk leaves no time to react."""
+    if not workspace.is_dir():
+        return  # The run has failed for that reason.
+    free_bytes = shutil.disk_usage(workspace).free
+    if free_bytes < MIN_FREE_BYTES:
+        summary = f"only {free_bytes / 1e9:.1f} GB of disk is free; cifarflow prune says what can go"
+        payload = {"free_bytes": free_bytes, "summary": summary}
+        emit_event("cifarflow.disk.low", {"prefect.resource.id": "cifarflow.disk"}, payload=payload)
 
 
 def _now() -> str:

@@ -153,7 +153,7 @@ def test_missing_retraining_is_noticed_while_the_server_runs(server: DeploymentS
 
 
 def test_only_a_retraining_that_ended_well_resets_the_alarm() -> None:
-    _, automation, _ = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
+    _, automation, *_ = YAML(typ="safe").load(ROOT / "automations.yaml")["automations"]
     trigger = EventTrigger.model_validate(automation["trigger"])
 
     def is_expected(event: str, flow: str) -> bool:
