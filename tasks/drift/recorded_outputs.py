@@ -1,8 +1,8 @@
 """Record a model's predictions as JSON lines in a file, where the user opts in.
 
 A line has the time, the SHA-256 of the model's file and the probabilities, but neither the image nor its
-name. A line that a crash has cut short is lost, but not the lines after it. The file is bounded: beyond
-`MAX_BYTES` it is renamed `FILE.1`, which replaces an earlier file of that name.
+name. `FILE.prom` counts the predictions. A line that a crash has cut short is lost, but not the lines after
+it. The file is bounded: beyond `MAX_BYTES` it is renamed `FILE.1`, which replaces an earlier one.
 """
 
 import datetime as dt
@@ -15,11 +15,13 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from tasks.drift.prediction_counts import add_predictions
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.files import hash_file
 
 MAX_BYTES = 8 << 20
 """largest size of the file: some 30,000 lines of ten classes"""
+COUNTS_SUFFIX = ".prom"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class OutputRecorder:
                     record.write(text.encode())
                     record.flush()
                     os.fsync(record.fileno())
+                counts = self._file.with_name(f"{self._file.name}{COUNTS_SUFFIX}")
+                add_predictions(counts, self._model_sha256[:8], len(probabilities))
         except OSError as error:
             raise RunError(f"cannot record in {self._file}: {error.strerror or error}") from error
 
