@@ -1,5 +1,5 @@
 # This image has the code and its packages, for Docker and Kubernetes work pools. A run works in a clone of its own
-# (docs/anywhere.md), or in a mounted workspace with data, DVC's cache and the registry (docs/deployment.md). It runs as the
+# (docs/anywhere.md), or in a mounted workspace with data, DVC's cache and the registry (docs/deployment-setup.md). It runs as the
 # user 1000, who owns /workspace and /cache and can change nothing else.
 FROM python:3.11.16-slim-bookworm
 

@@ -256,7 +256,7 @@ def _prefect() -> Iterator[Check]:
     if takes_anybodys_requests(str(settings.api.url)):
         text = f"the server at {address} asks for no password: whoever reaches it can run code in its workers"
         fix = "PREFECT_SERVER_API_AUTH_STRING=admin:a-long-password prefect server start"
-        yield Check("access", "warning", f"{text} (docs/deployment.md)", fix)
+        yield Check("access", "warning", f"{text} (docs/deployment-setup.md)", fix)
     for run in runs:
         yield Check(
             "last run",
