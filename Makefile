@@ -79,9 +79,9 @@ distributed: $(SETUP)  ## test workers, clusters, remotes and runs at once
 faults: $(SETUP)  ## test by fault injection: under 3 minutes
 	$(BIN)/python -m pytest -q -n 2 -m faults
 
-mutants: $(SETUP)  ## plant 300 faults in what decides, measures and splits, and list those that no test notices
+mutants: $(SETUP)  ## plant 300 faults in what decides, measures and splits (ONLY="3 7": these); list the survivors
 	$(BIN)/uv run --quiet --no-project --python $(BIN)/python --with cosmic-ray==8.7.0 tests/mutation/sample.py | \
-		$(BIN)/python tests/mutation/run.py
+		$(BIN)/python tests/mutation/run.py $(if $(ONLY),--only $(ONLY))
 
 bench: $(SETUP)  ## measure what people wait for, beside the last saved table (with nothing else on the machine)
 	$(BIN)/python benchmarks/everyday.py

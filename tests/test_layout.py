@@ -34,6 +34,20 @@ def imported_names(module: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_mutated_modules_and_their_tests_exist() -> None:
+    tree = ast.parse((ROOT / "tests" / "mutation" / "sample.py").read_text(encoding="utf-8"))
+    (value,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TESTS"
+    )
+    for module, patterns in ast.literal_eval(value).items():
+        assert Path(module) in MODULES, f"{module} is to be mutated"
+        folder = ROOT / "tests" / Path(module).parent
+        for pattern in patterns.split():
+            assert list(folder.glob(pattern)), f"{module} has no test {pattern}"
+
+
 def imported_modules(module: Path) -> set[Path]:
     """The project's own modules among them."""
     found = set()

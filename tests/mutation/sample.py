@@ -25,21 +25,22 @@ TESTS = {
     "tasks/split.py": "test_split*.py",
     "tasks/evaluate.py": "test_evaluate*.py",
     "tasks/quantize.py": "test_quantize*.py",
-    "tasks/benchmarking/timing.py": "test_timing*.py",
+    "tasks/benchmarking/backend_process.py": "test_backend_process*.py",
+    "tasks/benchmarking/scenarios.py": "test_scenarios*.py",
+    "tasks/confidence/answers.py": "test_answers*.py",
     "tasks/drift/shift.py": "test_shift*.py",
-    "tasks/onnx/ranges.py": "test_ranges*.py",
+    "tasks/onnx/qdq.py": "test_qdq*.py",
     "tasks/registry/compare.py": "test_compare*.py",
     "tasks/registry/earlier_models.py": "test_earlier_models*.py",
+    "tasks/registry/evidence.py": "test_compare*.py test_evidence*.py",
     "tasks/registry/ledger.py": "test_ledger*.py",
     "tasks/registry/ledger_lines.py": "test_ledger*.py",
-    "tasks/registry/evidence.py": "test_evidence*.py",
-    "tasks/registry/significance.py": "test_significance*.py",
     "tasks/registry/selection.py": "test_selection*.py",
-    "tasks/training/history.py": "test_history*.py",
-    "tasks/training/normalize.py": "test_normalize*.py",
-    "tasks/training/step_metrics.py": "test_trainer*.py",
+    "tasks/registry/sensitivity.py": "test_sensitivity*.py",
+    "tasks/registry/significance.py": "test_significance*.py",
+    "tasks/training/loader.py": "test_loader*.py",
+    "tasks/training/metrics.py": "test_metrics*.py",
     "tasks/training/trainer.py": "test_trainer*.py",
-    "tasks/training/validate.py": "test_trainer*.py",
 }
 """what decides, measures and splits, and its tests in the folder of tests/ that mirrors the module's"""
 
@@ -75,13 +76,14 @@ def draw_sample(modules: list[str], count: int, seed: int) -> list[dict[str, obj
         source = Path(mutation.module_path).read_text(encoding="utf-8")
         operator = get_operator(mutation.operator_name)(**mutation.operator_args)
         mutated = mutate_code(source, operator, mutation.occurrence)
+        folder = Path("tests", Path(mutation.module_path).parent)
         if mutated and dump_code(mutated) not in {"", dump_code(source)}:
             mutants.append(
                 {
                     "module": str(mutation.module_path),
                     "function": mutation.definition_name or "the module",
                     "line": mutation.start_pos[0],
-                    "tests": str(Path("tests", Path(mutation.module_path).parent, TESTS[place[0]])),
+                    "tests": " ".join(str(folder / pattern) for pattern in TESTS[place[0]].split()),
                     "code": mutated,
                 }
             )

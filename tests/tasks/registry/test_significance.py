@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom  # type: ignore[attr-defined]
+from scipy.optimize import minimize_scalar
+from scipy.stats import binom, multinomial, norm  # type: ignore[attr-defined]
 
 from tasks.registry.significance import (
     RESERVE,
@@ -150,6 +151,35 @@ def test_margin_p_value_keeps_its_error(n: int, bound: float, error: float) -> N
         assert chance <= 1.25 * error
 
 
+@pytest.mark.parametrize("bound", [-0.1, -0.02, 0.03])
+@pytest.mark.parametrize(
+    ("wins", "losses"), [(0, 0), (9, 0), (3, 1), (10, 10), (4, 20), (40, 25), (60, 5), (0, 30)]
+)
+def test_margin_p_value_is_the_more_cautious_of_two_published_tests(
+    wins: int, losses: int, bound: float
+) -> None:
+    """Tango's score test, whose likelihood is maximized numerically, and Bonett and Price's interval."""
+    n = 150
+
+    def log_likelihood(p21: float) -> float:
+        shares = (p21 + bound, p21, 1 - 2 * p21 - bound)
+        counts = (wins, losses, n - wins - losses)
+        return sum(k * math.log(p) for k, p in zip(counts, shares, strict=True) if k)
+
+    low, high = max(0.0, -bound), (1 - bound) / 2
+    p21 = float(
+        minimize_scalar(
+            lambda p: -log_likelihood(p), bounds=(low + 1e-12, high - 1e-12), options={"xatol": 1e-10}
+        ).x
+    )
+    tango = ((wins - losses) / n - bound) / math.sqrt((2 * p21 + bound - bound**2) / n)
+    more_wins, more_losses = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    variance = (more_wins + more_losses - (more_wins - more_losses) ** 2) / (n + 2)
+    bonett_price = (more_wins - more_losses - bound) / math.sqrt(variance)
+    expected = max(norm.sf(tango), norm.sf(bonett_price))
+    assert margin_p_value(wins, losses, n, bound) == pytest.approx(expected, rel=1e-3)
+
+
 def test_margin_p_value_at_a_bound_of_zero_is_close_to_mcnemars() -> None:
     assert margin_p_value(310, 250, 5000, 0) == pytest.approx(mcnemar_exact(310, 250), rel=0.15)
     assert margin_p_value(0, 0, 50, -0.02) > 0.2, "few images exclude no loss, even if both models agree"
@@ -158,6 +188,8 @@ def test_margin_p_value_at_a_bound_of_zero_is_close_to_mcnemars() -> None:
 def test_holm_rejects_step_by_step() -> None:
     assert holm({7: 0.02, 8: 0.001, 9: 0.03, 10: 0.9}, 0.05) == [8]
     assert holm({7: 0.016, 8: 0.001, 9: 0.024, 10: 0.9}, 0.05) == [8, 7, 9]
+    assert holm({7: 0.04, 8: 0.045}, 0.05) == [], "the second is not tested after the first is kept"
+    assert holm({7: 0.05}, 0.05) == [7]
     assert holm({}, 0.05) == []
 
 
@@ -168,6 +200,20 @@ def test_compute_power_is_the_share_of_simulated_tests() -> None:
     wins, losses, _ = generator.multinomial(n, shares, 20_000).T
     found = (binom.sf(wins - 1, wins + losses, 0.5) <= WEEKLY).mean()
     assert compute_power(gain, n, discordance, WEEKLY) == pytest.approx(found, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+@pytest.mark.parametrize(("gain", "discordance"), [(0.3, 0.5), (0.8, 0.5), (1.0, 1.0)])
+def test_compute_power_of_few_images_is_the_sum_over_all_outcomes(
+    n: int, gain: float, discordance: float
+) -> None:
+    discordance = max(gain, discordance)
+    shares = [(discordance + gain) / 2, (discordance - gain) / 2, 1 - discordance]
+    for threshold in (0.6, 0.3, 0.04):
+        outcomes = [(wins, losses) for wins in range(n + 1) for losses in range(n + 1 - wins)]
+        found = [pair for pair in outcomes if mcnemar_exact(*pair) <= threshold]
+        expected = sum(multinomial.pmf([*pair, n - sum(pair)], n, shares) for pair in found)
+        assert compute_power(gain, n, discordance, threshold) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("n", [100, 1000, 5000])

@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from models.classifier import Classifier
 from tasks.params.train import TrainConfig
 from tasks.training.checkpoints import CheckpointStore
 from tasks.training.compile import Machine
+from tasks.training.loader import Batch
 from tasks.training.torch_settings import num_threads
 from tasks.training.trainer import Trainer
 from tasks.workspace.splits import Split, Splits, load_splits
@@ -68,6 +69,15 @@ def test_warm_up_changes_nothing(small_splits: Path, states: list[dict[str, Any]
         assert all(torch.equal(state[part][name], tensor) for name, tensor in states[2][part].items())
     assert torch.equal(state["generator"], states[2]["generator"])
     assert state["history"] == states[2]["history"]
+
+
+def test_whitening_bias_needs_no_gradient_once_it_is_frozen(small_splits: Path) -> None:
+    trainer = build_trainer(small_splits, **TWO_EPOCHS)
+    needed = []
+    for epoch in (1, 2):
+        trainer._set_train_mode(epoch)
+        needed.append(trainer.model.get_parameter("whiten.bias").requires_grad)
+    assert needed == [True, False]
 
 
 def test_whitening_bias_is_trained_at_first_and_the_filters_never(states: list[dict[str, Any]]) -> None:
@@ -192,6 +202,90 @@ def test_last_smaller_batch_counts_by_its_size() -> None:
     metrics = trainer.run_epoch(1)
     assert metrics.train_loss == pytest.approx(expected, rel=1e-5)
     assert metrics.train_accuracy == metrics.val_accuracy
+
+
+def test_state_that_is_not_of_this_training_is_refused_and_changes_nothing(
+    small_splits: Path, tmp_path: Path
+) -> None:
+    trainer, other = build_trainer(small_splits), build_trainer(small_splits)
+    before = trainer.state_dict()
+    for epoch in (1, 2):
+        other.run_epoch(epoch)
+    state = copy.deepcopy(other.state_dict())
+    first, second = state["history"]
+    trainer._check_state(state)
+    fourth, third = (
+        [*state["history"], *({**second, "epoch": e} for e in epochs)] for epochs in ((3, 4), (3,))
+    )
+    for history in ([], [second, first], [second], [first], fourth):
+        with pytest.raises(ValueError, match=r"not those of this training|incomplete"):
+            trainer._check_state(state | {"history": history})
+    trainer._check_state(state | {"history": third, "epoch_seconds": [1.0] * 3})
+    with pytest.raises(ValueError, match="not those of this training"):
+        trainer._check_state(state | {"history": [], "epoch_seconds": []})
+    assert trainer.history == []
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weight, before["model"][name]), name
+
+
+def test_estimate_counts_the_steps_of_all_epochs_and_a_third_of_validation(
+    small_splits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 80 training images in batches of 16, and 20 validation images: 3 x (5 + 20 / 48)."""
+    estimates: list[tuple[float, str]] = []
+
+    def record(batches: Iterable[Batch], num_steps: float, description: str) -> Iterable[Batch]:
+        estimates.append((num_steps, description))
+        return batches
+
+    monkeypatch.setattr("tasks.training.trainer.print_estimate", record)
+    trainer = build_trainer(small_splits, batch_size=16)
+    for epoch in (1, 2):
+        trainer.run_epoch(epoch)
+    assert estimates == [(pytest.approx(3 * (5 + 20 / 48)), "3 epochs of 5 steps")], "only before the first"
+
+
+def test_compile_is_for_cuda_only(small_splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def record(network: torch.nn.Module, _: Machine, *, compiled: bool) -> torch.nn.Module:
+        asked.append(compiled)
+        return network
+
+    monkeypatch.setattr("tasks.training.trainer.compile_network", record)
+    trainer = build_trainer(small_splits, compile=True)
+    assert asked == [False]
+    assert 0 <= trainer.set_up_seconds < 600
+
+
+class FakeRun:
+    """A run of W&B that keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int, dict[str, Any]]] = []
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.logged.append((step, values))
+
+
+def test_fit_logs_each_epoch_and_says_where_an_interrupted_training_goes_on(
+    small_splits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer, run = build_trainer(small_splits), FakeRun()
+    tracked: Any = run
+    trainer.fit(None, tracked, until=1)
+    ((step, values),) = run.logged
+    assert (step, values["epoch"], values["val_accuracy"]) == (1, 1, trainer.history[0].val_accuracy)
+    assert values["images_per_second"] == 80 / values["epoch_seconds"]
+    assert " left" in capsys.readouterr().out
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "run_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(None)
+    assert capsys.readouterr().out == "interrupted; the next run resumes after epoch 1\n"
 
 
 def test_training_with_policies_and_mixing_resumes_bit_identically(small_splits: Path) -> None:

@@ -30,6 +30,18 @@ def test_show_progress_without_a_terminal_prints_nothing(capsys: pytest.CaptureF
     assert capsys.readouterr() == ("", "")
 
 
+def test_show_progress_on_a_terminal_leaves_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: list[dict[str, object]] = []
+
+    def record(batches: Sequence[Tensor], *_: object, **given: object) -> Sequence[Tensor]:
+        options.append(given)
+        return batches
+
+    monkeypatch.setattr("tasks.training.trainer.tqdm", record)
+    assert list(show_progress(BATCHES, len(BATCHES), 1, 60, None)) == list(BATCHES)
+    assert [given["leave"] for given in options] == [False]
+
+
 def test_show_progress_calls_back_with_the_fraction_of_all_epochs() -> None:
     reports: list[tuple[float, str]] = []
     assert list(show_progress(BATCHES, len(BATCHES), 2, 4, lambda *report: reports.append(report))) == list(
@@ -46,8 +58,19 @@ def test_print_estimate_is_one_line_for_a_long_training(
     now = 0.0
     monkeypatch.setattr("tasks.training.trainer.time.perf_counter", lambda: now)
     for step, _ in enumerate(print_estimate(BATCHES, 3600, "9 epochs of 400 steps")):
-        now += 100.0 if step == 0 else 2.0
+        now += 100.0 if step in {0, 4} else [3.0, 2.0, 1.0][step - 1] if step < 4 else 2.0
     assert capsys.readouterr().out == "estimated training time: 2.0 hours (9 epochs of 400 steps of 2.00 s)\n"
+
+
+def test_print_estimate_begins_above_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("tasks.training.trainer.time.perf_counter", lambda: now)
+    for num_steps, is_long in ((300, False), (301, True)):
+        for _ in print_estimate(BATCHES, num_steps, "steps"):
+            now += 2.0
+        assert bool(capsys.readouterr().out) == is_long
 
 
 def test_print_estimate_is_silent_for_a_short_training(capsys: pytest.CaptureFixture[str]) -> None:
