@@ -1,5 +1,7 @@
+import contextlib
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +160,25 @@ def test_evaluate_is_deterministic(files: dict[str, Any]) -> None:
     assert files["metrics"].read_bytes() == first
 
 
-def test_evaluate_rejects_weights_of_other_data(files: dict[str, Any]) -> None:
-    metadata = METADATA | {"network": "net", "seed": 7, "epochs": 3, "device": "cpu", "data_md5": "b"}
+def test_evaluate_logs_after_the_last_epoch(files: dict[str, Any]) -> None:
+    logged: list[int] = []
+
+    class FakeTracker:
+        @contextlib.contextmanager
+        def resume_run(self, *_: object) -> Iterator[Any]:
+            yield self
+
+        def log_evaluation(self, *_: object, step: int) -> None:
+            logged.append(step)
+
+    tracker: Any = FakeTracker()
+    evaluate(**files, config=CONFIG, tracker=tracker)
+    assert logged == [4], "after three epochs"
+
+
+@pytest.mark.parametrize("md5", ["b", "A"])
+def test_evaluate_rejects_weights_of_other_data(files: dict[str, Any], md5: str) -> None:
+    metadata = METADATA | {"network": "net", "seed": 7, "epochs": 3, "device": "cpu", "data_md5": md5}
     save_tensors(files["weights"], Net().state_dict(), metadata)
     with pytest.raises(RunError, match="was trained on different data"):
         evaluate(**files, config=CONFIG)

@@ -113,6 +113,16 @@ def test_channel_statistics_match_hand_calculation() -> None:
     assert std == [0.0, 0.5, 0.0]
 
 
+def test_split_says_what_is_special_about_the_data_set(sample_data: Path, tmp_path: Path) -> None:
+    """The sample has a warning; the pictures' hash is the data set's own where none were added."""
+    split(sample_data, tmp_path / "splits", "sample", OPTIONS)
+    metadata = load_splits(tmp_path / "splits").metadata
+    assert SAMPLE.warning
+    assert metadata["dataset_warning"] == SAMPLE.warning
+    assert metadata["data_md5"] == SAMPLE.load(sample_data).md5
+    assert "val_added" not in metadata
+
+
 def test_split_without_images_of_a_class_names_it(
     sample_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from tasks.benchmarking import backend_process
 from tasks.benchmarking.backend_process import (
     NUM_OFFLINE_BATCHES,
     LoadedBackend,
@@ -125,7 +124,7 @@ def test_loaded_backend_times_all_images_of_its_requests(
     recorded, loaded = load_recorded(tmp_path / "images", requests=4)
     del recorded.calls[:]
     times = iter([10.0, 12.0, 14.0])  # start, check after the first call, end
-    monkeypatch.setattr(backend_process.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr("tasks.benchmarking.backend_process.time.perf_counter", lambda: next(times))
     assert loaded.time_offline(8, 0.0) == NUM_OFFLINE_BATCHES * 8 / 4
     assert recorded.calls == [(0, 8)] * NUM_OFFLINE_BATCHES
 

@@ -23,6 +23,10 @@ def test_meaningless_images_are_noise_and_flat_colors_in_any_batches(batch_size:
     assert (images[1::2] == images[1::2, :1, :1]).all()
     assert len(np.unique(images[1::2, 0, 0], axis=0)) > 40
     assert images[::2].std((1, 2, 3)).min() > 50
+    flat = np.concatenate(list(generate_meaningless_images(1000, 1, 1000)))[1::2]
+    assert (flat.min(), flat.max()) == (0, 255)
+    first = np.random.RandomState(1).randint(256, size=3, dtype=np.uint8)
+    assert (images[1, 0, 0] == first).all(), "NumPy's stream of the image's number"
     (whole,) = generate_meaningless_images(100, 8, 100)
     assert (images == whole).all()
 

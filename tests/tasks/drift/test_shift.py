@@ -12,9 +12,12 @@ from scipy.stats import fisher_exact, ks_2samp, kstwo  # type: ignore[attr-defin
 from tasks.drift.shift import (
     BATCHES_PER_YEAR,
     LARGE_EFFECT,
+    ClassTests,
+    Drift,
     detect_drift,
     find_noticeable_shifts,
     min_images,
+    weight_reference,
 )
 from tasks.workspace.errors import RunError
 
@@ -155,6 +158,7 @@ def test_a_significant_shift_below_the_smallest_effect_is_no_drift(
 def test_too_few_images_are_not_tested(reference: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:
     drift = detect_drift(reference[0][:10], reference[0], 0.95)
     assert not drift.tests
+    assert (drift.noticeable, drift.outliers.tolist()) == (1.0, []), "no effect would be noticed"
     assert drift.describe(CLASSES) == f"too few images to test for drift: 10, from {drift.min_images} on"
     sizes = [(drift.min_images - less) * 900 / (900 + drift.min_images - less) for less in (0, 1)]
     enough, few = (kstwo.isf(drift.threshold, math.floor(size)) for size in sizes)
@@ -193,3 +197,60 @@ def test_find_noticeable_shifts_are_those_of_the_test() -> None:
         found = detect_drift(outputs, reference, 0.95)
         assert found.min_images == least
         assert found.noticeable == pytest.approx(noticeable, rel=0.05)
+
+
+def test_reference_has_the_proportions_of_the_batch() -> None:
+    """By hand: of one image, of four images, and of none."""
+    reference = np.array([0, 0, 1, 2])
+    for batch, weights in (([1], [0, 0, 1, 0]), ([0, 0, 0, 2], [3 / 8, 3 / 8, 0, 1 / 4]), ([], [0] * 4)):
+        np.testing.assert_allclose(weight_reference((np.array(batch, np.int64), reference)), weights)
+
+
+def test_weighted_reference_is_worth_as_many_images_as_its_weights_say(
+    reference: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> None:
+    """The p-value of one class's images is that of the test beside this class alone."""
+    generator = np.random.default_rng(7)
+    labels = np.full(150, 1)
+    outputs = draw_outputs(labels, generator, noise=0.3)
+    same = reference[1] == 1
+    test = detect_drift(outputs, reference[0], 0.95, (labels, reference[1])).tests[0]
+    size = round(150 * same.sum() / (150 + same.sum()))
+    for k in range(3):
+        expected = ks_2samp(outputs[:, k], reference[0][same, k], method="asymp")
+        assert test.effects[k] == pytest.approx(expected.statistic)
+        assert test.p_values[k] == pytest.approx(kstwo.sf(expected.statistic, size))
+
+
+def test_class_that_has_shifted_most_is_named_by_its_p_value_and_then_by_its_effect() -> None:
+    effects, p_values = np.array([0.1, -0.3, 0.2]), np.array([0.5, 0.01, 0.01])
+    assert ClassTests("label", effects, p_values).largest == 1
+    test = ClassTests("output", np.array([0.1, 0.2, 0.15]), np.array([0.5, 0.1, 0.2]))
+    drift = Drift(100, 50, 1e-5, 0.06, 0.2, (test,), np.empty(0, np.int64))
+    assert drift.describe(CLASSES) == (
+        "no drift in 100 images: the model's probability of dog differs most (KS 0.20), 0.20 would be noticed"
+    )
+    outputs = ClassTests("output", np.array([0.1, 0.4, 0.15]), np.array([0.5, 1e-7, 0.2]))
+    labels = ClassTests("label", np.array([0.1, 0.2, -0.3]), np.array([0.5, 0.1, 1e-100]))
+    drift = Drift(100, 50, 1e-5, 0.06, 0.2, (outputs, labels), np.empty(0, np.int64))
+    assert drift.describe(CLASSES) == (
+        "drift in 100 images: they differ from the validation images: the model's probability of dog differs "
+        "most (output shift, KS 0.40, p = 1.0e-07); 30 points fewer ship than expected (label shift, "
+        "p < 1e-99); required: p ≤ 1.0e-05"
+    )
+
+
+def test_outliers_lie_farthest_in_the_direction_of_the_shift() -> None:
+    """Half of the images have moved up in the first output: the one that has moved most comes first."""
+    generator = np.random.default_rng(8)
+    reference = generator.random((900, 3)).astype(np.float32)
+    outputs = generator.random((200, 3)).astype(np.float32)
+    outputs[100:, 0] = np.linspace(0.9, 1.0, 100)
+    drift = detect_drift(outputs, reference, 0.95)
+    assert [test.shift for test in drift.shifts] == ["output"]
+    first = outputs[drift.outliers, 0]
+    assert (first > 0.9).all()
+    moved = outputs - 0.5
+    direction = moved.mean(0)
+    expected = np.argsort(-(moved @ direction))[: len(drift.outliers)]
+    assert len({*drift.outliers.tolist()} & {*expected.tolist()}) > 0.7 * len(expected)

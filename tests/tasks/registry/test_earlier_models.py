@@ -109,6 +109,8 @@ def make_ledger(*decisions: Decided) -> list[LedgerEntry]:
         ([A, B, A, C, BACK_TO_A], "c"),
         ([A, B, BACK_TO_A, B], "b"),  # an earlier version promoted it again
         ([B, BACK_TO_A], "b"),  # the line of a is set aside
+        ([B, C, BACK_TO_A], "c"),  # and of it, the last promotion is what it took back
+        ([A, B, C, A, D, BACK_TO_A], "d"),  # the last promotion of a counts
     ],
     ids=str,
 )

@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.params import CompareConfig
-from tasks.registry import evidence
 from tasks.registry.evidence import compare_accuracies, measure_latency_ratio, run_tests
 from tasks.registry.significance import compute_power, margin_p_value, mcnemar_exact
 from tasks.workspace.splits import Split, Splits
@@ -96,7 +95,7 @@ class TimedModel:
 
 
 def test_latency_ratio_is_the_median_of_nine_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence.time, "perf_counter", lambda: TimedModel.clock)
+    monkeypatch.setattr("tasks.registry.evidence.time.perf_counter", lambda: TimedModel.clock)
     challenger: Any = TimedModel([9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0])
     champion: Any = TimedModel([2.0] * 9)
     ratio = measure_latency_ratio(challenger, champion, np.zeros((1, 1, 1, 3), np.uint8))

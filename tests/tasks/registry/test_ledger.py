@@ -14,7 +14,9 @@ from tasks.registry.ledger import (
     describe_test,
     find_reference,
     look_times,
+    next_version,
     read_ledger,
+    to_line,
     truncated_tail,
 )
 from tasks.workspace.errors import RunError
@@ -126,6 +128,10 @@ def test_find_reference_is_the_champion_unless_its_promotion_names_another() -> 
 
 
 def test_describe_detectable_gain_in_points() -> None:
+    evidence = {"detectable_gain": [0.1, None]}
+    assert describe_detectable_gain(evidence).endswith(
+        ": 10.0 points in half of the cases, none in nine of ten"
+    )
     evidence = {"detectable_gain": [0.0151, None]}
     assert describe_detectable_gain(evidence) == (
         "the smallest gain that such a comparison finds: 1.5 points in half of the cases, none in nine of ten"
@@ -138,3 +144,43 @@ def test_describe_test_says_look_threshold_and_error_spent() -> None:
     assert describe_test(evidence) == "p = 0.031, required: 0.0016, look 12 of a year, error spent: 1.43%"
     assert describe_test({"p_value": 0.0312}) == "p = 0.031"
     assert describe_test({"challenger_val_accuracy": 0.6}) == ""
+
+
+def test_next_version_is_the_number_of_the_next_line() -> None:
+    for version in (1, 2):
+        assert next_version() == append(make_entry("rejected", "a")).version == version
+
+
+def test_question_is_a_look_and_its_answer_is_none() -> None:
+    evidence = {"p_value": 0.04}
+    question = {"deadline": "2026-01-19T03:00:00+00:00", "champion_md5": "a" * 32}
+    asked = replace(make_entry("pending_approval", "b"), evidence=evidence, approval=question)
+    answer = {"approved": False, "person": "Ada", "reason": "no"}
+    refused = replace(make_entry("rejected", "b"), evidence=evidence, approval=answer)
+    first = make_entry("promoted", "a")  # which was compared with no champion
+    assert [entry.is_answer for entry in (first, asked, refused)] == [False, False, True]
+    entries = [append(entry) for entry in (first, asked, refused)]
+    assert [time.isoformat() for time in look_times(entries)] == [entries[1].time]
+
+
+def test_to_line_keeps_what_is_printed_or_joins_and_escapes_the_rest() -> None:
+    assert to_line(" good\non\tmy  photos ") == "good on my photos"
+    assert to_line("Größe 猫 👩\u200d💻 क\u200cष") == "Größe 猫 👩\u200d💻 क\u200cष"
+    assert to_line("\x1b[31m\u202e\x00") == r"\x1b[31m\u202e\x00"
+
+
+def test_ledger_that_cannot_be_read_says_why() -> None:
+    LEDGER.mkdir(parents=True)
+    with pytest.raises(RunError, match=r"^registry/ledger\.jsonl cannot be read: Is a directory$"):
+        read_ledger()
+
+
+def test_line_before_the_first_sealed_one_is_named_where_it_was_altered() -> None:
+    """Of several lines of an earlier version, the last is the one that the sealed line names."""
+    rest = dict(vars(make_entry("rejected", "a")).items())
+    LEDGER.parent.mkdir()
+    LEDGER.write_text("".join(f"{json.dumps(rest | {'model_bytes': size})}\n" for size in (1, 2, 3)))
+    append(make_entry("promoted", "b"))
+    LEDGER.write_text(LEDGER.read_text().replace('"model_bytes": 3', '"model_bytes": 4'))
+    with pytest.raises(RunError, match=r"line 4 is corrupt .*or line 3, which has no digest of its own, was"):
+        read_ledger()
