@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ ADDED = replace(GAIN, p_value=0.5, p_added=0.01, p_own_not_worse=0.04, threshold
     ],
 )
 def test_grounds_need_a_p_value_of_at_most_the_threshold(
-    changes: dict[str, float | None], grounds: str | None
+    changes: dict[str, Any], grounds: str | None
 ) -> None:
     assert _find_grounds(replace(ADDED, **changes), CONFIG) == grounds
 
@@ -55,10 +56,9 @@ def test_models_of_other_classes_cannot_be_compared(tmp_path: Path, classes: str
     ],
 )
 def test_margins_are_measured_against_a_model_that_is_better_than_the_reference(
-    changes: dict[str, object], is_reference: bool
+    changes: dict[str, Any], is_reference: bool
 ) -> None:
-    changed: dict[str, object] = changes
-    assert Decision(True, "", replace(GAIN, **changed)).is_reference is is_reference  # type: ignore[arg-type]
+    assert Decision(True, "", replace(GAIN, **changes)).is_reference is is_reference
 
 
 def test_first_model_may_have_exactly_the_required_accuracy(tmp_path: Path) -> None:

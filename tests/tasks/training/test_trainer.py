@@ -242,7 +242,9 @@ def test_estimate_counts_the_steps_of_all_epochs_and_a_third_of_validation(
     trainer = build_trainer(small_splits, batch_size=16)
     for epoch in (1, 2):
         trainer.run_epoch(epoch)
-    assert estimates == [(pytest.approx(3 * (5 + 20 / 48)), "3 epochs of 5 steps")], "only before the first"
+    ((num_steps, description),) = estimates  # only before the first epoch
+    assert num_steps == pytest.approx(3 * (5 + 20 / 48))
+    assert description == "3 epochs of 5 steps"
 
 
 def test_compile_is_for_cuda_only(small_splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
