@@ -10,7 +10,7 @@ RUN python -m venv .venv \
     && awk '/^[^ ]/ {inside = /^uv==/} inside' requirements.lock > uv.lock.txt \
     && .venv/bin/pip install --no-cache-dir --require-hashes -r uv.lock.txt \
     && VIRTUAL_ENV=.venv .venv/bin/uv pip sync --no-cache --compile-bytecode --require-hashes requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE* ./
 COPY models models
 COPY tasks tasks
 COPY flows flows

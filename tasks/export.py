@@ -67,8 +67,8 @@ def export(
         save_onnx_model(
             model,
             temp_path,
-            f"{metadata['dataset']} classifier",
-            _build_metadata(model, metadata, weights, test_accuracy) | _describe_license(project),
+            f"{project.name or metadata['dataset']} classifier",
+            _build_metadata(model, metadata, weights, test_accuracy) | _describe_project(project),
         )
         difference = check_file(
             temp_path,
@@ -106,6 +106,6 @@ def _build_metadata(
     }
 
 
-def _describe_license(project: ProjectConfig) -> dict[str, str]:
-    """Return the metadata's entry for the license, or none: users decide on the license of their models."""
-    return {"license": project.license} if project.license else {}
+def _describe_project(project: ProjectConfig) -> dict[str, str]:
+    """Return the metadata's entries for what `params.yaml` says about the project, such as the license."""
+    return {key: text for key, text in project.model_dump().items() if text}

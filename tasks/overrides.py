@@ -114,9 +114,7 @@ def with_overrides(params: Params, overrides: Overrides) -> Params:
 
 def write_overrides(file: Path, overrides: Overrides) -> None:
     """Write the values into `file`, a `params.yaml`, and keep its comments and layout."""
-    yaml = YAML()  # the default type keeps comments
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.width = 1000
+    yaml = open_yaml()
     read_params(file)
     document = load_yaml(file, yaml)
     for section, values in overrides.model_dump(exclude_none=True).items():
@@ -129,9 +127,17 @@ def write_overrides(file: Path, overrides: Overrides) -> None:
     write_text(file, text.getvalue())
 
 
+def open_yaml() -> YAML:
+    """Return a YAML reader and writer that keeps comments and the layout of `params.yaml`."""
+    yaml = YAML()  # the default type keeps comments
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.width = 1000
+    return yaml
+
+
 def copy_params(source: Path, target: Path, dataset: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
     """Copy a `params.yaml` with its comments; set the data set and the values in `sections`."""
-    yaml = YAML()
+    yaml = open_yaml()
     params = yaml.load(source)
     params["dataset"] = dataset
     for section, values in sections.items():

@@ -57,7 +57,7 @@ def quantize(
     }
     images, labels = data.test.images.numpy(), data.test.labels.numpy()
     expected = exported.predict_proba(images)
-    title = f"{metadata['dataset']} classifier in 8-bit integers"
+    title = f"{exported.project['name'] or metadata['dataset']} classifier in 8-bit integers"
     with atomic_write(int8_model) as temp_path:
         # The file is written twice, since its metadata holds the accuracy of the file itself.
         save_onnx_model(model, temp_path, title, properties)

@@ -40,4 +40,4 @@ def demo(port: int | None, confident: float | None, record: Path | None) -> None
                 raise
             raise InputError("the demo needs Gradio: pip install 'cifarflow[demo]'") from error
 
-        launch(model, splits, port, record, confident)
+        launch(model, splits, port, record, confident, read_params(PARAMS).project.name)

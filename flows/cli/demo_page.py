@@ -25,6 +25,7 @@ from tasks.drift.recorded_outputs import OutputRecorder
 from tasks.inference.explain import NeighborIndex, explain
 from tasks.inference.onnx_classifier import OnnxClassifier, load_model
 from tasks.reporting.gallery import draw_evidence
+from tasks.reporting.markdown import escape_markdown
 from tasks.workspace.errors import InputError, RunError
 from tasks.workspace.splits import Splits, load_splits
 
@@ -53,9 +54,9 @@ MAX_EXAMPLES = 100
 NUM_NEIGHBORS = 6
 DELETED = "after some minutes, at the latest when the demo ends"
 WHY = """
-In the talk, f(x; θ) = ŷ gives another prediction ŷ for the same input x when the parameters θ change. Here θ
-stays and x changes: a gray square covers one part of the image after the other. Where ŷ falls most, the
-decision was made.
+f(x; θ) = ŷ gives another prediction ŷ for the same input x when the parameters θ change. Here θ stays and x
+changes: a gray square covers one part of the image after the other. Where ŷ falls most, the decision was
+made.
 """
 NEAREST = "The training images of the first class in which the network finds the most similar patterns:"
 GOOD_LEARNING_RATE = 0.03  # It is shown beside the chosen one.
@@ -74,12 +75,15 @@ def launch(
     port: int | None = None,
     record_file: Path | None = None,
     confident: float | None = None,
+    name: str = "",
 ) -> None:
     """Serve the page to its user until Ctrl-C. With `confident`, it says where the model is not sure.
 
+    `name` is the project's, or empty.
+
     `InputError` if the port is in use, or if nothing can be recorded in `record_file`.
     """
-    blocks = build_app(onnx_model, splits, record_file, confident)
+    blocks = build_app(onnx_model, splits, record_file, confident, name)
 
     def mount(app: FastAPI, path: str) -> None:
         gr.mount_gradio_app(
@@ -103,11 +107,15 @@ def launch(
 
 
 def build_app(
-    onnx_model: Path, splits: Path, record_file: Path | None = None, confident: float | None = None
+    onnx_model: Path,
+    splits: Path,
+    record_file: Path | None = None,
+    confident: float | None = None,
+    name: str = "",
 ) -> gr.Blocks:
-    blocks = gr.Blocks(title="cifarflow", analytics_enabled=False, delete_cache=DELETE_AFTER_S)
+    blocks = gr.Blocks(title=name or "cifarflow", analytics_enabled=False, delete_cache=DELETE_AFTER_S)
     with blocks:
-        gr.Markdown("# From one neuron to a classifier")
+        gr.Markdown(f"# {escape_markdown(name) or 'From one neuron to a classifier'}")
         with gr.Tab("An image"):
             build_image_tab(blocks, onnx_model, splits, record_file, confident)
         for title, build_tab in (

@@ -37,7 +37,8 @@ def tabulate_runs(runs: Sequence[TaskRunSummary]) -> Table:
 
 def pipeline_markdown(runs: Sequence[TaskRunSummary], params: Params) -> str:
     """Show the run's tasks, and the values of metrics.json and benchmark.json."""
-    lines = [f"# Pipeline on {escape_markdown(open_dataset(params.dataset).description)}", ""]
+    name = params.project.name or open_dataset(params.dataset).description
+    lines = [f"# Pipeline on {escape_markdown(name)}", ""]
     lines += [tabulate_runs(runs).as_markdown()]
     lines += ["", *_metrics_lines(read_json(Path(params.paths.metrics)))]
     lines += ["", _tabulate_benchmark(read_json(Path(params.paths.benchmarks))).as_markdown()]

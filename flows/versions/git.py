@@ -156,7 +156,7 @@ def _commit_tree(tree: str, parent: str, message: str) -> str:
     """Write a commit, signed where `commit.gpgsign` asks for it."""
     sign = run_git("config", "--type=bool", "--get", "commit.gpgsign", check=False) == "true"
     arguments = ("commit-tree", *(["-S"] if sign else []), tree, "-p", parent, "-m", message)
-    code, output, errors = _call_git(arguments, _identity(), None)
+    code, output, errors = _call_git(arguments, fallback_identity(), None)
     if code and sign:
         reason = " ".join(hide_credentials(errors).split())
         raise RunError(f"Git could not sign a commit, as commit.gpgsign asks: {reason:.200}")
@@ -171,10 +171,10 @@ def _find_hooks() -> list[str]:
     return [name for name in SKIPPED_HOOKS if os.access(folder / name, os.X_OK)]
 
 
-def _identity() -> dict[str, str]:
-    """Return the variables that name author and committer where Git knows no user."""
+def fallback_identity(folder: Path | None = None) -> dict[str, str]:
+    """Return the variables that name author and committer where Git knows no user in the folder."""
     roles = ("AUTHOR", "COMMITTER")
-    if all(run_git("var", f"GIT_{role}_IDENT", check=False) for role in roles):
+    if all(run_git("var", f"GIT_{role}_IDENT", check=False, folder=folder) for role in roles):
         return {}
     name, email = IDENTITY
     return {f"GIT_{role}_{key}": value for role in roles for key, value in (("NAME", name), ("EMAIL", email))}

@@ -60,8 +60,16 @@ class OnnxClassifier:
     @property
     def dataset_label(self) -> str:
         """Return a few words that say which data the model was trained on."""
+        if name := self.project["name"]:
+            return f"trained on the images of {name}"
         name = self.metadata.get("dataset", "unknown data")
         return f"trained on {self.metadata.get('dataset_description', name)}"
+
+    @property
+    def project(self) -> dict[str, str]:
+        """Return what the file says about the project that made it; a text may be empty."""
+        properties = self.session.get_modelmeta().custom_metadata_map
+        return {key: properties.get(key, "") for key in ("name", "description", "license", "owner")}
 
 
 def load_model(file: Path, threads: int = 0) -> OnnxClassifier:

@@ -40,6 +40,7 @@ def write_network_page(inputs: ReportInputs, network_page: Path, report_page: Pa
     image = inputs.test_images[shown]
     values: dict[str, Any] = {
         "metadata": inputs.metadata,
+        "project": inputs.model.project,
         "dataset": inputs.dataset,
         "classes": inputs.classes,
         "num_parameters": inputs.num_parameters,

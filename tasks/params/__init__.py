@@ -28,17 +28,25 @@ PARAMS = Path("params.yaml")
 
 
 class ProjectConfig(StrictModel):
-    """Files that leave the project, such as exported models, name these facts about it."""
+    """Exported models and pages name these facts about the project; an empty value leaves its line out."""
 
+    name: str = Field(
+        default="", description="what pages and models call the project; empty: by its data set"
+    )
+    description: str = Field(default="", description="what the project is, in a sentence")
     license: str = Field(
         description="license of the exported models, such as an SPDX identifier; empty: they name none"
     )
+    owner: str = Field(default="", description="who answers for the models")
 
-    @field_validator("license")
+    @field_validator("*")
     @classmethod
-    def _require_one_line(cls, text: str) -> str:
+    def _require_one_line(cls, text: str, info: ValidationInfo) -> str:
         if not text.isprintable() or text != text.strip() or len(text) > 200:
-            raise ValueError("a license is one line of at most 200 characters, without spaces around it")
+            article = "an" if info.field_name == "owner" else "a"
+            raise ValueError(
+                f"{article} {info.field_name} is one line of at most 200 characters, without spaces around it"
+            )
         return text
 
 

@@ -78,6 +78,8 @@ class ReportInputs:
     @property
     def dataset(self) -> str:
         """Return what the pages call the data set."""
+        if name := self.model.project["name"]:
+            return f"the images of {name}"
         return str(self.metadata.get("dataset_description", self.metadata["dataset"]))
 
     @property
@@ -158,15 +160,20 @@ def _explain_errors(file: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FitDiagnosis:
-    """How well the network fits, in the talk's words: underfitting, sweet spot, overfitting."""
+    """How well the network fits: underfitting, sweet spot, overfitting."""
 
     name: str
     reason: str
     advice: str
 
 
-def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitDiagnosis:
-    """Diagnose the best epoch by its gap between training and validation, later ones by validation loss."""
+def diagnose_fit(
+    epochs: Sequence[Mapping[str, float]], best_epoch: int, adviser: str = "the talk"
+) -> FitDiagnosis:
+    """Diagnose the best epoch by its gap between training and validation, later ones by validation loss.
+
+    The advice is attributed to the `adviser`.
+    """
     best = epochs[best_epoch - 1]
     gap = best["train_accuracy"] - best["val_accuracy"]
     early_best = max(epoch["val_accuracy"] for epoch in epochs[: max(1, len(epochs) * 2 // 3)])
@@ -177,8 +184,8 @@ def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitD
         return FitDiagnosis(
             "Overfitting",
             f"{gap_text}: it has memorized its training images (high variance).",
-            "The talk advises: get even more data (augmentation makes some of what there is), or reduce the "
-            "dimension of the features, that is a smaller network.",
+            f"{adviser.capitalize()} advises: get even more data (augmentation makes some of what there is), "
+            "or reduce the dimension of the features, that is a smaller network.",
         )
     if best_epoch == len(epochs) and (late_gain > MIN_LATE_GAIN or len(epochs) == 1):
         return FitDiagnosis(
@@ -186,8 +193,8 @@ def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitD
             f"The last epoch is the best one, and the last third of the epochs still gained "
             f"{100 * late_gain:.1f} points: training ended before the network learned "
             "what it can (high bias).",
-            "The talk advises: adjust the learning rate and the number of epochs; if that is not enough, "
-            "choose another architecture.",
+            f"{adviser.capitalize()} advises: adjust the learning rate and the number of epochs; if that is "
+            "not enough, choose another architecture.",
         )
     rising = epochs[-1]["val_loss"] > MAX_VAL_LOSS_RISE * lowest_val_loss
     if rising and epochs[-1]["train_loss"] < best["train_loss"]:
@@ -195,13 +202,13 @@ def diagnose_fit(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> FitD
             "Sweet spot, with overfitting after it",
             f"{gap_text}. After it the training loss keeps falling while the validation loss rises: from "
             "there on the network memorizes its training images. Those epochs were discarded.",
-            "Use this model. More epochs will not help; for a better one the talk advises more data, or "
+            f"Use this model. More epochs will not help; for a better one {adviser} advises more data, or "
             "another architecture.",
         )
     return FitDiagnosis(
         "Sweet spot",
         f"{gap_text}, and the validation loss has not begun to rise.",
-        "Use this model. For a better one the talk advises more data, or another architecture.",
+        f"Use this model. For a better one {adviser} advises more data, or another architecture.",
     )
 
 
@@ -227,6 +234,8 @@ class ReportPage:
     """the content of metrics.json"""
     benchmark: Mapping[str, Any]
     """the content of benchmark.json"""
+    project: Mapping[str, str]
+    """name, description, license and owner of the project; each may be empty"""
     dataset: str
     """the data set in words"""
     sizes: Mapping[str, int]
@@ -275,13 +284,16 @@ def judge_results(inputs: ReportInputs, onnx_model: Path, gallery_size: int) -> 
     )
     neighbors = NeighborIndex(onnx_model, data.train.images.numpy(), data.train.labels.numpy())
     num_label_errors, label_errors = list_label_errors(data, model, probabilities, gallery_size)
-    diagnosis = diagnose_fit(inputs.epochs, inputs.metadata["epoch"])
+    # A project with a name of its own says nothing about the talk, from which this project grew.
+    adviser = "common practice" if model.project["name"] else "the talk"
+    diagnosis = diagnose_fit(inputs.epochs, inputs.metadata["epoch"], adviser)
     confusions = top_confusions(inputs.confusions, inputs.classes)
     val_accuracy = inputs.results["val"]["accuracy"]
     return ReportPage(
         metadata=inputs.metadata,
         results=inputs.results,
         benchmark=inputs.benchmark,
+        project=model.project,
         dataset=inputs.dataset,
         sizes={name: len(getattr(data, name).labels) for name in ("train", "val", "test")},
         num_parameters=inputs.num_parameters,

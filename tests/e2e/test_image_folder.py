@@ -64,7 +64,8 @@ def test_project_of_own_images_runs_retrains_and_predicts(tmp_path: Path) -> Non
     metrics = read_json(project / "reports" / "metrics.json")
     assert sorted(metrics["test"]["per_class"]) == list(CLASSES)
     page = (project / "reports" / "index.html").read_text(encoding="utf-8")
-    assert "images from a folder" in page
+    assert "the images of project" in page
+    assert "talk" not in page
     assert "CIFAR-10" not in page
     assert "5 classes" in " ".join(page.split())
     splits = load_splits(project / "artifacts" / "splits.safetensors")

@@ -106,6 +106,18 @@ def test_export_names_the_license_of_the_project_or_none(
     assert text or b"MIT" not in file.read_bytes()
 
 
+def test_export_names_the_project_and_its_owner_if_it_has_any(small_run: Params, tmp_path: Path) -> None:
+    said = {"name": "flowers", "description": "what grows here", "license": "", "owner": "Jane Doe"}
+    file = run_export(small_run, tmp_path, project=ProjectConfig(**said))
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    assert {key: metadata.get(key, "") for key in said} == said
+    assert "license" not in metadata
+    assert onnx.load(file).graph.doc_string.startswith("flowers classifier. ")
+    loaded = load_model(file)
+    assert loaded.project == said
+    assert loaded.dataset_label == "trained on the images of flowers"
+
+
 def test_export_is_deterministic(small_run: Params, model: Path, tmp_path: Path) -> None:
     assert run_export(small_run, tmp_path).read_bytes() == model.read_bytes()
 

@@ -58,6 +58,7 @@ def replace_text(file: Path, before: str, after: str) -> None:
             "project.license: a license is one line of at most 200 characters, without spaces around it",
         ),
         ("  license: MIT", '  license: "a\\nb"', "project.license: a license is one line"),
+        ("  owner: ''", '  owner: " x"', "project.owner: an owner is one line of at most 200 characters"),
         ("  license: MIT #", "  license: #", "project.license should be text, not empty"),
         ("  flip: false", "  flip: on", "train.flip should be true, false or 'alternating', not 'on'"),
         ("  flip: false", "  flip: 1", "train.flip should be true, false or 'alternating', not 1"),

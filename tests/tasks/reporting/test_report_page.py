@@ -27,4 +27,7 @@ def epochs(train: list[float], val: list[float], val_loss: list[float]) -> list[
     ],
 )
 def test_diagnose_fit_names_the_fit(history: list[dict[str, float]], kept: int, expected: str) -> None:
-    assert diagnose_fit(history, kept).name == expected
+    diagnosis = diagnose_fit(history, kept)
+    assert diagnosis.name == expected
+    assert "the talk advises" in diagnosis.advice.lower()
+    assert "talk" not in diagnose_fit(history, kept, "common practice").advice
