@@ -57,7 +57,7 @@ def write_readme(project: Path, about: Mapping[str, str]) -> None:
         lines += [format_row([f"{len(labels) - MAX_ROWS:,} more classes", *("" for _ in splits)])]
     lines += ["", COMMANDS]
     lines += [
-        "The code is [cifarflow](docs/datasets.md#images-of-your-own); its license is in `LICENSE-cifarflow`.",
+        "The code is [cifarflow](docs/datasets.md#images-of-your-own) (license: `LICENSE-cifarflow`).",
         "The figures in `docs/` are those of CIFAR-10.",
     ]
     if about["license"]:
