@@ -41,7 +41,7 @@ def show_comparison(entry: LedgerEntry, models: ComparedModels, params: Params) 
     """Write the page of a comparison. The decision stands already: if that fails, a line says so."""
     try:
         code = find_code_change(entry, models.champion)
-        write_page(entry, ledger.read_ledger(), models, code, params.compare.confidence)
+        write_page(entry, ledger.read_ledger(), models, code, params.compare.confidence, params.project.name)
     except RunError as error:
         print(f"the page {entry.page} was not written: {error}")
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "serve": "Serve the deployments, and retrain every week.",
     "server": "Show or stop the local Prefect server, or print its address.",
     "new": "Make a project that learns classes of your own images.",
+    "upgrade": "Bring a later version of the code into your project.",
     "status": "Show the state of the project, and what is overdue.",
     "prune": "Remove what no decision or branch needs any more.",
     "doctor": "Check the setup, and say how to fix what is wrong.",

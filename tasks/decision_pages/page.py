@@ -61,15 +61,18 @@ def write_page(
     models: ComparedModels,
     code: CodeChange,
     confidence: float,
+    name: str = "",
 ) -> Path:
     """Write the page of the comparison that `entry` records, and return its path.
 
-    `entries` is the ledger. Equal arguments give equal bytes. `RunError` if the page cannot be written.
+    `entries` is the ledger, `name` the project's or empty. Equal arguments give equal bytes. `RunError` if
+    the page cannot be written.
     """
     page, champion = Path(entry.page), models.champion
     is_compared = len(models.val_probabilities) > 1
     per_class, num_hidden = list_classes(models, confidence)
     values = {
+        "project": {"name": name},
         "entry": entry,
         "evidence": entry.evidence,
         "champion": champion,

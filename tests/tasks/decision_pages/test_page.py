@@ -37,6 +37,9 @@ def test_page_counts_all_images_as_the_ledger_does_and_shows_sixty(size: int) ->
         assert sum(map(int, by_class)) == total
     assert html.count('alt="validation image') == 60
     assert len(html.encode()) < MAX_BYTES
+    assert '<p class="kicker">cifarflow · decision ' in html
+    named = write_page(entry, ledger.read_ledger(), models, CODE, 0.95, "insects").read_text()
+    assert '<p class="kicker">insects · decision ' in named
     assert f"{better} right that the model that serves gets wrong, and {worse} wrong" in html
     rows = list_classes(models, 0.95)[0]
     assert sum(row.images for row in rows) == entry.evidence["val_images"]
