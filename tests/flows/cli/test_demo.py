@@ -280,7 +280,9 @@ def test_demo_opens_with_an_example_of_each_class(page: "Page", small_run: Param
     )
     page.get_by_label("Thumbnail 10 of 10").click()
     wait_for_image(page, "What the network sees", last)
-    assert page.get_by_label("of 6").count() == 6  # the nearest training images
+    # The nearest training images, which the page may draw after the pictures.
+    page.get_by_label("of 6").nth(5).wait_for(state="attached")
+    assert page.get_by_label("of 6").count() == 6
 
 
 @pytest.mark.browser

@@ -59,17 +59,19 @@ def test_rejected_model_is_found_by_version_or_file(tmp_path: Path) -> None:
     rejected = replace(make_entry("rejected", "b"), model_md5=hash_file(file, "md5"))
     entries = [append(make_entry("promoted", "a")), append(rejected)]
     assert resolve_candidate(entries, "2") == resolve_candidate(entries, str(file)) == entries[1]
+    others = [*entries, append(make_entry("rejected", "0"))]
+    assert resolve_candidate(others, str(file)) == entries[1]
     with pytest.raises(
         InputError, match="1 was promoted as version 1; cifarflow rollback 1 promotes it again"
     ):
         resolve_candidate(entries, "1")
-    with pytest.raises(InputError, match=r"has no version 7; versions that can be promoted: 2$"):
-        resolve_candidate(entries, "7")
+    with pytest.raises(InputError, match=r"has no version 7; versions that can be promoted: 2, 3$"):
+        resolve_candidate(others, "7")
     with pytest.raises(InputError, match=r"nothing is neither a version of .* nor a file"):
         resolve_candidate(entries, "nothing")
     entries.append(append(replace(rejected, decision="overridden")))
     assert current_champion(entries) == entries[2]
-    with pytest.raises(InputError, match="2 was promoted as version 3"):
+    with pytest.raises(InputError, match="2 was promoted as version 4"):
         resolve_candidate(entries, "2")
 
 
