@@ -13,8 +13,9 @@ from dvc.repo import Repo
 from prefect.runtime import flow_run
 
 from flows.champion.model import fetch_model, promote, provenance_hashes, sync_champion
-from flows.champion.page import name_next_page, read_commit, show_comparison
+from flows.champion.page import name_next_page, show_comparison
 from flows.champion.smoke_test import ANSWERS, confirm_promotion, record_answers
+from flows.reproduce.record import read_commit, record_inputs
 from flows.versions.dvc_remote import pull_outputs
 from flows.versions.dvc_repro import open_repo
 from tasks.decision_pages.page import ComparedModels
@@ -58,6 +59,7 @@ def decide(params: Params, approve_timeout: dt.timedelta | None = None) -> Ledge
             provenance=provenance_hashes(repo, params.model_dump_json(), models.metadata[0]) | read_commit(),
             evidence=evidence | int8_evidence | answers | ({"drift": intakes} if intakes else {}),
             page=name_next_page(params),
+            reproduction=record_inputs(repo, params, models.metadata[0]),
             **int8,
         )
         entry = _record(repo, entry, approve_timeout)

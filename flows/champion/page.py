@@ -2,25 +2,14 @@
 
 from pathlib import Path
 
-from flows.versions.git import find_problem, run_git
+from flows.reproduce.record import CODE, DIRTY
+from flows.versions.git import run_git
 from tasks.decision_pages.changes import CodeChange
 from tasks.decision_pages.page import ComparedModels, write_page
 from tasks.params import Params
 from tasks.registry import ledger
 from tasks.registry.ledger import LedgerEntry
 from tasks.workspace.errors import RunError
-
-DIRTY = "-dirty"
-CODE = ("tasks", "models", "dvc.yaml")
-"""what the stages run"""
-
-
-def read_commit() -> dict[str, str]:
-    """Return the `commit` that is checked out, with `-dirty` if the code differs from it; {} without Git."""
-    if find_problem() is not None:
-        return {}
-    is_dirty = run_git("status", "--porcelain", "--", *CODE)
-    return {"commit": run_git("rev-parse", "HEAD") + (DIRTY if is_dirty else "")}
 
 
 def find_code_change(entry: LedgerEntry, champion: LedgerEntry | None) -> CodeChange:

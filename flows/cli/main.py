@@ -26,6 +26,7 @@ COMMANDS = {
     "retrain": "Train on new images; promote the model if it is better.",
     "rollback": "Make an earlier champion the champion again.",
     "promote": "Promote a model that was rejected or rolled back.",
+    "reproduce": "Make a decision's model again, and compare it.",
     "sweep": "Train with several seeds: mean and standard deviation.",
     "search": "Search hyperparameters; write the best as a recipe.",
     "toys": "Run the talk's examples, from one neuron on.",

@@ -13,6 +13,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from flows.reproduce.record import read_data_file
 from flows.versions.dvc_data import DATA
 from flows.versions.git import has_commits, run_git
 from tasks.registry.ledger import LEDGER, LedgerEntry, parse_content, read_ledger
@@ -70,7 +71,9 @@ def find_needed(repo: Repo, num_models: int) -> Needed:
                 parse_content(text.encode(errors="surrogateescape")).entries, num_models
             )
     models = {md5 for entry in decisions for md5 in (entry.model_md5, entry.int8_md5) if md5}
-    data = _find_data({entry.model_md5 for entry in decisions})
+    recorded = {entry.model_md5: find_hashes([read_data_file(entry)]) for entry in decisions}
+    data = {model: found for model, found in recorded.items() if found}
+    data |= _find_data({entry.model_md5 for entry in decisions} - data.keys())
     is_unknown = any(entry.model_md5 not in data for entry in decisions)
     hashes |= find_hashes(locks)  # DVC names outputs alone, but what they were made from has to stay as well.
     return Needed(hashes.union(models, *data.values()), is_unknown, len(models))
@@ -91,7 +94,7 @@ def _select_decisions(entries: list[LedgerEntry], num_models: int) -> list[Ledge
 
 
 def _find_data(models: set[str]) -> dict[str, set[str]]:
-    """Return the hashes of the data from which models were made, by the model's hash.
+    """Return the hashes of the data from which models of earlier versions were made, by the model's hash.
 
     They stand in each dvc.lock that names the model: of the workspace, and in Git, where each retraining is
     also an experiment.

@@ -81,6 +81,8 @@ class LedgerEntry:
     """in a pending approval `deadline` and `champion_md5`, in its answer `approved`, `person` and `reason`"""
     page: str = ""
     """the page that shows the comparison (`tasks.decision_pages`); empty in lines of earlier versions"""
+    reproduction: Mapping[str, Any] | None = None
+    """what `cifarflow reproduce` needs to make the model again; None in lines of earlier versions"""
 
     @property
     def is_promotion(self) -> bool:
@@ -93,8 +95,8 @@ class LedgerEntry:
         return self.approval is not None and "approved" in self.approval
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the object of the entry's line, without approval, int8 model or page if it has none."""
-        optional = {"approval", "int8_md5", "int8_bytes", "page"}
+        """Return the object of the entry's line, without what is optional and not there."""
+        optional = {"approval", "int8_md5", "int8_bytes", "page", "reproduction"}
         return {key: value for key, value in vars(self).items() if value or key not in optional}
 
     @property

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.champion.page import find_code_change, read_commit
+from flows.champion.page import find_code_change
+from flows.reproduce.record import read_commit
 from tasks.registry.ledger import LedgerEntry
 from tests.flows.git_clones import git
 

@@ -151,6 +151,15 @@ def test_folders_stay_where_the_data_of_a_decision_are_unknown(project: Path) ->
     assert [has(md5) for md5 in (model, folder, image, gone)] == [True, True, True, False]
 
 
+def test_data_that_the_ledger_records_stay_for_a_reproduction(project: Path) -> None:
+    model, (folder, image), (other, _) = put("model"), put_data("a"), put_data("b")
+    recorded = {"data_dvc": f"outs:\n- md5: {folder}\n  hash: md5\n  path: data\n"}
+    ledger.append(replace(make_entry("promoted", model), reproduction=recorded))
+    claim(remote=False)
+    run_prune()
+    assert [has(md5) for md5 in (model, folder, image, other)] == [True, True, True, False]
+
+
 def test_run_cache_goes_by_its_age_and_keeps_what_it_names(project: Path) -> None:
     kept, gone = put("kept"), put("gone")
     entries = {}
