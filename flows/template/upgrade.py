@@ -96,7 +96,7 @@ def _merge(base: str, template: str, message: str) -> None:
         _keep_own(base, template)
         conflicts = run_git("diff", "--name-only", "--diff-filter=U").splitlines()
         if not conflicts:
-            run_git("commit", "--quiet", "--no-verify", "--message", message, env=fallback_identity())
+            run_git("commit", "--quiet", "--message", message, env=fallback_identity())
     except BaseException:
         run_git("merge", "--abort")
         raise
