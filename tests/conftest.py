@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,6 +30,10 @@ QUICK = [
     "benchmark.warmup_s=0.01",
     "benchmark.server_duration_s=0.01",
 ]
+
+# A test's first example loads what it needs; on a busy machine that takes longer than Hypothesis allows.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 # Programs that tests start need not compile the project each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
