@@ -13,7 +13,9 @@ A, B = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5])
 
 def test_difference_of_tensors_is_the_largest(tmp_path: Path) -> None:
     before, now = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    save_tensors(before, {"x": A, "y": A, "z": A}, {"seed": 1, "train": {"lr": 1, "epochs": 2}})
+    save_tensors(
+        before, {"x": A, "y": A.clone(), "z": A.clone()}, {"seed": 1, "train": {"lr": 1, "epochs": 2}}
+    )
     save_tensors(now, {"x": A, "y": B, "z": torch.zeros(3)}, {"seed": 1, "train": {"lr": 3, "epochs": 2}})
     assert describe_difference(before, now) == (
         "1 of its 3 tensors differ, by up to 0.5; its train.lr is 3, and was 1; z has another shape"
