@@ -169,8 +169,10 @@ def _run_and_compare(clone: Repo, project: Repo, record: Record, entry: LedgerEn
     for name in stages:
         print(f"{name} ...", file=sys.stderr, flush=True)
         repro_stage(clone, name, partial(_run_stage, name))
-        first = first or _find_difference(clone, name, record)
-        if first and (first.stage == stages[0] or not _describe_machine_change(record)):
+        if first is not None:
+            continue  # The machine is another one, and the models are compared at the end.
+        first = _find_difference(clone, name, record)
+        if first and (name == stages[0] or not _describe_machine_change(record)):
             raise RunError(_describe(clone, project, first))
     if first is None:
         if hash_file(Path(record.paths["onnx_model"]), "md5") != entry.model_md5:

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from tasks.status.ping import ping
 from tasks.status.run_log import RUN_LOG, RunRecord, append_run
-from tasks.status.status import MIN_FREE_BYTES
+from tasks.status.status import describe_low_disk
 from tasks.workspace.errors import RunError
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ def _report_low_disk(workspace: Path) -> None:
     if not workspace.is_dir():
         return  # The run has failed for that reason.
     free_bytes = shutil.disk_usage(workspace).free
-    if free_bytes < MIN_FREE_BYTES:
-        summary = f"only {free_bytes / 1e9:.1f} GB of disk is free; cifarflow prune says what can go"
+    if summary := describe_low_disk(free_bytes):
         payload = {"free_bytes": free_bytes, "summary": summary}
         emit_event("cifarflow.disk.low", {"prefect.resource.id": "cifarflow.disk"}, payload=payload)
 

@@ -185,11 +185,17 @@ def _read_incoming(status: Status) -> None:
         raise RunError(f"cannot read {intakes}: {error}") from None
 
 
+def describe_low_disk(free_bytes: int) -> str:
+    """Say that the next run may lack disk; return an empty text where it has enough."""
+    if free_bytes >= MIN_FREE_BYTES:
+        return ""
+    return f"only {free_bytes / 1e9:.1f} GB of disk is free; cifarflow prune says what can go"
+
+
 def _measure_disk(status: Status) -> None:
     status.free_bytes = shutil.disk_usage(Path()).free
-    if status.free_bytes < MIN_FREE_BYTES:
-        free = f"{status.free_bytes / 1e9:.1f} GB"
-        status.problems.append(f"only {free} of disk is free; cifarflow prune says what can go")
+    if problem := describe_low_disk(status.free_bytes):
+        status.problems.append(problem)
     folders = {name: Path(name) for name in ("artifacts", "wandb")}
     for name, folder in (folders | {"DVC cache": find_cache()}).items():
         if folder.is_dir():
