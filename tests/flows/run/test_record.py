@@ -57,3 +57,14 @@ def test_record_or_url_that_fails_is_a_line_in_the_log(
     not_recorded, not_called = caplog.messages
     assert "is not recorded for cifarflow status" in not_recorded
     assert not_called == "CIFARFLOW_SUCCESS_URL is not called: it is no http or https URL"
+
+
+@pytest.mark.parametrize(("free_bytes", "expected"), [(5e8, ["cifarflow.disk.low"]), (5e11, [])])
+def test_little_disk_is_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: float, expected: list[str]
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("flows.run.record.emit_event", lambda event, *_, **__: events.append(event))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free_bytes}))
+    record(tmp_path, Completed())
+    assert events == expected
